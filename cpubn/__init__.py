@@ -1,0 +1,37 @@
+"""Batch normalization for NumPy arrays on the CPU, at the speed of memory.
+
+    y, batch = cpubn.batch_norm(x, running_mean, running_var, weight, bias, training=True, return_moments=True)
+    dx, dweight, dbias = cpubn.batch_norm_backward(dy, x, batch.mean, batch.var(), weight)
+
+BatchNorm1d, BatchNorm2d and BatchNorm3d are torch.nn's layers on plain arrays; FrozenBatchNorm is what inference calls.
+"""
+
+from cpubn._dispatch import (
+    available_backends,
+    get_num_threads,
+    set_num_threads,
+    show_config,
+    use_backend,
+)
+from cpubn.frozen import FrozenBatchNorm
+from cpubn.functional import batch_norm, batch_norm_backward, moments
+from cpubn.layers import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from cpubn.statistics import Moments
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "FrozenBatchNorm",
+    "Moments",
+    "available_backends",
+    "batch_norm",
+    "batch_norm_backward",
+    "get_num_threads",
+    "moments",
+    "set_num_threads",
+    "show_config",
+    "use_backend",
+]

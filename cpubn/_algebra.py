@@ -1,0 +1,110 @@
+"""Per-channel float64 algebra: the one place where batch norm's formulas stand.
+
+    y = (x - mean) / sqrt(var + eps) * weight + bias            Ioffe and Szegedy (2015), algorithm 1
+
+Every function works on scalars and on arrays of channels, uses + - * / and the square root alone, and is compiled by
+Numba where a kernel calls it. Its Cython twin, kernels/_algebra.pxi, gives the same bits.
+
+A mean is a pair (mean, low) whose sum carries about 106 bits: at mean/std = 1e6 one float64 would lose six digits of
+the twelve that float64 data is promised. A centre is the mean rounded to the data's own type, so that `x - centre`
+loses nothing that x had; what rounding took away is paid back in the shift.
+"""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Value: TypeAlias = Any  # a float, or a float64 array with one value per channel
+
+# |value| < LARGE: adding it to any finite float32 cannot overflow, half an ulp of the largest float32 being 2**103.
+LARGE = 2.0**100
+# The smallest normal float32: a smaller coefficient would be applied with fewer than 24 bits.
+TINY = 2.0**-126
+
+
+def two_sum(a: Value, b: Value) -> tuple[Value, Value]:
+    """Return (s, e) with s = fl(a + b) and s + e = a + b exactly (Knuth, TAOCP vol. 2, 4.2.2, theorem B)."""
+    s = a + b
+    t = s - a
+    return s, (a - (s - t)) + (b - t)
+
+
+def merge(
+    count_a: Value, mean_a: Value, low_a: Value, m2_a: Value, count_b: Value, mean_b: Value, low_b: Value, m2_b: Value
+) -> tuple[Value, Value, Value]:
+    """Moments of two disjoint sets of samples together: Chan, Golub and LeVeque (1983), equations 2.1.
+
+    Both counts must be positive. Infinite m2 turns into NaN: a variance that overflowed must not divide to zero.
+    """
+    share = count_b / (count_a + count_b)
+    delta = (mean_b - mean_a) + (low_b - low_a)
+    mean, low = two_sum(mean_a, delta * share)
+    mean, low = two_sum(mean, low + low_a)
+    m2 = m2_a + m2_b + delta * delta * (count_a * share)
+    return mean, low, m2 + 0.0 * m2
+
+
+def close(count: Value, pivot: Value, s: Value, q: Value) -> tuple[Value, Value, Value]:
+    """Moments of one chunk from s = sum(x - pivot) and q = sum((x - pivot)**2); scalars only."""
+    offset = s / count
+    m2 = q - s * offset
+    if m2 < 0.0:  # not max(): NaN must stay
+        m2 = 0.0
+    mean, low = two_sum(pivot, offset)
+    return mean, low, m2 + 0.0 * m2
+
+
+def pivot_is_far(s: Value, offset: Value, m2: Value) -> Value:
+    """Whether the pivot lay over 4 standard deviations from the chunk's mean, so that `close` cancelled."""
+    return s * offset > 16.0 * m2
+
+
+def centre(mean: Value, real: type[np.floating[Any]]) -> Value:
+    """The mean as a number of the data's type `real` (np.float32 or np.float64), in float64."""
+    return np.float64(real(mean))
+
+
+def rstd(var: Value, eps: Value) -> Value:
+    """1 / sqrt(var + eps)."""
+    return 1.0 / np.sqrt(var + eps)
+
+
+def affine(
+    mean: Value, low: Value, var: Value, weight: Value, bias: Value, eps: Value, centre: Value
+) -> tuple[Value, Value]:
+    """scale and shift of `y = (x - centre) * scale + shift`, whatever centre near the mean was chosen."""
+    scale = weight * rstd(var, eps)
+    return scale, bias + ((centre - mean) - low) * scale
+
+
+def gradient(
+    count: Value, mean: Value, var: Value, weight: Value, eps: Value, centre: Value, s0: Value, s1: Value
+) -> tuple[Value, Value, Value, Value]:
+    """r, s, k, scale of `dx = scale * ((dy - k) - ((x - centre) * r) * s)`.
+
+    s0 = sum(dy), s1 = sum(dy * (x - mean)): Ioffe and Szegedy (2015), section 3, with the means of dy and of
+    dy * x_hat written as s0 / count and s1 * r / count.
+    """
+    r = rstd(var, eps)
+    s = s1 * r / count
+    return r, s, s0 / count + (centre - mean) * r * s, weight * r
+
+
+def running_update(running: Value, batch: Value, momentum: Value) -> Value:
+    """Exponential moving average with torch's meaning of momentum: the weight of the new batch."""
+    return (1.0 - momentum) * running + momentum * batch
+
+
+def unbiased(m2: Value, count: Value) -> Value:
+    """Bessel's correction: m2 / (count - 1), which the running variance keeps."""
+    return m2 / (count - 1.0)
+
+
+def is_small(value: Value) -> Value:
+    """Whether adding `value` to a float32 cannot overflow."""
+    return abs(value) < LARGE
+
+
+def is_normal(factor: Value) -> Value:
+    """Whether a factor keeps its 24 bits in float32 (zero does)."""
+    return (factor == 0.0) | ((abs(factor) >= TINY) & (abs(factor) < LARGE))

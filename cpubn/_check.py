@@ -1,0 +1,249 @@
+"""Validation: everything that can be wrong with what a user passes is found here, before anything is written.
+
+Each message says what must hold, what was got and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from cpubn._types import Array, Layout, Vector
+from cpubn._walk import Walk, is_same, overlap, overlaps_itself
+
+
+def data(a: ArrayLike, name: str) -> Array:
+    """An array of float32 or float64, of either byte order."""
+    if isinstance(a, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be a plain array, got a masked array; fill it first with {name}.filled(value)")
+    array = np.asarray(a)
+    if array.dtype.type not in (np.float32, np.float64):
+        raise TypeError(
+            f"{name} must be an array of float32 or float64, got {type(a).__name__} of {array.dtype}; "
+            f"convert it, for example with np.asarray({name}, dtype=np.float32)"
+        )
+    return array
+
+
+def layout_name(layout: Any) -> Layout:
+    if layout not in ("NCHW", "NHWC"):
+        raise ValueError(
+            f"layout must be 'NCHW' (channels on axis 1, for any rank) or 'NHWC' (channels last), got {layout!r}"
+        )
+    return layout  # type: ignore[no-any-return]
+
+
+def batch(x: ArrayLike, layout: str) -> tuple[Array, int]:
+    """The data of a batch, and its channel axis."""
+    layout_name(layout)
+    array = data(x, "x")
+    if not 2 <= array.ndim <= 5:
+        raise ValueError(
+            f"x must have 2 to 5 dimensions, got {array.ndim} with shape {array.shape}; "
+            "a single sample needs a batch axis: x[np.newaxis]"
+        )
+    return array, 1 if layout == "NCHW" else array.ndim - 1
+
+
+def channels(x: Array, axis: int, expected: int, layout: str) -> None:
+    if x.shape[axis] != expected:
+        raise ValueError(
+            f"x must have {expected} channels on axis {axis} (layout {layout!r}), got {x.shape[axis]} "
+            f"in shape {x.shape}; check the layout, or build the layer for {x.shape[axis]} channels"
+        )
+
+
+def layer_input(x: ArrayLike, layer: str, ranks: tuple[int, ...], features: int, layout: str) -> Array:
+    array, axis = batch(x, layout)
+    if array.ndim not in ranks:
+        wanted = " or ".join(map(str, ranks))
+        raise ValueError(
+            f"{layer} takes x of {wanted} dimensions, got {array.ndim} with shape {array.shape}; "
+            "use the layer for that rank (1d: 2 or 3 dimensions, 2d: 4, 3d: 5)"
+        )
+    channels(array, axis, features, layout)
+    return array
+
+
+def like(dy: ArrayLike, name: str, x: Array) -> Array:
+    """An array of x's shape and dtype."""
+    array = data(dy, name)
+    if array.shape != x.shape:
+        raise ValueError(f"{name} must have x's shape {x.shape}, got {array.shape}; pass the gradient of the output")
+    if array.dtype.type != x.dtype.type:
+        raise TypeError(
+            f"{name} must have x's dtype {x.dtype}, got {array.dtype}; convert it with {name}.astype(x.dtype)"
+        )
+    return array
+
+
+def vector(v: ArrayLike, name: str, count: int, layout: str) -> Vector:
+    """A per-channel vector as contiguous float64 of shape (count,)."""
+    array = data(v, name)
+    if array.shape != (count,):
+        raise ValueError(
+            f"{name} must have shape ({count},), the channels of x (layout {layout!r}), got {array.shape}; "
+            "pass one value per channel, or check the layout"
+        )
+    return float64(array)
+
+
+def optional_vector(v: ArrayLike | None, name: str, count: int, layout: str, default: float) -> Vector:
+    return np.full(count, default) if v is None else vector(v, name, count, layout)
+
+
+def float64(v: ArrayLike) -> Vector:
+    return np.ascontiguousarray(v, dtype=np.float64)
+
+
+def running_pair(mean: Any, var: Any, count: int, layout: str, *, training: bool) -> bool:
+    """Whether there are running statistics; in inference there must be."""
+    if (mean is None) != (var is None):
+        missing = "running_mean" if mean is None else "running_var"
+        raise ValueError(f"running_mean and running_var must come together, got no {missing}; pass both or neither")
+    if mean is None and not training:
+        raise ValueError(
+            "running_mean and running_var must be given where training=False, got None; "
+            "pass them, or training=True to normalize with the batch's own statistics"
+        )
+    if mean is not None:
+        vector(mean, "running_mean", count, layout)
+        vector(var, "running_var", count, layout)
+    return mean is not None
+
+
+def updatable(mean: Any, var: Any, apart_from: dict[str, Any]) -> None:
+    """Running statistics that training can update in place."""
+    for name, v in (("running_mean", mean), ("running_var", var)):
+        if not isinstance(v, np.ndarray):
+            raise TypeError(
+                f"{name} must be a NumPy array, because training updates it in place, got {type(v).__name__}; "
+                f"pass np.asarray({name}, dtype=np.float64) and keep it"
+            )
+        if not v.flags.writeable:
+            raise ValueError(
+                f"{name} must be writeable, because training updates it, got a read-only array; pass a copy"
+            )
+        if overlaps_itself(v):
+            raise ValueError(f"{name} must not overlap itself, got strides {v.strides}; pass a copy")
+        for other_name, other in apart_from.items():
+            if isinstance(other, np.ndarray) and overlap(v, other):
+                raise ValueError(
+                    f"{name} must not overlap {other_name}, got memory that does; pass a copy of one of them"
+                )
+    if overlap(mean, var):
+        raise ValueError("running_mean and running_var must be two arrays, got overlapping memory; copy one of them")
+
+
+def output(out: Any, x: Array, instead_of: dict[str, Array], apart_from: dict[str, Any]) -> None:
+    """An array to write to: it may be one of `instead_of`, and must overlap nothing else."""
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}; allocate it with np.empty_like(x)")
+    if out.shape != x.shape:
+        raise ValueError(f"out must have x's shape {x.shape}, got {out.shape}; allocate it with np.empty_like(x)")
+    if out.dtype.type != x.dtype.type:
+        raise TypeError(f"out must have x's dtype {x.dtype}, got {out.dtype}; allocate it with np.empty_like(x)")
+    if not out.flags.writeable:
+        raise ValueError("out must be writeable, got a read-only array; pass a copy of it: out.copy()")
+    if overlaps_itself(out):
+        raise ValueError(f"out must not overlap itself, got strides {out.strides} for shape {out.shape}; pass a copy")
+    for name, other in {**instead_of, **apart_from}.items():
+        if not isinstance(other, np.ndarray) or not overlap(out, other):
+            continue
+        if name not in instead_of:
+            raise ValueError(f"out must not overlap {name}, got memory that does; pass an array of its own")
+        if not is_same(out, other):
+            raise ValueError(
+                f"out must be {' or '.join(instead_of)} itself or apart from it, "
+                f"got memory that partly overlaps {name}; pass an array of its own"
+            )
+
+
+def enough_values(walk: Walk, x: Array) -> None:
+    if walk.samples == 1 and x.size:
+        raise ValueError(
+            f"training needs more than 1 value per channel, got x of shape {x.shape}; "
+            "pass a larger batch, or training=False"
+        )
+
+
+def number(value: Any, name: str, what: str, low: float, high: float, usual: float) -> float:
+    """A real number from low to high."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be {what}, got {value!r}; pass a float, usually {usual}")
+    if not low <= float(value) <= high:  # NaN fails this too
+        raise ValueError(f"{name} must be {what}, got {value!r}; it is usually {usual}")
+    return float(value)
+
+
+def epsilon(eps: Any, *, training: bool) -> float:
+    value = number(eps, "eps", "a finite number of at least 0", 0.0, float(np.finfo(np.float64).max), 1e-5)
+    if training and value == 0.0:
+        raise ValueError("eps must be above 0 in training, where a constant channel has variance 0, got 0; try 1e-5")
+    return value
+
+
+def momentum(value: Any) -> float:
+    return number(value, "momentum", "a number from 0 to 1, the weight of the new batch", 0.0, 1.0, 0.1)
+
+
+def features(num_features: Any) -> int:
+    if isinstance(num_features, bool) or not isinstance(num_features, Integral):
+        raise TypeError(f"num_features must be a whole number, got {num_features!r}; pass the number of channels")
+    if num_features < 0:
+        raise ValueError(f"num_features must be at least 0, got {num_features}; pass the number of channels")
+    return int(num_features)
+
+
+def parameter_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """The dtype of weight and bias."""
+    kind = np.dtype(dtype)
+    if kind.type not in (np.float32, np.float64):
+        raise TypeError(f"dtype must be float32 or float64, got {kind}; the data's own dtype need not be the same")
+    return kind.newbyteorder("=")
+
+
+def layer_state(state: Mapping[str, ArrayLike], current: Mapping[str, Any]) -> dict[str, Array]:
+    """A state_dict with the layer's own keys and shapes."""
+    missing, unexpected = sorted(set(current) - set(state)), sorted(set(state) - set(current))
+    if missing or unexpected:
+        raise ValueError(
+            f"the state must have the keys {', '.join(current)}, got {', '.join(state) or 'none'} "
+            f"(missing: {', '.join(missing) or 'none'}; unexpected: {', '.join(unexpected) or 'none'}); "
+            "build the layer with the same affine and track_running_stats, or strip the prefix from the keys"
+        )
+    checked = {}
+    for name, value in state.items():
+        array = np.asarray(value) if name == "num_batches_tracked" else data(value, name)
+        expected = np.shape(current[name])
+        if array.shape != expected:
+            raise ValueError(
+                f"{name} must have shape {expected}, got {array.shape}; build the layer for that many channels"
+            )
+        if name == "num_batches_tracked" and (array.dtype.kind not in "iu" or array < 0):
+            raise TypeError(f"{name} must be a whole number of at least 0, got {array!r}; pass np.int64(count)")
+        checked[name] = array
+    return checked
+
+
+def tracked(mean: Vector | None, var: Vector | None) -> tuple[Vector, Vector]:
+    """A layer's running statistics."""
+    if mean is None or var is None:
+        raise ValueError(
+            "freeze needs running statistics, got a layer with track_running_stats=False; "
+            "build FrozenBatchNorm from statistics of your own, for example from cpubn.moments"
+        )
+    return mean, var
+
+
+def moments_vectors(count: Any, mean: Vector, m2: Vector, low: Vector) -> None:
+    if isinstance(count, bool) or not isinstance(count, Integral) or count < 0:
+        raise ValueError(f"count must be a whole number of at least 0, got {count!r}; pass the values per channel")
+    if mean.ndim != 1 or m2.shape != mean.shape or low.shape != mean.shape:
+        raise ValueError(
+            f"mean and m2 must have one shape (C,), got {mean.shape} and {m2.shape}; pass a value for every channel"
+        )

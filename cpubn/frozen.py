@@ -1,0 +1,83 @@
+"""FrozenBatchNorm: batch norm as inference calls it, with everything per channel worked out beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cpubn import _check, _dispatch, _plan
+from cpubn._types import Array, Layout
+from cpubn.functional import affine_of
+
+
+class FrozenBatchNorm:
+    """y = (x - running_mean) / sqrt(running_var + eps) * weight + bias, with constants.
+
+    Parameters
+    ----------
+    weight, bias : (C,) float32 or float64, or None for ones and zeros.
+    running_mean, running_var : (C,) float32 or float64.
+    eps : added to the variance.
+    layout : "NCHW" (channels on axis 1) or "NHWC" (channels last).
+    backend : "cython", "numba" or "numpy"; None for the default at the time when this object is made.
+
+    The vectors are copied. Raises ValueError and TypeError as batch_norm does.
+    """
+
+    def __init__(
+        self,
+        weight: ArrayLike | None,
+        bias: ArrayLike | None,
+        running_mean: ArrayLike,
+        running_var: ArrayLike,
+        eps: float = 1e-5,
+        *,
+        layout: Layout = "NCHW",
+        backend: str | None = None,
+    ) -> None:
+        self.layout = _check.layout_name(layout)
+        self.eps = _check.epsilon(eps, training=False)
+        self.backend = _dispatch.resolve(backend)
+        mean = _check.data(running_mean, "running_mean")
+        self.num_features = mean.size
+        vectors = (
+            _check.vector(mean, "running_mean", mean.size, layout),
+            _check.vector(running_var, "running_var", mean.size, layout),
+            _check.optional_vector(weight, "weight", mean.size, layout, 1.0),
+            _check.optional_vector(bias, "bias", mean.size, layout, 0.0),
+        )
+        self._affine = {t: affine_of(t, *vectors, self.eps) for t in map(np.dtype, (np.float32, np.float64))}
+        self._small = self._small_path()
+
+    def __call__(self, x: ArrayLike, out: Array | None = None) -> Array:
+        """Normalize `x`, float32 or float64 of 2 to 5 dimensions with C channels; `out` may be `x` itself."""
+        y = self._small(x, out)
+        return self._any(x, out) if y is None else y
+
+    def __repr__(self) -> str:
+        return f"FrozenBatchNorm({self.num_features}, eps={self.eps}, layout={self.layout!r}, backend={self.backend!r})"
+
+    def _any(self, x: ArrayLike, out: Array | None) -> Array:
+        plan = _plan.apply(x, self.num_features, self.layout, out)
+        if plan.x.size:
+            affine = self._affine[plan.x.dtype]
+            _dispatch.kernels(self.backend).normalize(plan.x, affine, plan.y.view, _dispatch.threads(plan.x.nbytes))
+            plan.y.deliver(plan.walk)
+        return plan.y.array
+
+    def _small_path(self) -> Callable[[Any, Any], Array | None]:
+        """What takes small contiguous arrays without the cost of a plan, and answers None for all others."""
+        if self.backend != "cython":
+            return lambda x, out: None
+        small: Any = _dispatch.kernels("cython")
+        return small.SmallAffine(*self._affine.values(), self.layout == "NHWC", _dispatch.SERIAL_BYTES)  # type: ignore[no-any-return]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_small"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._small = self._small_path()

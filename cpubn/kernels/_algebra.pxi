@@ -1,0 +1,80 @@
+# The Cython twin of cpubn/_algebra.py: the same operations in the same order, so the same bits.
+
+from libc.math cimport fabs, sqrt
+
+cdef double LARGE = 2.0**100
+cdef double TINY = 2.0**-126
+
+cdef struct Pair:
+    double high
+    double low
+
+cdef struct Affine:
+    double scale
+    double shift
+
+cdef struct Gradient:
+    double r
+    double s
+    double k
+    double scale
+
+
+cdef inline Pair two_sum(double a, double b) noexcept nogil:
+    cdef double s = a + b
+    cdef double t = s - a
+    return Pair(s, (a - (s - t)) + (b - t))
+
+
+cdef inline void merge(double count_a, double* a, double count_b, const double* b) noexcept nogil:
+    """a <- the moments (mean, low, m2) of a's and b's samples together."""
+    cdef double share = count_b / (count_a + count_b)
+    cdef double delta = (b[0] - a[0]) + (b[1] - a[1])
+    cdef Pair mean = two_sum(a[0], delta * share)
+    mean = two_sum(mean.high, mean.low + a[1])
+    cdef double m2 = a[2] + b[2] + delta * delta * (count_a * share)
+    a[0] = mean.high
+    a[1] = mean.low
+    a[2] = m2 + 0.0 * m2
+
+
+cdef inline bint pivot_is_far(double s, double offset, double m2) noexcept nogil:
+    return s * offset > 16.0 * m2
+
+
+cdef inline void close(double count, double pivot, double s, double q, double* moments) noexcept nogil:
+    cdef double offset = s / count
+    cdef double m2 = q - s * offset
+    if m2 < 0.0:
+        m2 = 0.0
+    cdef Pair mean = two_sum(pivot, offset)
+    moments[0] = mean.high
+    moments[1] = mean.low
+    moments[2] = m2 + 0.0 * m2
+
+
+cdef inline double rstd(double var, double eps) noexcept nogil:
+    return 1.0 / sqrt(var + eps)
+
+
+cdef inline Affine affine_of(
+    double mean, double low, double var, double weight, double bias, double eps, double centre
+) noexcept nogil:
+    cdef double scale = weight * rstd(var, eps)
+    return Affine(scale, bias + ((centre - mean) - low) * scale)
+
+
+cdef inline Gradient gradient_of(
+    double count, double mean, double var, double weight, double eps, double centre, double s0, double s1
+) noexcept nogil:
+    cdef double r = rstd(var, eps)
+    cdef double s = s1 * r / count
+    return Gradient(r, s, s0 / count + (centre - mean) * r * s, weight * r)
+
+
+cdef inline bint is_small(double value) noexcept nogil:
+    return fabs(value) < LARGE
+
+
+cdef inline bint is_normal(double factor) noexcept nogil:
+    return factor == 0.0 or (fabs(factor) >= TINY and fabs(factor) < LARGE)

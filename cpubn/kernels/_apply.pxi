@@ -1,0 +1,97 @@
+# Elementwise passes, computed in the data's own type or, where that would lose digits or overflow, in float64:
+#
+#     forward:    y  = (x - centre) * scale + shift                      a = centre, scale, shift
+#     backward:   dx = scale * ((dy - k) - ((x - centre) * r) * s)       a = centre, r, s, k, scale
+#
+# y may be x, and dx may be dy or x: each element is read before it is written. Moves: every sample once each way.
+
+cdef enum:
+    COEFFICIENTS = 5
+    BUFFER = 2048  # elements computed in the first-level cache before they are streamed past it
+    WIDEST = 1024  # columns taken together: their coefficients and accumulators stay in the first two cache levels
+
+
+cdef inline void apply_run(
+    bint backward, const real* dy, Py_ssize_t dy_step, const real* x, Py_ssize_t step, real* y, Py_ssize_t y_step,
+    Py_ssize_t n, const work* a
+) noexcept nogil:
+    """A run of one channel."""
+    cdef work centre = a[0], b = a[1], c = a[2], k = a[3], scale = a[4]
+    cdef Py_ssize_t i
+    if backward:
+        for i in range(n):
+            y[i * y_step] = <real>(
+                scale * ((<work>dy[i * dy_step] - k) - ((<work>x[i * step] - centre) * b) * c)
+            )
+    else:
+        for i in range(n):
+            y[i * y_step] = <real>((<work>x[i * step] - centre) * b + c)
+
+
+cdef inline void apply_row(
+    bint backward, const real* dy, Py_ssize_t dy_step, const real* x, Py_ssize_t step, real* y, Py_ssize_t y_step,
+    Py_ssize_t n, const double* a, bint narrow, bint stream
+) noexcept nogil:
+    """A run of one channel, narrow ones in their own type and past the cache if `stream`."""
+    cdef real buffer[BUFFER]
+    cdef real b[COEFFICIENTS]
+    cdef Py_ssize_t i, part
+    if not narrow:
+        apply_run(backward, dy, dy_step, x, step, y, y_step, n, a)
+        return
+    for i in range(COEFFICIENTS):
+        b[i] = <real>a[i]
+    if step != 1 or y_step != 1 or dy_step != 1:
+        apply_run(backward, dy, dy_step, x, step, y, y_step, n, b)
+    elif not stream:
+        apply_run(backward, dy, 1, x, 1, y, 1, n, b)
+    else:
+        i = 0
+        while i < n:
+            part = min(n - i, <Py_ssize_t>BUFFER)
+            apply_run(backward, dy + i, 1, x + i, 1, buffer, 1, part, b)
+            cpubn_stream(y + i, buffer, part * sizeof(real))
+            i += part
+
+
+cdef inline void apply_columns_run(
+    bint backward, const real* dy, Py_ssize_t dy_step, const real* x, Py_ssize_t step, real* y, Py_ssize_t y_step,
+    Py_ssize_t width, const real* a
+) noexcept nogil:
+    """One row of `width` columns; a holds the columns' coefficients, WIDEST apart."""
+    cdef const real* b = a + WIDEST
+    cdef const real* c = a + 2 * WIDEST
+    cdef const real* k = a + 3 * WIDEST
+    cdef const real* scale = a + 4 * WIDEST
+    cdef Py_ssize_t j
+    if backward:
+        for j in range(width):
+            y[j * y_step] = scale[j] * ((dy[j * dy_step] - k[j]) - ((x[j * step] - a[j]) * b[j]) * c[j])
+    else:
+        for j in range(width):
+            y[j * y_step] = (x[j * step] - a[j]) * b[j] + c[j]
+
+
+cdef inline void apply_columns(
+    bint backward, const real* dy, Py_ssize_t dy_stride, Py_ssize_t dy_step,
+    const real* x, Py_ssize_t stride, Py_ssize_t step, real* y, Py_ssize_t y_stride, Py_ssize_t y_step,
+    Py_ssize_t rows, Py_ssize_t width, const real* a, bint stream
+) noexcept nogil:
+    """`rows` rows of `width` <= WIDEST narrow columns; rows that follow one another in memory are streamed together."""
+    cdef real buffer[BUFFER]
+    cdef Py_ssize_t row = 0, filled = 0
+    if step != 1 or y_step != 1 or dy_step != 1:
+        for row in range(rows):
+            apply_columns_run(
+                backward, dy + row * dy_stride, dy_step, x + row * stride, step, y + row * y_stride, y_step, width, a
+            )
+    elif not stream:
+        for row in range(rows):
+            apply_columns_run(backward, dy + row * dy_stride, 1, x + row * stride, 1, y + row * y_stride, 1, width, a)
+    else:
+        for row in range(rows):
+            apply_columns_run(backward, dy + row * dy_stride, 1, x + row * stride, 1, buffer + filled, 1, width, a)
+            filled += width
+            if y_stride != width or filled + width > BUFFER or row == rows - 1:
+                cpubn_stream(y + (row + 1) * y_stride - (filled - width) - y_stride, buffer, filled * sizeof(real))
+                filled = 0

@@ -1,0 +1,30 @@
+from typing import Any, final
+
+from numpy.typing import NDArray
+
+_Array = NDArray[Any]
+
+def moments(x: _Array, stats: _Array, threads: int) -> None: ...
+def normalize(x: _Array, affine: _Array, y: _Array, threads: int) -> None: ...
+def train_forward(
+    x: _Array, weight: _Array, bias: _Array, eps: float, stats: _Array, y: _Array, threads: int
+) -> None: ...
+def gradient_sums(dy: _Array, x: _Array, mean: _Array, sums: _Array, threads: int) -> None: ...
+def train_backward(
+    dy: _Array,
+    x: _Array,
+    mean: _Array,
+    var: _Array,
+    weight: _Array,
+    eps: float,
+    sums: _Array,
+    dx: _Array,
+    threads: int,
+) -> None: ...
+def openmp_max_threads() -> int: ...
+def cpu_features() -> frozenset[str]: ...
+
+@final
+class SmallAffine:
+    def __init__(self, narrow: _Array, wide: _Array, channels_last: bool, most_bytes: int) -> None: ...
+    def __call__(self, x: object, out: object = None) -> _Array | None: ...

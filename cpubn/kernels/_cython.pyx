@@ -1,0 +1,197 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False, binding=True
+"""Cython kernels. Each instruction set compiles this one source; see _isa.py for the flags and _order.py for the sums."""
+
+cimport cython
+cimport numpy as cnp
+from libc.string cimport memset
+from cython.parallel cimport prange
+
+import numpy as np
+
+from cpubn.kernels import _order
+
+cnp.import_array()
+
+cdef extern from "_machine.h" nogil:
+    int cpubn_openmp_max_threads()
+    int cpubn_has_avx2()
+    int cpubn_has_avx512()
+    size_t cpubn_cache_bytes()
+    void cpubn_stream(void* to, const void* source, size_t bytes)
+    void cpubn_stream_end()
+
+ctypedef fused real:
+    float
+    double
+
+ctypedef fused work:
+    float
+    double
+
+include "_algebra.pxi"
+include "_sums.pxi"
+include "_apply.pxi"
+include "_passes.pxi"
+include "_small.pxi"
+
+# Input and output together beyond this are written past the cache: 1.3x to 1.5x there, and 2x to 3x slower below.
+cdef size_t CACHE = cpubn_cache_bytes()
+# Bytes of a group of channels that one thread finishes on its own: about half of a second-level cache.
+cdef Py_ssize_t GROUP_BYTES = 524288
+
+
+def moments(cnp.ndarray x not None, cnp.ndarray stats not None, int threads):
+    """mean = sum(x) / n and m2 = sum((x - mean)**2) per channel.
+
+    x (O, C, I) float32 or float64; stats (3, C) float64 <- mean, its low word, m2.
+    Each chunk is summed about its own pivot and merged: one pass over memory, and no digit lost to a large mean.
+    Moves x once.
+    """
+    cdef Job job = new_job(x, x, x)
+    job.sums = True
+    job.result = <double*>cnp.PyArray_DATA(stats)
+    start(&job, x, threads)
+
+
+def normalize(cnp.ndarray x not None, cnp.ndarray affine not None, cnp.ndarray y not None, int threads):
+    """y = (x - centre) * scale + shift.
+
+    x, y (O, C, I); affine (3, C) float64: centre, scale, shift; y may be x.
+    The centre is taken off first: `x * scale + (shift - centre * scale)` loses digits as the mean grows.
+    Moves x and y once.
+    """
+    cdef Job job = new_job(x, x, y)
+    cdef cnp.ndarray coefficients = coefficients_of(affine)
+    job.apply = True
+    job.coefficients = <double*>cnp.PyArray_DATA(coefficients)
+    start(&job, x, threads)
+
+
+def train_forward(
+    cnp.ndarray x not None, cnp.ndarray weight not None, cnp.ndarray bias not None, double eps,
+    cnp.ndarray stats not None, cnp.ndarray y not None, int threads
+):
+    """y = (x - mean) / sqrt(var + eps) * weight + bias with the batch's own mean and biased variance.
+
+    x, y (O, C, I); weight, bias (C,) float64; stats (3, C) float64 <- mean, its low word, m2; y may be x.
+    A group of channels is finished while it is in cache: two sweeps over the whole tensor would read it twice.
+    Moves x and y once where a group fits in cache, otherwise x twice.
+    """
+    cdef Job job = new_job(x, x, y)
+    cdef cnp.ndarray coefficients = np.empty((job.channels, COEFFICIENTS))
+    job.sums = job.apply = True
+    job.weight = <const double*>cnp.PyArray_DATA(weight)
+    job.bias = <const double*>cnp.PyArray_DATA(bias)
+    job.eps = eps
+    job.result = <double*>cnp.PyArray_DATA(stats)
+    job.coefficients = <double*>cnp.PyArray_DATA(coefficients)
+    start(&job, x, threads)
+
+
+def gradient_sums(
+    cnp.ndarray dy not None, cnp.ndarray x not None, cnp.ndarray mean not None, cnp.ndarray sums not None, int threads
+):
+    """s0 = sum(dy), s1 = sum(dy * (x - mean)) per channel.
+
+    dy, x (O, C, I); mean (C,) float64; sums (2, C) float64 <- s0, s1.
+    Differences are taken in float64: rounded to float32 at mean/std = 1e7 nothing would be left of them.
+    Moves dy and x once.
+    """
+    cdef Job job = new_job(dy, x, x)
+    job.backward = job.sums = True
+    job.mean = <const double*>cnp.PyArray_DATA(mean)
+    job.result = <double*>cnp.PyArray_DATA(sums)
+    start(&job, x, threads)
+
+
+def train_backward(
+    cnp.ndarray dy not None, cnp.ndarray x not None, cnp.ndarray mean not None, cnp.ndarray var not None,
+    cnp.ndarray weight not None, double eps, cnp.ndarray sums not None, cnp.ndarray dx not None, int threads
+):
+    """dx = scale * ((dy - k) - ((x - centre) * r) * s) with the coefficients of _algebra.gradient.
+
+    dy, x, dx (O, C, I); mean, var, weight (C,) float64; sums (2, C) float64 <- s0, s1; dx may be dy or x.
+    Not `a * dy + b * (x - centre) + k`: where dy follows x that loses half its digits at mean/std = 1e6.
+    Moves dy, x and dx once where a group fits in cache, otherwise dy and x twice.
+    """
+    cdef Job job = new_job(dy, x, dx)
+    cdef cnp.ndarray coefficients = np.empty((job.channels, COEFFICIENTS))
+    job.backward = job.sums = job.apply = True
+    job.mean = <const double*>cnp.PyArray_DATA(mean)
+    job.var = <const double*>cnp.PyArray_DATA(var)
+    job.weight = <const double*>cnp.PyArray_DATA(weight)
+    job.eps = eps
+    job.result = <double*>cnp.PyArray_DATA(sums)
+    job.coefficients = <double*>cnp.PyArray_DATA(coefficients)
+    start(&job, x, threads)
+
+
+def openmp_max_threads():
+    """What OpenMP would use by itself; 0 where the extension was built without it."""
+    return cpubn_openmp_max_threads()
+
+
+def cpu_features():
+    """The instruction sets of _isa.py, beyond the baseline, that this CPU and its operating system have."""
+    return frozenset(name for name, has in (("avx2", cpubn_has_avx2()), ("avx512", cpubn_has_avx512())) if has)
+
+
+cdef Walk walk_of(cnp.ndarray a):
+    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(a)
+    cdef cnp.npy_intp* strides = cnp.PyArray_STRIDES(a)
+    return Walk(cnp.PyArray_DATA(a), strides[0] // size, strides[1] // size, strides[2] // size)
+
+
+cdef Job new_job(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray y):
+    """A job over x (O, C, I) and, of its shape, dy and y; its order of summation, and no task yet."""
+    cdef Job job
+    cdef cnp.npy_intp* shape = cnp.PyArray_DIMS(x)
+    memset(&job, 0, sizeof(job))
+    job.outer, job.channels, job.inner = shape[0], shape[1], shape[2]
+    job.x, job.dy, job.y = walk_of(x), walk_of(dy), walk_of(y)
+    order = _order.order_of(job.outer, job.inner)
+    job.columns, job.rows, job.piece, job.pieces, job.chunks, job.span, job.spans = order
+    return job
+
+
+cdef cnp.ndarray coefficients_of(cnp.ndarray affine):
+    """(C, COEFFICIENTS) from (3, C)."""
+    coefficients = np.zeros((affine.shape[1], COEFFICIENTS))
+    coefficients[:, :3] = affine.T
+    return coefficients
+
+
+cdef start(Job* job, cnp.ndarray x, int threads):
+    """Choose how to share the work, and run it without the interpreter's lock."""
+    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), bytes = job.channels * job.outer * job.inner * size
+    cdef bint single = cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32
+    cdef cnp.ndarray parts
+    job.stream = job.apply and <size_t>((3 if job.backward else 2) * bytes) > CACHE
+    if group_channels(job, size * (2 if job.backward else 1), threads):
+        parts = np.empty((job.spans, job.channels, 3))
+        job.parts = <double*>cnp.PyArray_DATA(parts)
+    with nogil:
+        if single:
+            run[float](job, NULL, threads)
+        else:
+            run[double](job, NULL, threads)
+
+
+cdef bint group_channels(Job* job, Py_ssize_t size, int threads) noexcept:
+    """Set the channels of a group; whether spans are to be shared out rather than whole groups."""
+    cdef Py_ssize_t widest = max(1, WIDEST // job.inner)  # channels
+    cdef Py_ssize_t fitting, wanted
+    cdef bint spans
+    if not job.columns:
+        job.group, job.block = 1, 1
+        spans = job.spans > 1 and job.channels < 4 * threads and threads > 1
+    else:
+        job.block = max(16, (job.outer + 4 * threads - 1) // (4 * threads)) if threads > 1 else job.outer
+        job.block = min(job.block, max(16, GROUP_BYTES // (WIDEST * size)))
+        fitting = GROUP_BYTES // (job.outer * job.inner * size)
+        wanted = (job.channels + threads - 1) // threads
+        wanted = min(fitting, (wanted + LANES - 1) // LANES * LANES)
+        spans = job.spans > 1 and wanted * job.inner < LANES
+        job.group = widest if spans or not job.sums else max(1, min(widest, wanted))
+    job.groups = (job.channels + job.group - 1) // job.group
+    return job.sums and spans

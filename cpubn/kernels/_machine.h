@@ -1,0 +1,111 @@
+/* What Cython has no words for: the CPU's features, the size of its last-level cache, and stores that bypass it. */
+
+#ifndef CPUBN_MACHINE_H
+#define CPUBN_MACHINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define CPUBN_X86_64 1
+#include <immintrin.h>
+#else
+#define CPUBN_X86_64 0
+#endif
+
+#if defined(_WIN32)
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+#else
+#include <unistd.h>
+#endif
+
+#ifdef _OPENMP
+#include <omp.h>
+static int cpubn_openmp_max_threads(void) { return omp_get_max_threads(); }
+#else
+static int cpubn_openmp_max_threads(void) { return 0; }
+#endif
+
+/* The compilers' own tests look at what the operating system saves on a context switch, too. */
+static int cpubn_has_avx2(void) {
+#if !CPUBN_X86_64
+    return 0;
+#elif defined(_MSC_VER) && !defined(__clang__)
+    return IsProcessorFeaturePresent(40 /* PF_AVX2_INSTRUCTIONS_AVAILABLE */) != 0;
+#else
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") != 0;
+#endif
+}
+
+static int cpubn_has_avx512(void) {
+#if !CPUBN_X86_64
+    return 0;
+#elif defined(_MSC_VER) && !defined(__clang__)
+    int leaf[4];
+    if (!IsProcessorFeaturePresent(41 /* PF_AVX512F_INSTRUCTIONS_AVAILABLE */)) return 0;
+    __cpuidex(leaf, 7, 0);
+    /* DQ, BW, VL */
+    return (leaf[1] & (1 << 17)) && (leaf[1] & (1 << 30)) && (leaf[1] & (1 << 31));
+#else
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+#endif
+}
+
+/* Bytes of the last-level cache; 32 MB where the system does not say. */
+static size_t cpubn_cache_bytes(void) {
+    long long bytes = 0;
+#if defined(__APPLE__)
+    size_t size = sizeof(bytes);
+    if (sysctlbyname("hw.l3cachesize", &bytes, &size, NULL, 0) != 0 || bytes <= 0) {
+        size = sizeof(bytes);
+        if (sysctlbyname("hw.l2cachesize", &bytes, &size, NULL, 0) != 0) bytes = 0;
+    }
+#elif defined(_SC_LEVEL3_CACHE_SIZE)
+    bytes = sysconf(_SC_LEVEL3_CACHE_SIZE);
+#endif
+    return bytes > 0 ? (size_t)bytes : (size_t)32 << 20;
+}
+
+/* Copy `bytes` to memory past the cache. Both ends are at least 4-byte aligned, and so is `bytes`. */
+static void cpubn_stream(void *to, const void *from, size_t bytes) {
+#if CPUBN_X86_64
+    char *t = (char *)to;
+    const char *f = (const char *)from;
+    size_t head = (size_t)(-(uintptr_t)t & 63);
+    if (head > bytes) head = bytes;
+    memcpy(t, f, head);
+    t += head, f += head, bytes -= head;
+    for (; bytes >= 64; t += 64, f += 64, bytes -= 64) {
+#if defined(__AVX512F__)
+        _mm512_stream_si512((__m512i *)t, _mm512_loadu_si512((const void *)f));
+#elif defined(__AVX__)
+        _mm256_stream_si256((__m256i *)t, _mm256_loadu_si256((const __m256i *)f));
+        _mm256_stream_si256((__m256i *)t + 1, _mm256_loadu_si256((const __m256i *)f + 1));
+#else
+        _mm_stream_si128((__m128i *)t, _mm_loadu_si128((const __m128i *)f));
+        _mm_stream_si128((__m128i *)t + 1, _mm_loadu_si128((const __m128i *)f + 1));
+        _mm_stream_si128((__m128i *)t + 2, _mm_loadu_si128((const __m128i *)f + 2));
+        _mm_stream_si128((__m128i *)t + 3, _mm_loadu_si128((const __m128i *)f + 3));
+#endif
+    }
+    memcpy(t, f, bytes);
+#else
+    memcpy(to, from, bytes);
+#endif
+}
+
+/* Streamed stores become visible to other threads only behind a fence. */
+static void cpubn_stream_end(void) {
+#if CPUBN_X86_64
+    _mm_sfence();
+#endif
+}
+
+#endif

@@ -1,0 +1,155 @@
+"""NumPy kernels: the plainest form of each pass, in blocks small enough to stay in cache.
+
+They obey the numerical contract's bounds; their order of summation is NumPy's own. `threads` is taken and not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cpubn import _algebra
+
+Array = NDArray[Any]
+Block = tuple[slice, slice, slice]
+
+# Elements of a block: its few float64 temporaries then take under 1 MB together.
+BLOCK = 32768
+
+
+def moments(x: Array, stats: Array, threads: int) -> None:
+    """mean = sum(x) / n and m2 = sum((x - mean)**2) per channel, each block about its own first sample and mean.
+
+    x (O, C, I) float32 or float64; stats (3, C) float64 <- mean, its low word, m2.
+    Blocks merge by _algebra.merge: about one shift for a whole channel, a first sample far away costs the variance.
+    Moves x once.
+    """
+    count = np.zeros(x.shape[1])
+    with np.errstate(all="ignore"):
+        for block in _blocks(x.shape):
+            part = x[block]
+            pivot = part[0, :, 0].astype(np.float64)
+            d = part - pivot[:, None]
+            n = float(d.shape[0] * d.shape[2])
+            offset = d.sum(axis=(0, 2)) / n
+            d -= offset[:, None]
+            mean, low = _algebra.two_sum(pivot, offset)
+            rest = d.sum(axis=(0, 2))
+            m2 = np.maximum(np.einsum("oci,oci->c", d, d) - rest * (rest / n), 0.0)
+            low = low + rest / n
+            channels = block[1]
+            before = count[channels][0]
+            if before:
+                mean_0, low_0, m2_0 = stats[:, channels]
+                stats[:, channels] = _algebra.merge(before, mean_0, low_0, m2_0, n, mean, low, m2)
+            else:
+                stats[:, channels] = mean, low, m2 + 0.0 * m2
+            count[channels] += n
+
+
+def normalize(x: Array, affine: Array, y: Array, threads: int) -> None:
+    """y = (x - centre) * scale + shift.
+
+    x, y (O, C, I); affine (3, C) float64: centre, scale, shift; y may be x.
+    The centre is taken off first: `x * scale + (shift - centre * scale)` loses digits as the mean grows.
+    Moves x and y once.
+    """
+    centre, scale, shift = affine
+    narrow = _algebra.is_small(centre) & _algebra.is_small(shift) & _algebra.is_normal(scale)
+
+    def apply(block: Array, c: Array, a: Array, b: Array) -> Array:
+        result: Array = block - c
+        result *= a
+        result += b
+        return result
+
+    _apply(apply, (x,), affine, narrow, y)
+
+
+def train_forward(x: Array, weight: Array, bias: Array, eps: float, stats: Array, y: Array, threads: int) -> None:
+    """y = (x - mean) / sqrt(var + eps) * weight + bias with the batch's own mean and biased variance.
+
+    x, y (O, C, I); weight, bias (C,) float64; stats (3, C) float64 <- mean, its low word, m2; y may be x.
+    Two plain passes: NumPy offers no way to finish a channel while it is in cache without a Python loop over channels.
+    Moves x twice and y once.
+    """
+    moments(x, stats, threads)
+    mean, low, m2 = stats
+    with np.errstate(all="ignore"):
+        centre = _algebra.centre(mean, x.dtype.type)
+        var = m2 / (x.shape[0] * x.shape[2])
+        affine = np.stack((centre, *_algebra.affine(mean, low, var, weight, bias, eps, centre)))
+    normalize(x, affine, y, threads)
+
+
+def gradient_sums(dy: Array, x: Array, mean: Array, sums: Array, threads: int) -> None:
+    """s0 = sum(dy), s1 = sum(dy * (x - mean)) per channel.
+
+    dy, x (O, C, I); mean (C,) float64; sums (2, C) float64 <- s0, s1.
+    Differences are taken in float64: rounded to float32 at mean/std = 1e7 nothing would be left of them.
+    Moves dy and x once.
+    """
+    sums[...] = 0.0
+    with np.errstate(all="ignore"):
+        for block in _blocks(x.shape):
+            g = dy[block].astype(np.float64)
+            d = x[block] - mean[block[1], None]
+            sums[:, block[1]] += g.sum(axis=(0, 2)), np.einsum("oci,oci->c", g, d)
+
+
+def train_backward(
+    dy: Array, x: Array, mean: Array, var: Array, weight: Array, eps: float, sums: Array, dx: Array, threads: int
+) -> None:
+    """dx = scale * ((dy - k) - ((x - centre) * r) * s) with the coefficients of _algebra.gradient.
+
+    dy, x, dx (O, C, I); mean, var, weight (C,) float64; sums (2, C) float64 <- s0, s1; dx may be dy or x.
+    Not `a * dy + b * (x - centre) + k`: where dy follows x that loses half its digits at mean/std = 1e6.
+    Moves dy and x twice and dx once.
+    """
+    gradient_sums(dy, x, mean, sums, threads)
+    with np.errstate(all="ignore"):
+        centre = _algebra.centre(mean, x.dtype.type)
+        gradient = _algebra.gradient(x.shape[0] * x.shape[2], mean, var, weight, eps, centre, sums[0], sums[1])
+    r, s, k, scale = gradient
+    normal = _algebra.is_normal(r) & _algebra.is_normal(s) & _algebra.is_normal(scale)
+    narrow = normal & _algebra.is_small(centre) & _algebra.is_small(k)
+
+    def apply(g: Array, block: Array, c: Array, r: Array, s: Array, k: Array, a: Array) -> Array:
+        x_hat: Array = block - c
+        x_hat *= r
+        x_hat *= s
+        result: Array = g - k
+        result -= x_hat
+        result *= a
+        return result
+
+    _apply(apply, (dy, x), np.stack((centre, *gradient)), narrow, dx)
+
+
+def _apply(function: Any, inputs: tuple[Array, ...], coefficients: Array, narrow: Array, out: Array) -> None:
+    """Write function(*inputs, *coefficients): in the data's type for narrow channels, in float64 for the others."""
+    single = out.dtype == np.float32
+    with np.errstate(all="ignore"):
+        for block in _blocks(out.shape):
+            vectors = coefficients[:, block[1], None]
+            parts = [a[block] for a in inputs]
+            result = function(*parts, *vectors.astype(out.dtype))
+            wide = ~narrow[block[1]]
+            if single and wide.any():
+                result[:, wide] = function(*(p[:, wide].astype(np.float64) for p in parts), *vectors[:, wide])
+            out[block] = result
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[Block]:
+    """Blocks of at most BLOCK elements, all those of a channel one after another."""
+    outer, channels, inner = shape
+    i = min(inner, BLOCK)
+    c = min(channels, BLOCK // i)
+    o = min(outer, BLOCK // (i * c))
+    for c0 in range(0, channels, c):
+        for o0 in range(0, outer, o):
+            for i0 in range(0, inner, i):
+                yield slice(o0, o0 + o), slice(c0, c0 + c), slice(i0, i0 + i)

@@ -1,0 +1,211 @@
+"""BatchNorm1d, BatchNorm2d and BatchNorm3d: torch.nn's layers on plain arrays, with a backward of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from cpubn import _check, _dispatch
+from cpubn._types import Array, Layout, Vector
+from cpubn.frozen import FrozenBatchNorm
+from cpubn.functional import batch_norm, batch_norm_backward
+
+
+class _Saved(NamedTuple):
+    """What backward needs of the last forward."""
+
+    x: Array
+    mean: Vector
+    var: Vector
+    training: bool
+
+
+class _BatchNorm:
+    """Batch norm with parameters, running statistics and gradients.
+
+    Parameters
+    ----------
+    num_features : C, the number of channels.
+    eps : added to the variance.
+    momentum : weight of the new batch in the running statistics; None for their cumulative average.
+    affine : whether the layer has a weight and a bias, (C,), starting at ones and zeros.
+    track_running_stats : whether running statistics are kept; without them eval mode uses the batch's own.
+    layout : "NCHW" (channels on axis 1) or "NHWC" (channels last).
+    dtype : of weight and bias, float32 or float64. Running statistics and gradients are float64: C numbers each, in
+        which float32 would throw away what the kernels kept at a large mean.
+    backend : "cython", "numba" or "numpy"; None for the current default.
+
+    Errors are ValueError and TypeError, raised before anything is written, or RuntimeError where backward has no input.
+    """
+
+    ranks: ClassVar[tuple[int, ...]]
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        *,
+        layout: Layout = "NCHW",
+        dtype: DTypeLike = "float32",
+        backend: str | None = None,
+    ) -> None:
+        self.num_features = _check.features(num_features)
+        self.eps = _check.epsilon(eps, training=True)
+        self.momentum = None if momentum is None else _check.momentum(momentum)
+        self.layout = _check.layout_name(layout)
+        if backend is not None:
+            _dispatch.resolve(backend)
+        self.backend = backend
+        self.training = True
+        kind = _check.parameter_dtype(dtype)
+        self.weight: Array | None = np.ones(num_features, kind) if affine else None
+        self.bias: Array | None = np.zeros(num_features, kind) if affine else None
+        self.weight_grad: Vector | None = np.zeros(num_features) if affine else None
+        self.bias_grad: Vector | None = np.zeros(num_features) if affine else None
+        self.running_mean: Vector | None = np.zeros(num_features) if track_running_stats else None
+        self.running_var: Vector | None = np.ones(num_features) if track_running_stats else None
+        self.num_batches_tracked = 0
+        self._saved: _Saved | Literal["in place"] | None = None
+
+    def __call__(self, x: ArrayLike, out: Array | None = None) -> Array:
+        """Normalize `x`, in training mode with the batch's statistics; `out` may be `x`, at the price of backward."""
+        array = _check.layer_input(x, type(self).__name__, self.ranks, self.num_features, self.layout)
+        tracked = self.running_mean is not None
+        training = self.training or not tracked
+        moving = self.training and tracked
+        momentum = 1.0 / (self.num_batches_tracked + 1) if self.momentum is None else self.momentum
+        running = (self.running_mean, self.running_var) if moving or not training else (None, None)
+        result = batch_norm(
+            array,
+            *running,
+            self.weight,
+            self.bias,
+            training,
+            momentum,
+            self.eps,
+            layout=self.layout,
+            out=out,
+            return_moments=training,
+            backend=self.backend,
+        )
+        if training:
+            y, batch = result
+            statistics = batch.mean, batch.m2 / max(batch.count, 1)
+            self.num_batches_tracked += int(moving and batch.count > 0)
+        else:
+            y = result
+            statistics = self.running_mean, self.running_var
+        self._saved = "in place" if np.may_share_memory(y, array) else _Saved(array, *statistics, training)
+        return y  # type: ignore[no-any-return]
+
+    def backward(self, dy: ArrayLike, out: Array | None = None) -> Array:
+        """Gradient with respect to the last input; adds to weight_grad and bias_grad. `out` may be `dy`.
+
+        The input is kept by reference: it must not have been changed since the forward.
+        """
+        if not isinstance(self._saved, _Saved):
+            raise RuntimeError(
+                "backward needs the input of the last forward, "
+                + (
+                    "which was overwritten by out=x; give the forward an output of its own"
+                    if self._saved
+                    else "got none; call the layer first"
+                )
+            )
+        x, mean, var, training = self._saved
+        dx, weight_grad, bias_grad = batch_norm_backward(
+            dy,
+            x,
+            mean,
+            var,
+            self.weight,
+            eps=self.eps,
+            training=training,
+            layout=self.layout,
+            out=out,
+            backend=self.backend,
+        )
+        if out is not None and np.may_share_memory(out, x):
+            self._saved = "in place"
+        if self.weight_grad is not None and self.bias_grad is not None:
+            self.weight_grad += weight_grad
+            self.bias_grad += bias_grad
+        return dx
+
+    def zero_grad(self) -> None:
+        """Set the accumulated gradients to zero."""
+        for gradient in (self.weight_grad, self.bias_grad):
+            if gradient is not None:
+                gradient[...] = 0.0
+
+    def train(self, mode: bool = True) -> Self:
+        """Normalize with batch statistics and move the running ones from now on; returns the layer."""
+        self.training = bool(mode)
+        return self
+
+    def eval(self) -> Self:
+        """Normalize with the running statistics from now on; returns the layer."""
+        return self.train(False)
+
+    def reset_running_stats(self) -> None:
+        """Set the running mean to 0, the running variance to 1 and the batch count to 0."""
+        if self.running_mean is not None and self.running_var is not None:
+            self.running_mean[...] = 0.0
+            self.running_var[...] = 1.0
+        self.num_batches_tracked = 0
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of the parameters and running statistics, under torch's keys."""
+        return {name: np.array(value) for name, value in self._state().items()}
+
+    def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
+        """Take over parameters and running statistics; all are checked before one is written.
+
+        Raises ValueError for missing or unexpected keys and wrong shapes, TypeError for wrong dtypes.
+        """
+        current = self._state()
+        checked = _check.layer_state(state, current)
+        for name, value in checked.items():
+            if name == "num_batches_tracked":
+                self.num_batches_tracked = int(value)
+            else:
+                current[name][...] = value
+
+    def freeze(self) -> FrozenBatchNorm:
+        """The layer as inference calls it: a copy of its weight, bias and running statistics."""
+        mean, var = _check.tracked(self.running_mean, self.running_var)
+        return FrozenBatchNorm(self.weight, self.bias, mean, var, self.eps, layout=self.layout, backend=self.backend)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.num_features}, eps={self.eps}, momentum={self.momentum}, "
+            f"affine={self.weight is not None}, track_running_stats={self.running_mean is not None}, "
+            f"layout={self.layout!r})"
+        )
+
+    def _state(self) -> dict[str, Any]:
+        state = {name: getattr(self, name) for name in ("weight", "bias", "running_mean", "running_var")}
+        if self.running_mean is not None:
+            state["num_batches_tracked"] = np.int64(self.num_batches_tracked)
+        return {name: value for name, value in state.items() if value is not None}
+
+
+class BatchNorm1d(_BatchNorm):
+    __doc__ = _BatchNorm.__doc__
+    ranks = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    __doc__ = _BatchNorm.__doc__
+    ranks = (4,)
+
+
+class BatchNorm3d(_BatchNorm):
+    __doc__ = _BatchNorm.__doc__
+    ranks = (5,)

@@ -1,0 +1,66 @@
+"""Moments of a batch, and their merge: batches, files and processes add up to the statistics of all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+
+from cpubn import _algebra, _check
+from cpubn._types import Vector
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Count, mean and sum of squared deviations of every channel.
+
+    ``count`` is the number of values a channel; ``mean`` and ``m2 = sum((x - mean)**2)`` are float64 of shape (C,).
+    ``low`` is what the mean lost when it was rounded to float64; leave it out in moments from figures of your own.
+    """
+
+    count: int
+    mean: Vector
+    m2: Vector
+    low: Vector = field(default=cast("Vector", None), repr=False)
+
+    def __post_init__(self) -> None:
+        mean, m2 = (np.asarray(v, dtype=np.float64) for v in (self.mean, self.m2))
+        low = np.zeros_like(mean) if self.low is None else np.asarray(self.low, dtype=np.float64)
+        _check.moments_vectors(self.count, mean, m2, low)
+        for name, value in (("count", int(self.count)), ("mean", mean), ("m2", m2), ("low", low)):
+            object.__setattr__(self, name, value)
+
+    def var(self, ddof: int = 0) -> Vector:
+        """Variance, (C,) float64: ``m2 / (count - ddof)``; ddof=0 normalizes a batch, ddof=1 is what running_var keeps.
+
+        Raises ValueError where ``count`` is not above ``ddof``.
+        """
+        if self.count <= ddof:
+            raise ValueError(
+                f"var(ddof={ddof}) needs more than {ddof} values per channel, got {self.count}; merge more first"
+            )
+        return self.m2 / (self.count - ddof)
+
+    def merge(self, other: Moments) -> Moments:
+        """Moments of both sets of values together (Chan, Golub and LeVeque, 1983); ``a + b`` is the same.
+
+        Raises TypeError if ``other`` is no Moments, ValueError if it has another number of channels.
+        """
+        if not isinstance(other, Moments):
+            raise TypeError(f"other must be Moments, got {type(other).__name__}; compute it with cpubn.moments(x)")
+        if other.mean.shape != self.mean.shape:
+            raise ValueError(
+                f"other must have {len(self.mean)} channels like these moments, got {len(other.mean)}; "
+                "merge moments of the same layer"
+            )
+        if self.count == 0 or other.count == 0:
+            return other if self.count == 0 else self
+        with np.errstate(all="ignore"):  # a channel that holds NaN or Inf stays non-finite, without a warning
+            mean, low, m2 = _algebra.merge(
+                float(self.count), self.mean, self.low, self.m2, float(other.count), other.mean, other.low, other.m2
+            )
+        return Moments(self.count + other.count, mean, m2, low)
+
+    def __add__(self, other: Any) -> Moments:
+        return self.merge(other) if isinstance(other, Moments) else NotImplemented
