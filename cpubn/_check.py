@@ -201,14 +201,23 @@ def features(num_features: Any) -> int:
 
 def parameter_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """The dtype of weight and bias."""
-    kind = np.dtype(dtype)
-    if kind.type not in (np.float32, np.float64):
-        raise TypeError(f"dtype must be float32 or float64, got {kind}; the data's own dtype need not be the same")
+    try:
+        kind = None if dtype is None else np.dtype(dtype)
+    except TypeError:
+        kind = None
+    if kind is None or kind.type not in (np.float32, np.float64):
+        raise TypeError(
+            f"dtype must be float32 or float64, got {kind or repr(dtype)}; the data's own dtype need not be the same"
+        )
     return kind.newbyteorder("=")
 
 
 def layer_state(state: Mapping[str, ArrayLike], current: Mapping[str, Any]) -> dict[str, Array]:
     """A state_dict with the layer's own keys and shapes."""
+    if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
+        raise TypeError(
+            f"the state must be a mapping from names to arrays, got {type(state).__name__}; pass a state_dict"
+        )
     missing, unexpected = sorted(set(current) - set(state)), sorted(set(state) - set(current))
     if missing or unexpected:
         raise ValueError(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from cpubn import _check
 from cpubn._types import Array, Vector
-from cpubn._walk import Target, Walk, target_of, walk_of
+from cpubn._walk import Target, Walk, new_target, target_of, walk_of
 
 
 class Forward(NamedTuple):
@@ -118,6 +117,6 @@ def sample(x: ArrayLike, layout: str) -> tuple[Array, Walk]:
 
 def _target(x: Array, out: Any, walk: Walk, instead_of: dict[str, Array], apart_from: dict[str, Any]) -> Target:
     if out is None:
-        return target_of(np.empty_like(x, dtype=x.dtype.newbyteorder("="), subok=False), walk)
+        return new_target(x, walk)
     _check.output(out, x, instead_of, apart_from)
     return target_of(out, walk)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -34,41 +36,65 @@ class Target(NamedTuple):
     array: Array
     view: Array
 
-    def deliver(self, walk: Walk) -> Array:
-        """The caller's array, complete."""
+    def deliver(self, walk: Walk) -> None:
+        """Complete the caller's array."""
         if not np.may_share_memory(self.array, self.view):
             ordered = self.array.transpose(walk.axes)
             ordered[...] = self.view.reshape(ordered.shape)
-        return self.array
 
 
 def walk_of(x: Array, axis: int) -> Walk:
     """The walk along x's memory, so that views of any order are read in theirs; a function of x's strides alone."""
-    channels = x.shape[axis]
-    if x.flags.c_contiguous and channels > 1:
-        return Walk(tuple(range(x.ndim)), (math.prod(x.shape[:axis]), channels, math.prod(x.shape[axis + 1 :])))
-    stride = [abs(s) for s in x.strides]
+    natural = _walk(x, range(axis), axis, range(axis + 1, x.ndim))
+    if x.flags.c_contiguous and x.shape[axis] > 1:
+        return natural
+    sorted_walk = _sorted_walk(x, axis)
+    if 0 in x.strides and (_merges(x, natural, axis) or not _merges(x, sorted_walk, axis)):
+        return natural  # broadcast axes have no order of their own
+    return sorted_walk
+
+
+def _sorted_walk(x: Array, axis: int) -> Walk:
+    """The walk by falling strides, a broadcast axis outermost."""
+    stride = [abs(s) or math.inf for s in x.strides]
     single = [a for a in range(x.ndim) if x.shape[a] == 1 and a != axis]
     others = sorted((a for a in range(x.ndim) if x.shape[a] != 1 and a != axis), key=lambda a: -stride[a])
-    if channels > 1:
-        cut = sum(stride[a] > stride[axis] for a in others)
+    if x.shape[axis] > 1:
+        cut = sum((stride[a], axis) > (stride[axis], a) for a in others)
     else:  # one channel stands anywhere: make its inner runs as long as they go
         cut = len(others)
-        while cut and (cut == len(others) or x.strides[others[cut - 1]] == _extent(x, others[cut])):
+        while cut and _follow(x, others[cut - 1 : cut + 1]):
             cut -= 1
-    outer, inner = others[:cut], others[cut:]
-    sizes = (math.prod(x.shape[a] for a in outer), channels, math.prod(x.shape[a] for a in inner))
-    return Walk((*single, *outer, axis, *inner), sizes)
+    return _walk(x, (*single, *others[:cut]), axis, others[cut:])
+
+
+def _walk(x: Array, outer: Sequence[int], axis: int, inner: Sequence[int]) -> Walk:
+    sizes = math.prod(x.shape[a] for a in outer), x.shape[axis], math.prod(x.shape[a] for a in inner)
+    return Walk((*outer, axis, *inner), sizes)
+
+
+def _merges(x: Array, walk: Walk, axis: int) -> bool:
+    """Whether the walk's outer axes, and its inner ones, are one axis each in memory."""
+    channel = walk.axes.index(axis)
+    return _follow(x, walk.axes[:channel]) and _follow(x, walk.axes[channel + 1 :])
+
+
+def _follow(x: Array, axes: Sequence[int]) -> bool:
+    """Whether each axis steps by the whole of the next one."""
+    long = [a for a in axes if x.shape[a] != 1]
+    return all(x.strides[a] == x.strides[b] * x.shape[b] for a, b in pairwise(long))
+
+
+def new_target(x: Array, walk: Walk) -> Target:
+    """A new output that is walked as x is, in memory of its own."""
+    ordered = np.empty([x.shape[a] for a in walk.axes], x.dtype.newbyteorder("="))
+    return Target(ordered.transpose(np.argsort(walk.axes)), ordered.reshape(walk.shape))
 
 
 def target_of(out: Array, walk: Walk) -> Target:
+    """An output that the caller brought."""
     view = walk.view(out)
     return Target(out, view if np.may_share_memory(view, out) else np.empty(walk.shape, view.dtype))
-
-
-def _extent(x: Array, axis: int) -> int:
-    extent: int = x.strides[axis] * x.shape[axis]
-    return extent
 
 
 def is_same(a: Array, b: Array) -> bool:
@@ -88,6 +114,8 @@ def overlap(a: Array, b: Array) -> bool:
 
 def overlaps_itself(a: Array) -> bool:
     """Whether two elements share memory; exotic strides that cannot be told apart cheaply count as overlapping."""
+    if not a.size:
+        return False
     reach = a.itemsize
     for stride, size in sorted((abs(s), n) for s, n in zip(a.strides, a.shape, strict=True) if n > 1):
         if stride < reach:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from cpubn import _check, _dispatch
 from cpubn._types import Array, Layout, Vector
+from cpubn._walk import overlap
 from cpubn.frozen import FrozenBatchNorm
 from cpubn.functional import batch_norm, batch_norm_backward
 
@@ -101,7 +102,7 @@ class _BatchNorm:
         else:
             y = result
             statistics = self.running_mean, self.running_var
-        self._saved = "in place" if np.may_share_memory(y, array) else _Saved(array, *statistics, training)
+        self._saved = "in place" if overlap(y, array) else _Saved(array, *statistics, training)
         return y  # type: ignore[no-any-return]
 
     def backward(self, dy: ArrayLike, out: Array | None = None) -> Array:
@@ -131,7 +132,7 @@ class _BatchNorm:
             out=out,
             backend=self.backend,
         )
-        if out is not None and np.may_share_memory(out, x):
+        if out is not None and overlap(out, x):
             self._saved = "in place"
         if self.weight_grad is not None and self.bias_grad is not None:
             self.weight_grad += weight_grad

@@ -16,7 +16,7 @@ cdef inline void apply_run(
     Py_ssize_t n, const work* a
 ) noexcept nogil:
     """A run of one channel."""
-    cdef work centre = a[0], b = a[1], c = a[2], k = a[3], scale = a[4]
+    cdef work centre = a[0], b = a[1], c = a[2], k = a[3] if backward else 0, scale = a[4] if backward else 0
     cdef Py_ssize_t i
     if backward:
         for i in range(n):
@@ -39,7 +39,7 @@ cdef inline void apply_row(
     if not narrow:
         apply_run(backward, dy, dy_step, x, step, y, y_step, n, a)
         return
-    for i in range(COEFFICIENTS):
+    for i in range(COEFFICIENTS if backward else 3):
         b[i] = <real>a[i]
     if step != 1 or y_step != 1 or dy_step != 1:
         apply_run(backward, dy, dy_step, x, step, y, y_step, n, b)

@@ -61,9 +61,8 @@ def normalize(cnp.ndarray x not None, cnp.ndarray affine not None, cnp.ndarray y
     Moves x and y once.
     """
     cdef Job job = new_job(x, x, y)
-    cdef cnp.ndarray coefficients = coefficients_of(affine)
     job.apply = True
-    job.coefficients = <double*>cnp.PyArray_DATA(coefficients)
+    job.coefficients = <double*>cnp.PyArray_DATA(affine)
     start(&job, x, threads)
 
 
@@ -78,7 +77,7 @@ def train_forward(
     Moves x and y once where a group fits in cache, otherwise x twice.
     """
     cdef Job job = new_job(x, x, y)
-    cdef cnp.ndarray coefficients = np.empty((job.channels, COEFFICIENTS))
+    cdef cnp.ndarray coefficients = np.empty((COEFFICIENTS, job.channels))
     job.sums = job.apply = True
     job.weight = <const double*>cnp.PyArray_DATA(weight)
     job.bias = <const double*>cnp.PyArray_DATA(bias)
@@ -115,7 +114,7 @@ def train_backward(
     Moves dy, x and dx once where a group fits in cache, otherwise dy and x twice.
     """
     cdef Job job = new_job(dy, x, dx)
-    cdef cnp.ndarray coefficients = np.empty((job.channels, COEFFICIENTS))
+    cdef cnp.ndarray coefficients = np.empty((COEFFICIENTS, job.channels))
     job.backward = job.sums = job.apply = True
     job.mean = <const double*>cnp.PyArray_DATA(mean)
     job.var = <const double*>cnp.PyArray_DATA(var)
@@ -154,13 +153,6 @@ cdef Job new_job(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray y):
     return job
 
 
-cdef cnp.ndarray coefficients_of(cnp.ndarray affine):
-    """(C, COEFFICIENTS) from (3, C)."""
-    coefficients = np.zeros((affine.shape[1], COEFFICIENTS))
-    coefficients[:, :3] = affine.T
-    return coefficients
-
-
 cdef start(Job* job, cnp.ndarray x, int threads):
     """Choose how to share the work, and run it without the interpreter's lock."""
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x), bytes = job.channels * job.outer * job.inner * size
@@ -180,18 +172,21 @@ cdef start(Job* job, cnp.ndarray x, int threads):
 cdef bint group_channels(Job* job, Py_ssize_t size, int threads) noexcept:
     """Set the channels of a group; whether spans are to be shared out rather than whole groups."""
     cdef Py_ssize_t widest = max(1, WIDEST // job.inner)  # channels
-    cdef Py_ssize_t fitting, wanted
+    cdef Py_ssize_t fitting, wanted, units
     cdef bint spans
     if not job.columns:
         job.group, job.block = 1, 1
         spans = job.spans > 1 and job.channels < 4 * threads and threads > 1
     else:
-        job.block = max(16, (job.outer + 4 * threads - 1) // (4 * threads)) if threads > 1 else job.outer
-        job.block = min(job.block, max(16, GROUP_BYTES // (WIDEST * size)))
         fitting = GROUP_BYTES // (job.outer * job.inner * size)
         wanted = (job.channels + threads - 1) // threads
         wanted = min(fitting, (wanted + LANES - 1) // LANES * LANES)
         spans = job.spans > 1 and wanted * job.inner < LANES
         job.group = widest if spans or not job.sums else max(1, min(widest, wanted))
     job.groups = (job.channels + job.group - 1) // job.group
+    if job.columns:
+        # Rows enough to pay for spreading the coefficients over columns, few enough for a block to stay in cache.
+        units = 1 + (2 * threads - 1) // job.groups if threads > 1 else 1  # of each group
+        job.block = min((job.outer + units - 1) // units, max(16, GROUP_BYTES // (WIDEST * size)))
+        job.block = max(job.block, min(job.outer, 16))
     return job.sums and spans

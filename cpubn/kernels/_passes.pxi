@@ -35,7 +35,7 @@ cdef struct Job:
     const double* bias
     double eps
     double* result  # (3, C) moments or (2, C) gradient sums
-    double* coefficients  # (C, COEFFICIENTS)
+    double* coefficients  # (3 or COEFFICIENTS, C), as _apply.pxi numbers them
     double* parts  # (spans, C, 3)
 
 
@@ -95,8 +95,8 @@ cdef void row_chunk(
                 row_sums(False, x, 1, x, 1, n, centre, s, q)
             else:
                 row_sums(False, x, step, x, step, n, centre, s, q)
-        total = fold_lanes(s, LANES // 2)
-        square = fold_lanes(q, LANES // 2)
+        total = fold_lanes(s)
+        square = fold_lanes(q)
         if job.backward:
             part[0] = total
             part[1] = square
@@ -196,32 +196,37 @@ cdef void finish(const Job* job, const real* tag, Py_ssize_t c0, Py_ssize_t c1, 
     cdef Gradient g
     cdef const double* t
     cdef double* a
-    cdef Py_ssize_t c, i
+    cdef Py_ssize_t n = job.channels, c, i
     for c in range(c0, c1):
         t = totals + 3 * (c - c0)
-        a = job.coefficients + COEFFICIENTS * c
         for i in range(2 if job.backward else 3):
-            job.result[i * job.channels + c] = t[i]
+            job.result[i * n + c] = t[i]
         if not job.apply:
             continue
         mean = job.mean[c] if job.backward else t[0]
         centre = <double><real>mean
+        a = job.coefficients + c
         a[0] = centre
         if job.backward:
             g = gradient_of(count, mean, job.var[c], job.weight[c], job.eps, centre, t[0], t[1])
-            a[1], a[2], a[3], a[4] = g.r, g.s, g.k, g.scale
+            a[n], a[2 * n], a[3 * n], a[4 * n] = g.r, g.s, g.k, g.scale
         else:
             f = affine_of(mean, t[1], t[2] / count, job.weight[c], job.bias[c], job.eps, centre)
-            a[1], a[2], a[3], a[4] = f.scale, f.shift, 0.0, 0.0
+            a[n], a[2 * n] = f.scale, f.shift
 
 
-cdef inline bint is_narrow(const Job* job, const real* tag, const double* a) noexcept nogil:
-    """Whether a channel's coefficients `a` can be applied in the data's own type."""
+cdef inline bint is_narrow(const Job* job, const real* tag, Py_ssize_t c) noexcept nogil:
+    """Whether the coefficients of channel c can be applied in the data's own type."""
+    cdef const double* a = job.coefficients + c
+    cdef Py_ssize_t n = job.channels
     if real is double:
         return True
-    if job.backward:
-        return is_small(a[0]) and is_normal(a[1]) and is_normal(a[2]) and is_small(a[3]) and is_normal(a[4])
-    return is_small(a[0]) and is_normal(a[1]) and is_small(a[2])
+    elif job.backward:
+        return (
+            is_small(a[0]) and is_normal(a[n]) and is_normal(a[2 * n]) and is_small(a[3 * n]) and is_normal(a[4 * n])
+        )
+    else:
+        return is_small(a[0]) and is_normal(a[n]) and is_small(a[2 * n])
 
 
 cdef void apply_block(
@@ -230,47 +235,53 @@ cdef void apply_block(
 ) noexcept nogil:
     """The elementwise pass over outer rows o0 to o1, n inner elements from i0, channels c0 to c1."""
     cdef real a[COEFFICIENTS * WIDEST]
+    cdef double row[COEFFICIENTS]
     cdef const double* coefficients
     cdef const Walk* dy = &job.dy
     cdef bint narrow = True, columns = job.columns and (job.inner == 1 or o1 - o0 >= 4)
-    cdef Py_ssize_t c, o, i, j = 0
+    cdef Py_ssize_t used = COEFFICIENTS if job.backward else 3, width = c1 - c0, c, o, i, j
     if columns:
         columns = packed(&job.x, n) and packed(&job.y, n) and packed(dy, n)
         for c in range(c0, c1):
-            narrow = narrow and is_narrow(job, tag, job.coefficients + COEFFICIENTS * c)
+            narrow = narrow and is_narrow(job, tag, c)
     if columns and narrow:
-        for c in range(c0, c1):
-            coefficients = job.coefficients + COEFFICIENTS * c
-            for i in range(COEFFICIENTS if job.backward else 3):
-                for o in range(n):
-                    a[i * WIDEST + j + o] = <real>coefficients[i]
-            j += n
+        for i in range(used):
+            coefficients = job.coefficients + i * job.channels + c0
+            if n == 1:
+                for c in range(width):
+                    a[i * WIDEST + c] = <real>coefficients[c]
+            else:
+                for c in range(width):
+                    for j in range(n):
+                        a[i * WIDEST + c * n + j] = <real>coefficients[c]
+        width *= n
         if job.backward:
             apply_columns(
                 True, at(tag, dy, o0, c0, 0), dy.outer, column_step(dy, n),
                 at(tag, &job.x, o0, c0, 0), job.x.outer, column_step(&job.x, n),
-                <real*>at(tag, &job.y, o0, c0, 0), job.y.outer, column_step(&job.y, n), o1 - o0, j, a, job.stream
+                <real*>at(tag, &job.y, o0, c0, 0), job.y.outer, column_step(&job.y, n), o1 - o0, width, a, job.stream
             )
         else:
             apply_columns(
                 False, at(tag, &job.x, o0, c0, 0), job.x.outer, column_step(&job.x, n),
                 at(tag, &job.x, o0, c0, 0), job.x.outer, column_step(&job.x, n),
-                <real*>at(tag, &job.y, o0, c0, 0), job.y.outer, column_step(&job.y, n), o1 - o0, j, a, job.stream
+                <real*>at(tag, &job.y, o0, c0, 0), job.y.outer, column_step(&job.y, n), o1 - o0, width, a, job.stream
             )
     else:
         for o in range(o0, o1):
             for c in range(c0, c1):
-                coefficients = job.coefficients + COEFFICIENTS * c
-                narrow = is_narrow(job, tag, coefficients)
+                for i in range(used):
+                    row[i] = job.coefficients[i * job.channels + c]
+                narrow = is_narrow(job, tag, c)
                 if job.backward:
                     apply_row(
                         True, at(tag, dy, o, c, i0), dy.inner, at(tag, &job.x, o, c, i0), job.x.inner,
-                        <real*>at(tag, &job.y, o, c, i0), job.y.inner, n, coefficients, narrow, job.stream
+                        <real*>at(tag, &job.y, o, c, i0), job.y.inner, n, row, narrow, job.stream
                     )
                 else:
                     apply_row(
                         False, at(tag, &job.x, o, c, i0), job.x.inner, at(tag, &job.x, o, c, i0), job.x.inner,
-                        <real*>at(tag, &job.y, o, c, i0), job.y.inner, n, coefficients, narrow, job.stream
+                        <real*>at(tag, &job.y, o, c, i0), job.y.inner, n, row, narrow, job.stream
                     )
     if job.stream:
         cpubn_stream_end()

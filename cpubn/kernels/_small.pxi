@@ -12,8 +12,8 @@ cdef class SmallAffine:
     cdef Py_ssize_t channels, most
 
     def __init__(self, narrow, wide, bint channels_last, Py_ssize_t most_bytes):
-        self.narrow, self.wide = coefficients_of(narrow), coefficients_of(wide)
-        self.channels = self.narrow.shape[0]
+        self.narrow, self.wide = narrow, wide
+        self.channels = self.narrow.shape[1]
         self.last, self.most = channels_last, most_bytes
 
     def __call__(self, x, out=None):

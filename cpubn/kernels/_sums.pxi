@@ -19,6 +19,8 @@ cdef inline void row_sums(
     """Add a run of n samples to s and q, sample j to lane j % LANES."""
     cdef double ls[LANES]
     cdef double lq[LANES]
+    cdef double td[LANES]
+    cdef double tg[LANES]
     cdef double d, g
     cdef Py_ssize_t block, l, j, tail = n % LANES
     for l in range(LANES):
@@ -31,12 +33,17 @@ cdef inline void row_sums(
             g = <double>dy[j * dy_step] if backward else d
             ls[l] += g
             lq[l] += g * d
-    for l in range(tail):
-        j = n - tail + l
-        d = <double>x[j * step] - centre
-        g = <double>dy[j * dy_step] if backward else d
-        ls[l] += g
-        lq[l] += g * d
+    if tail:  # fill up with zeros, which change no bit: a tail lane by lane costs as much as ten blocks
+        for l in range(LANES):
+            td[l] = 0.0
+            tg[l] = 0.0
+        for l in range(tail):
+            j = n - tail + l
+            td[l] = <double>x[j * step] - centre
+            tg[l] = <double>dy[j * dy_step] if backward else td[l]
+        for l in range(LANES):
+            ls[l] += tg[l]
+            lq[l] += tg[l] * td[l]
     for l in range(LANES):
         s[l] = ls[l]
         q[l] = lq[l]
@@ -96,14 +103,22 @@ cdef inline void column_sums(
         j += 1
 
 
-cdef inline double fold_lanes(double* lanes, Py_ssize_t half) noexcept nogil:
-    """Sum of 2 * half lanes, the upper half onto the lower."""
+cdef inline double fold(double* v) noexcept nogil:
+    """Sum of FOLD lanes, the upper half onto the lower."""
     cdef Py_ssize_t l
-    while half:
-        for l in range(half):
-            lanes[l] += lanes[l + half]
-        half //= 2
-    return lanes[0]
+    for l in range(FOLD // 2):
+        v[l] += v[l + FOLD // 2]
+    return (v[0] + v[2]) + (v[1] + v[3])
+
+
+cdef inline double fold_lanes(double* v) noexcept nogil:
+    """Sum of LANES lanes, the upper half onto the lower."""
+    cdef Py_ssize_t l
+    for l in range(LANES // 2):
+        v[l] += v[l + LANES // 2]
+    for l in range(LANES // 4):
+        v[l] += v[l + LANES // 4]
+    return fold(v)
 
 
 cdef inline double fold_columns(const double* v, Py_ssize_t n) noexcept nogil:
@@ -119,4 +134,4 @@ cdef inline double fold_columns(const double* v, Py_ssize_t n) noexcept nogil:
             lanes[l] += v[block * FOLD + l]
     for l in range(tail):
         lanes[l] += v[n - tail + l]
-    return fold_lanes(lanes, FOLD // 2)
+    return fold(lanes)
