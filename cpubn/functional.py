@@ -60,6 +60,10 @@ def batch_norm(
     ------
     ValueError, TypeError : before anything is written, saying what must hold, what was got and what to do.
     """
+    if not training and not return_moments:
+        y = small_inference(x, running_mean, running_var, weight, bias, momentum, eps, layout, out, backend)
+        if y is not None:
+            return y
     plan = _plan.forward(x, running_mean, running_var, weight, bias, training, momentum, eps, layout, out)
     kernels = _dispatch.kernels(backend)
     count, threads = plan.walk.samples, _dispatch.threads(plan.x.nbytes)
@@ -146,6 +150,27 @@ def moments(x: ArrayLike, *, layout: Layout = "NCHW", backend: str | None = None
     if array.size:
         kernels.moments(array, stats, _dispatch.threads(array.nbytes))
     return _moments_of(stats, walk.samples)
+
+
+def small_inference(
+    x: Any,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any,
+    bias: Any,
+    momentum: Any,
+    eps: Any,
+    layout: Any,
+    out: Any,
+    backend: str | None,
+) -> Array | None:
+    """Inference on a small contiguous array at once; None for whatever else, which the plan then looks at."""
+    if _dispatch.resolve(backend) != "cython":
+        return None
+    y: Array | None = _dispatch.kernels("cython").small_inference(
+        x, running_mean, running_var, weight, bias, momentum, eps, layout, out, _dispatch.SERIAL_BYTES
+    )
+    return y
 
 
 def affine_of(dtype: np.dtype[Any], mean: Vector, var: Vector, weight: Vector, bias: Vector, eps: float) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -12,16 +12,7 @@ from cpubn import _check, _dispatch
 from cpubn._types import Array, Layout, Vector
 from cpubn._walk import overlap
 from cpubn.frozen import FrozenBatchNorm
-from cpubn.functional import batch_norm, batch_norm_backward
-
-
-class _Saved(NamedTuple):
-    """What backward needs of the last forward."""
-
-    x: Array
-    mean: Vector
-    var: Vector
-    training: bool
+from cpubn.functional import batch_norm, batch_norm_backward, small_inference
 
 
 class _BatchNorm:
@@ -72,68 +63,60 @@ class _BatchNorm:
         self.running_mean: Vector | None = np.zeros(num_features) if track_running_stats else None
         self.running_var: Vector | None = np.ones(num_features) if track_running_stats else None
         self.num_batches_tracked = 0
-        self._saved: _Saved | Literal["in place"] | None = None
+        self._input: Array | None = None  # of the last forward
+        self._overwritten = False
+        self._statistics: tuple[Vector, Vector] | None = None  # of the last batch; None: the running ones
 
     def __call__(self, x: ArrayLike, out: Array | None = None) -> Array:
         """Normalize `x`, in training mode with the batch's statistics; `out` may be `x`, at the price of backward."""
+        if not self.training and self.running_mean is not None and type(x) is np.ndarray and x.ndim in self.ranks:
+            y = small_inference(
+                x,
+                self.running_mean,
+                self.running_var,
+                self.weight,
+                self.bias,
+                0.0,
+                self.eps,
+                self.layout,
+                out,
+                self.backend,
+            )
+            if y is not None:
+                self._keep(x, y is x, None)
+                return y
         array = _check.layer_input(x, type(self).__name__, self.ranks, self.num_features, self.layout)
-        tracked = self.running_mean is not None
-        training = self.training or not tracked
-        moving = self.training and tracked
-        momentum = 1.0 / (self.num_batches_tracked + 1) if self.momentum is None else self.momentum
-        running = (self.running_mean, self.running_var) if moving or not training else (None, None)
-        result = batch_norm(
-            array,
-            *running,
-            self.weight,
-            self.bias,
-            training,
-            momentum,
-            self.eps,
-            layout=self.layout,
-            out=out,
-            return_moments=training,
-            backend=self.backend,
-        )
-        if training:
-            y, batch = result
-            statistics = batch.mean, batch.m2 / max(batch.count, 1)
-            self.num_batches_tracked += int(moving and batch.count > 0)
-        else:
-            y = result
-            statistics = self.running_mean, self.running_var
-        self._saved = "in place" if overlap(y, array) else _Saved(array, *statistics, training)
-        return y  # type: ignore[no-any-return]
+        if self.training or self.running_mean is None:
+            return self._with_batch_statistics(array, out)
+        y: Array = self._batch_norm(array, self.running_mean, self.running_var, out=out)
+        self._keep(array, overlap(y, array), None)
+        return y
 
     def backward(self, dy: ArrayLike, out: Array | None = None) -> Array:
         """Gradient with respect to the last input; adds to weight_grad and bias_grad. `out` may be `dy`.
 
         The input is kept by reference: it must not have been changed since the forward.
         """
-        if not isinstance(self._saved, _Saved):
+        if self._input is None:
+            lost = "which was overwritten by out=x; give the forward an output of its own"
             raise RuntimeError(
-                "backward needs the input of the last forward, "
-                + (
-                    "which was overwritten by out=x; give the forward an output of its own"
-                    if self._saved
-                    else "got none; call the layer first"
-                )
+                f"backward needs the input of the last forward, "
+                f"{lost if self._overwritten else 'got none; call the layer first'}"
             )
-        x, mean, var, training = self._saved
+        mean, var = self._statistics or _check.tracked(self.running_mean, self.running_var)
         dx, weight_grad, bias_grad = batch_norm_backward(
             dy,
-            x,
+            self._input,
             mean,
             var,
             self.weight,
             eps=self.eps,
-            training=training,
+            training=self._statistics is not None,
             layout=self.layout,
             out=out,
             backend=self.backend,
         )
-        if out is not None and overlap(out, x):
-            self._saved = "in place"
+        self._keep(self._input, overlap(dx, self._input), self._statistics)
         if self.weight_grad is not None and self.bias_grad is not None:
             self.weight_grad += weight_grad
             self.bias_grad += bias_grad
@@ -189,6 +172,26 @@ class _BatchNorm:
             f"affine={self.weight is not None}, track_running_stats={self.running_mean is not None}, "
             f"layout={self.layout!r})"
         )
+
+    def _with_batch_statistics(self, x: Array, out: Array | None) -> Array:
+        moving = self.training and self.running_mean is not None
+        momentum = 1.0 / (self.num_batches_tracked + 1) if self.momentum is None else self.momentum
+        running = (self.running_mean, self.running_var) if moving else (None, None)
+        y, batch = self._batch_norm(x, *running, training=True, momentum=momentum, out=out, return_moments=True)
+        self.num_batches_tracked += int(moving and batch.count > 0)
+        self._keep(x, overlap(y, x), (batch.mean, batch.m2 / max(batch.count, 1)))
+        return y  # type: ignore[no-any-return]
+
+    def _batch_norm(self, x: Array, mean: Vector | None, var: Vector | None, **options: Any) -> Any:
+        return batch_norm(
+            x, mean, var, self.weight, self.bias, eps=self.eps, layout=self.layout, backend=self.backend, **options
+        )
+
+    def _keep(self, x: Array, overwritten: bool, statistics: tuple[Vector, Vector] | None) -> None:
+        """Remember for backward what the forward read, unless its output stands where that stood."""
+        self._overwritten = overwritten
+        self._input = None if overwritten else x
+        self._statistics = statistics
 
     def _state(self) -> dict[str, Any]:
         state = {name: getattr(self, name) for name in ("weight", "bias", "running_mean", "running_var")}

@@ -28,3 +28,16 @@ def cpu_features() -> frozenset[str]: ...
 class SmallAffine:
     def __init__(self, narrow: _Array, wide: _Array, channels_last: bool, most_bytes: int) -> None: ...
     def __call__(self, x: object, out: object = None) -> _Array | None: ...
+
+def small_inference(
+    x: object,
+    running_mean: object,
+    running_var: object,
+    weight: object,
+    bias: object,
+    momentum: object,
+    eps: object,
+    layout: object,
+    out: object,
+    most_bytes: int,
+) -> _Array | None: ...
