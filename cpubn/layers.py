@@ -70,7 +70,7 @@ class _BatchNorm:
     def __call__(self, x: ArrayLike, out: Array | None = None) -> Array:
         """Normalize `x`, in training mode with the batch's statistics; `out` may be `x`, at the price of backward."""
         if not self.training and self.running_mean is not None and type(x) is np.ndarray and x.ndim in self.ranks:
-            y = small_inference(
+            small = small_inference(
                 x,
                 self.running_mean,
                 self.running_var,
@@ -82,9 +82,9 @@ class _BatchNorm:
                 out,
                 self.backend,
             )
-            if y is not None:
-                self._keep(x, y is x, None)
-                return y
+            if small is not None:
+                self._keep(x, small is x, None)
+                return small
         array = _check.layer_input(x, type(self).__name__, self.ranks, self.num_features, self.layout)
         if self.training or self.running_mean is None:
             return self._with_batch_statistics(array, out)
