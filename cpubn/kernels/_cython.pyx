@@ -1,4 +1,3 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False, binding=True
 """Cython kernels. Each instruction set compiles this one source; see _isa.py for the flags and _order.py for the sums."""
 
 cimport cython

@@ -7,6 +7,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#ifdef _MSC_VER
+#pragma fp_contract(off) /* before Visual Studio 2022, /fp:precise contracts a * b + c */
+#endif
+
 #if defined(__x86_64__) || defined(_M_X64)
 #define CPUBN_X86_64 1
 #include <immintrin.h>

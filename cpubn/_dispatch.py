@@ -1,0 +1,223 @@
+"""Which backend computes, with which instruction set, on how many threads; and the report of what was chosen."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from cpubn import _threads, _variants
+from cpubn._threads import SERIAL_BYTES, get_num_threads, set_num_threads, threads
+
+__all__ = [
+    "SERIAL_BYTES",
+    "absence",
+    "available_backends",
+    "config",
+    "get_num_threads",
+    "kernels",
+    "resolve",
+    "set_num_threads",
+    "show_config",
+    "threads",
+    "use_backend",
+]
+
+# In the order of preference. A backend is the module cpubn.kernels._<name>, or a variant of it.
+BACKENDS = ("cython", "numba", "numpy")
+REMEDIES = {
+    "cython": "install a C compiler and then cpubn again",
+    "numba": 'install it with pip install "cpubn[numba]"',
+}
+
+_current: ContextVar[str | None] = ContextVar("cpubn_backend", default=None)
+_loaded: dict[str, ModuleType] = {}
+_broken: dict[str, str] = {}
+
+
+def kernels(name: str | None = None) -> Any:
+    """The module with a backend's kernels; for cython, those of the chosen instruction set.
+
+    Raises
+    ------
+    ValueError, TypeError : the backend, or what CPUBN_BACKEND or CPUBN_ISA asks for, is unknown or absent.
+    """
+    name = resolve(name)
+    return _loaded.get(name) or _load(name)
+
+
+def resolve(name: str | None = None) -> str:
+    """The name of a backend that is there; None stands for the current default."""
+    if name is None:
+        return _current.get() or _default()
+    _check(name, "backend")
+    return name
+
+
+def use_backend(name: str) -> AbstractContextManager[None]:
+    """Make `name` ("cython", "numba" or "numpy") the default backend inside a `with` block.
+
+    The choice is the current thread's or asyncio task's alone.
+
+    Raises
+    ------
+    ValueError, TypeError : the backend is unknown, or absent, with the reason.
+    """
+    _check(name, "backend")
+    return _using(name)
+
+
+def available_backends() -> tuple[str, ...]:
+    """The names of the backends that are installed, in the order of preference."""
+    return tuple(name for name in BACKENDS if absence(name) is None)
+
+
+def absence(name: str) -> str | None:
+    """Why a backend cannot be used, or None. Numba is only looked for: importing it takes half a second."""
+    if name == "cython":
+        return _variants.absence("baseline")
+    if name == "numba" and name not in _loaded and find_spec("numba") is None:
+        return "Numba is not installed"
+    return _broken.get(name)
+
+
+@contextmanager
+def _using(name: str) -> Iterator[None]:
+    token = _current.set(name)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+@cache
+def _default() -> str:
+    forced = os.environ.get("CPUBN_BACKEND")
+    if forced:
+        _check(forced, "CPUBN_BACKEND")
+        return forced
+    if os.environ.get("CPUBN_ISA"):
+        _variants.instruction_set()  # an instruction set that is asked for and absent must not end in another backend
+    for name in BACKENDS:
+        if absence(name) is None and (name != "numba" or _imports_numba()):
+            return name
+    raise AssertionError("numpy is always there")
+
+
+def _check(name: str, what: str) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"{what} must be a string, one of {', '.join(BACKENDS)}, got {name!r}; pass its name")
+    if name in _loaded:
+        return
+    if name not in BACKENDS:
+        raise ValueError(f"{what} must be one of {', '.join(BACKENDS)}, got {name!r}; pick one of those")
+    reason = absence(name)
+    if reason is not None:
+        raise ValueError(f"{what} must be one that is there, got {name!r}: {reason}; {_remedy(name)}")
+
+
+def _remedy(name: str) -> str:
+    return f"{REMEDIES[name]}, or use {' or '.join(available_backends())}"
+
+
+def _load(name: str) -> ModuleType:
+    if name == "cython":
+        module = _variants.load(_variants.instruction_set())
+    else:
+        try:
+            module = import_module(f"cpubn.kernels._{name}")
+        except (ImportError, OSError) as error:  # for example "Numba needs NumPy 2.3 or less"
+            _broken[name] = f"it cannot be imported: {error}"
+            _check(name, "backend")
+    return _loaded.setdefault(name, module)
+
+
+def _imports_numba() -> bool:
+    try:
+        _load("numba")
+    except ValueError:
+        return False
+    return True
+
+
+def config() -> dict[str, Any]:
+    """What was found and chosen, ready for JSON: version, CPU, backends, instruction sets, threads, build.
+
+    It imports every backend, so that what it says of them is true; a wrong environment variable is told, not raised.
+    """
+    from cpubn import __version__
+
+    numba = kernels("numba") if absence("numba") is None and _imports_numba() else None
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "cpu": cpu_model(),
+        "backend": _choice(resolve) | _presence({name: absence(name) for name in BACKENDS}),
+        "instruction_set": _choice(_variants.instruction_set)
+        | _presence({name: _variants.absence(name) for name in _variants.BY_NAME}),
+        "threads": _choice(get_num_threads)
+        | {
+            "source": _choice(lambda: _threads.count().source)["chosen"],
+            "limits": _threads.limits(),
+            "numba_limit": numba and numba.thread_limit(),
+            "numba_layer": numba and numba.threading_layer(),
+        },
+        "build": _variants.build_report(),
+    }
+
+
+def show_config() -> None:
+    """Print what `cpubn` found here and chose: backends and why one is absent, instruction set, threads, CPU, build."""
+    told = config()
+    threads_, build = told["threads"], told["build"]
+    lines = [("cpubn", f"{told['version']}, Python {told['python']}, NumPy {told['numpy']}"), ("CPU", told["cpu"])]
+    for title, key in (("backend", "backend"), ("instruction set", "instruction_set")):
+        lines.append((title, told[key]["chosen"] or f"none: {told[key]['error']}"))
+        lines += [(f"  {name}", "available") for name in told[key]["available"]]
+        lines += [(f"  {name}", f"absent: {reason}") for name, reason in told[key]["absent"].items()]
+    lines.append(
+        ("threads", f"{threads_['chosen']}, from {threads_['source']}" if threads_["chosen"] else threads_["error"])
+    )
+    lines += [(f"  {name}", "no limit" if n is None else str(n)) for name, n in threads_["limits"].items()]
+    if threads_["numba_limit"]:
+        clamped = ", to which it clamps the number above" if (threads_["chosen"] or 0) > threads_["numba_limit"] else ""
+        layer = threads_["numba_layer"] or "is chosen by its first call"
+        lines.append(("  Numba", f"{threads_['numba_limit']} (layer {layer}){clamped}"))
+    if build:
+        lines.append(("compiler", build["compiler"]))
+        lines.append(("OpenMP", "yes" if build["openmp"] else f"no, the extension is serial: {build['openmp_reason']}"))
+    for title, text in lines:
+        print(f"{title:17}{text.replace(chr(10), chr(10) + ' ' * 17)}")
+
+
+def cpu_model() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return (names or [platform.processor() or platform.machine()])[0]
+
+
+def _choice(choose: Callable[[], str | int]) -> dict[str, Any]:
+    try:
+        return {"chosen": choose(), "error": None}
+    except ValueError as error:
+        return {"chosen": None, "error": str(error)}
+
+
+def _presence(absences: dict[str, str | None]) -> dict[str, Any]:
+    return {
+        "available": [name for name, reason in absences.items() if reason is None],
+        "absent": {name: reason for name, reason in absences.items() if reason is not None},
+    }

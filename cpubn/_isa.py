@@ -1,0 +1,43 @@
+"""The instruction sets that the Cython kernels are compiled for: one table for setup.py, for dispatch and for tests.
+
+It imports nothing of the package, so that setup.py can load it from its path before there is a package to import.
+"""
+
+from typing import NamedTuple
+
+X86_64 = frozenset({"x86_64", "amd64"})
+
+
+class InstructionSet(NamedTuple):
+    """One variant of the extension: the same source, compiled for more than every CPU has."""
+
+    name: str  # as in CPUBN_ISA
+    module: str  # in cpubn.kernels; its .pyx has the same name
+    feature: str | None  # what the CPU must have, as in _cython.cpu_features(); None: nothing
+    machines: frozenset[str] | None  # lower-case platform.machine() that it can be built for; None: any
+    flags: dict[str, tuple[str, ...]]  # by compiler family, after FLAGS
+
+
+# Baseline first, best last. Baseline takes the compiler's default, which is x86-64-v1 unless a distribution raised it.
+# No -mfma: a contracted a * b + c rounds once, and the instruction sets would no longer give the same bits.
+INSTRUCTION_SETS = (
+    InstructionSet("baseline", "_cython", None, None, {"unix": (), "msvc": ()}),
+    InstructionSet("avx2", "_cython_avx2", "avx2", X86_64, {"unix": ("-mavx2",), "msvc": ("/arch:AVX2",)}),
+    InstructionSet(
+        "avx512",
+        "_cython_avx512",
+        "avx512",
+        X86_64,
+        {
+            "unix": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"),
+            "msvc": ("/arch:AVX512",),
+        },
+    ),
+)
+
+# -fno-fast-math undoes a -ffast-math in the user's CFLAGS, which stand before these. -fno-math-errno changes no result:
+# sqrt becomes one correctly rounded instruction instead of a call that may set errno, which nobody reads.
+FLAGS = {
+    "unix": ("-O3", "-fno-fast-math", "-ffp-contract=off", "-fno-math-errno"),
+    "msvc": ("/O2", "/fp:precise"),
+}

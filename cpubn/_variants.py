@@ -1,0 +1,84 @@
+"""Which instruction set the Cython kernels run on: looked up in what was built and in what this CPU has."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from cpubn._isa import INSTRUCTION_SETS, InstructionSet
+
+BY_NAME = {variant.name: variant for variant in INSTRUCTION_SETS}
+
+
+@cache
+def instruction_set() -> str:
+    """The best instruction set that is there, or CPUBN_ISA; ValueError where there is none, or not that one."""
+    forced = os.environ.get("CPUBN_ISA")
+    if not forced:
+        there = [name for name in BY_NAME if absence(name) is None]
+        if not there:
+            raise ValueError(absence("baseline"))
+        return there[-1]
+    if forced not in BY_NAME:
+        raise ValueError(
+            f"CPUBN_ISA must be one of {', '.join(BY_NAME)}, got {forced!r}; unset it to take the best that is there"
+        )
+    reason = absence(forced)
+    if reason is not None:
+        raise ValueError(f"CPUBN_ISA must name an instruction set that is there, got {forced!r}: {reason}; unset it")
+    return forced
+
+
+def load(name: str) -> ModuleType:
+    """The kernels of one instruction set. Not to be called where the CPU lacks it: its very import may be illegal."""
+    return import_module(f"cpubn.kernels.{BY_NAME[name].module}")
+
+
+@cache
+def absence(name: str) -> str | None:
+    """Why the kernels of one instruction set cannot be used, or None where they can."""
+    variant = BY_NAME[name]
+    if variant.feature is not None:
+        baseline = absence("baseline")
+        if baseline is not None:
+            return baseline
+        if not cpu_has(variant):
+            return f"this CPU lacks {variant.feature}"
+    try:
+        load(name)
+    except ImportError as error:
+        return _why_not_built(name) or f"{error}; reinstall cpubn with this Python"
+    return None
+
+
+def cpu_has(variant: InstructionSet) -> bool:
+    """Whether this CPU runs a variant, as far as the baseline kernels can tell."""
+    if variant.feature is None:
+        return True
+    features: frozenset[str] = load("baseline").cpu_features()
+    return variant.feature in features
+
+
+def build_report() -> dict[str, Any] | None:
+    """What setup.py wrote about the build of the extensions; None where cpubn was not installed by it."""
+    import json  # here, because few need it: `import cpubn` is to be quick
+
+    from cpubn import kernels
+
+    try:
+        with open(f"{kernels.__path__[0]}/_build.json", encoding="utf-8") as file:
+            report: dict[str, Any] = json.load(file)
+    except FileNotFoundError:
+        return None
+    return report
+
+
+def _why_not_built(name: str) -> str | None:
+    report = build_report()
+    if report is None:
+        return "the extension was not built; install cpubn with pip install ."
+    reason: str | None = report["variants"].get(name, {}).get("reason")
+    return reason and f"the extension was not built: {reason}"

@@ -1,0 +1,41 @@
+"""The command line: python -m cpubn, or cpubn."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from cpubn import __version__, _dispatch
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    parser = argparse.ArgumentParser(prog="cpubn", description="Batch normalization for NumPy arrays on the CPU.")
+    parser.add_argument("--version", action="version", version=f"cpubn {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    info = commands.add_parser("info", help="print version, backends, instruction set, threads and CPU")
+    info.add_argument("--json", action="store_true", help="for machines")
+    info.set_defaults(run=print_info)
+
+    demo = commands.add_parser("demo", help="train a small network with and without batch norm, then serve it")
+    if words[:1] == ["demo"]:  # no other command needs it imported
+        from cpubn import demo as demonstration
+
+        demonstration.add_arguments(demo)
+        demo.set_defaults(run=demonstration.run)
+
+    options = parser.parse_args(words)
+    status: int = options.run(options)
+    return status
+
+
+def print_info(options: argparse.Namespace) -> int:
+    if options.json:
+        print(json.dumps(_dispatch.config(), indent=2))
+    else:
+        _dispatch.show_config()
+    return 0

@@ -1,0 +1,72 @@
+"""Fixtures of every test: each backend and each instruction set in turn, none of them left out unnoticed."""
+
+import os
+import subprocess
+import sys
+
+import hypothesis
+import pytest
+
+from cpubn import _dispatch, _threads, _variants
+
+IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+hypothesis.settings.register_profile("default", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("ci" if IN_CI else "default")
+
+
+def absent(what, reason):
+    """Skip a test of what is not here; in CI, where everything must be, fail it."""
+    message = f"{what} is absent: {reason}"
+    if IN_CI:
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)
+
+
+def need_backend(name):
+    reason = _dispatch.absence(name)
+    if reason is not None:
+        absent(f"backend {name}", reason)
+
+
+def need_instruction_set(name):
+    if _dispatch.absence("cython") is None and not _variants.cpu_has(_variants.BY_NAME[name]):
+        pytest.skip(f"this CPU lacks {name}")
+    reason = _variants.absence(name)
+    if reason is not None:
+        absent(f"instruction set {name}", reason)
+
+
+@pytest.fixture(params=_dispatch.BACKENDS)
+def backend(request):
+    """The name of a backend that is here."""
+    need_backend(request.param)
+    return request.param
+
+
+@pytest.fixture(params=_variants.BY_NAME)
+def isa(request):
+    """The name of an instruction set that this CPU has and that was built; `_variants.load` gives its kernels."""
+    need_instruction_set(request.param)
+    return request.param
+
+
+@pytest.fixture
+def threads_restored(monkeypatch):
+    """Undo set_num_threads after the test."""
+    monkeypatch.setattr(_threads, "_chosen", _threads._chosen)
+
+
+def python(program, **variables):
+    """What a fresh Python prints, with these environment variables and none of ours; its errors are the last line."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CPUBN_", "OMP_", "NUMBA_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=inherited | variables,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done.stdout.strip() if done.returncode == 0 else done.stderr.strip().splitlines()[-1]

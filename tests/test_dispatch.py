@@ -1,0 +1,198 @@
+"""Which backend and instruction set are chosen, how wrong ones are refused, and what is told of them."""
+
+import asyncio
+import json
+import threading
+
+import pytest
+from conftest import need_backend, python
+
+import cpubn
+from cpubn import _dispatch, _variants
+
+RESOLVE = "from cpubn import _dispatch; print(_dispatch.resolve(None), _dispatch.kernels(None).__name__)"
+
+
+def test_default_is_the_first_that_is_installed():
+    assert python(RESOLVE).split()[0] == cpubn.available_backends()[0]
+    assert cpubn.available_backends()[-1] == "numpy"
+
+
+def test_numpy_is_the_default_where_nothing_else_is():
+    blocked = "import sys; sys.modules.update({'numba': None, 'cpubn.kernels._cython': None}); "
+    assert python(blocked + RESOLVE) == "numpy cpubn.kernels._numpy"
+    assert "Numba is not installed" in python(blocked + "from cpubn import _dispatch; _dispatch.kernels('numba')")
+
+
+def test_a_numba_that_fails_to_import_is_absent_with_its_reason():
+    broken = (
+        "import sys; sys.modules.update({'cpubn.kernels._cython': None, 'cpubn.kernels._numba': None}); "
+        "from cpubn import _dispatch, available_backends; "
+    )
+    need_backend("numba")
+    assert python(broken + "print(_dispatch.resolve(None), available_backends())") == "numpy ('numpy',)"
+    assert "cannot be imported" in python(broken + "_dispatch.kernels('numba')")
+
+
+def test_environment_chooses_the_backend(backend):
+    assert python(RESOLVE, CPUBN_BACKEND=backend).split()[0] == backend
+
+
+def test_environment_chooses_the_instruction_set(isa):
+    assert python(RESOLVE, CPUBN_ISA=isa) == f"cython cpubn.kernels.{_variants.BY_NAME[isa].module}"
+
+
+def test_the_best_instruction_set_is_the_default():
+    need_backend("cython")
+    best = [name for name in _variants.BY_NAME if _variants.absence(name) is None][-1]
+    assert python(RESOLVE) == f"cython cpubn.kernels.{_variants.BY_NAME[best].module}"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("CPUBN_BACKEND", "torch", "CPUBN_BACKEND must be one of cython, numba, numpy, got 'torch'"),
+        ("CPUBN_BACKEND", "CYTHON", "got 'CYTHON'"),
+        ("CPUBN_ISA", "sse9", "CPUBN_ISA must be one of baseline, avx2, avx512, got 'sse9'"),
+        ("CPUBN_NUM_THREADS", "0", "CPUBN_NUM_THREADS must be a whole number from 1 to 1024, got 0"),
+        ("CPUBN_NUM_THREADS", "-2", "got '-2'"),
+        ("CPUBN_NUM_THREADS", "many", "got 'many'"),
+        ("CPUBN_NUM_THREADS", "100000", "got 100000"),
+    ],
+)
+def test_wrong_environment_is_refused(variable, value, expected):
+    need_backend("cython")
+    program = "import cpubn, cpubn._dispatch; cpubn._dispatch.kernels(None); cpubn.get_num_threads()"
+    message = python(program, **{variable: value})
+    assert message.startswith("ValueError: ")
+    assert expected in message
+
+
+def test_empty_variables_count_as_unset():
+    assert python(RESOLVE, CPUBN_BACKEND="", CPUBN_ISA="", CPUBN_NUM_THREADS="") == python(RESOLVE)
+
+
+def test_forcing_an_instruction_set_that_the_cpu_lacks_fails():
+    need_backend("cython")
+    lacking = "from cpubn.kernels import _cython; _cython.cpu_features = frozenset; "
+    for program in (RESOLVE, "import cpubn._dispatch; cpubn._dispatch.kernels('cython')"):
+        message = python("import cpubn; " + lacking + program, CPUBN_ISA="avx512")
+        assert message.startswith("ValueError: CPUBN_ISA must name an instruction set that is there, got 'avx512': ")
+        assert message.endswith("this CPU lacks avx512; unset it")
+    assert python("import cpubn; " + lacking + RESOLVE) == "cython cpubn.kernels._cython"
+    assert python("import cpubn; " + lacking + RESOLVE, CPUBN_ISA="avx2", CPUBN_BACKEND="numpy").startswith("numpy ")
+
+
+def test_forcing_an_instruction_set_without_the_extension_fails():
+    program = "import sys; sys.modules['cpubn.kernels._cython'] = None; " + RESOLVE
+    assert python(program, CPUBN_ISA="avx2").startswith(
+        "ValueError: CPUBN_ISA must name an instruction set that is there"
+    )
+
+
+@pytest.mark.parametrize("call", [_dispatch.resolve, _dispatch.kernels, cpubn.use_backend])
+@pytest.mark.parametrize(
+    ("name", "error", "expected"),
+    [
+        ("torch", ValueError, "backend must be one of cython, numba, numpy, got 'torch'"),
+        ("", ValueError, "got ''"),
+        (3, TypeError, "backend must be a string, one of cython, numba, numpy, got 3"),
+    ],
+)
+def test_unknown_backend_is_refused(call, name, error, expected):
+    with pytest.raises(error, match=expected):
+        call(name)
+
+
+def test_absent_backend_is_refused_with_reason_and_remedy(monkeypatch):
+    monkeypatch.setitem(_dispatch._broken, "numba", "it is broken")
+    monkeypatch.delitem(_dispatch._loaded, "numba", raising=False)
+    with pytest.raises(ValueError, match=r"got 'numba': (it is broken|.*not installed); install it with pip install"):
+        cpubn.use_backend("numba")
+    assert "numba" not in cpubn.available_backends()
+
+
+def test_use_backend_nests_and_ends():
+    default = _dispatch.resolve(None)
+    with cpubn.use_backend("numpy"):
+        assert _dispatch.resolve(None) == "numpy"
+        with cpubn.use_backend(default):
+            assert _dispatch.resolve(None) == default
+        assert _dispatch.resolve(None) == "numpy"
+        with pytest.raises(ZeroDivisionError), cpubn.use_backend(default):
+            raise ZeroDivisionError
+        assert _dispatch.resolve(None) == "numpy"
+    assert _dispatch.resolve(None) == default
+
+
+def test_use_backend_is_this_threads_alone():
+    default, seen = _dispatch.resolve(None), []
+    inside, done = threading.Event(), threading.Event()
+
+    def other():
+        with cpubn.use_backend("numpy"):
+            inside.set()
+            done.wait(10)
+            seen.append(_dispatch.resolve(None))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    inside.wait(10)
+    seen.append(_dispatch.resolve(None))
+    done.set()
+    thread.join()
+    assert seen == [default, "numpy"]
+
+
+def test_use_backend_is_this_tasks_alone():
+    default = _dispatch.resolve(None)
+
+    async def task(name):
+        with cpubn.use_backend(name):
+            await asyncio.sleep(0.01)
+            return _dispatch.resolve(None)
+
+    async def main():
+        return await asyncio.gather(task("numpy"), task(default), task("numpy"))
+
+    assert asyncio.run(main()) == ["numpy", default, "numpy"]
+
+
+def test_config_is_json_and_says_what_is_here():
+    told = json.loads(json.dumps(_dispatch.config()))
+    assert told["version"] == cpubn.__version__
+    assert told["backend"]["chosen"] == _dispatch.resolve(None)
+    assert told["backend"]["available"] == list(cpubn.available_backends())
+    assert told["threads"]["chosen"] == cpubn.get_num_threads()
+    assert told["cpu"]
+    assert [*told["backend"]["available"], *told["backend"]["absent"]] != []
+
+
+def test_info_tells_of_wrong_variables_instead_of_failing():
+    program = "from cpubn.cli import main; main(['info', '--json'])"
+    told = json.loads(python(program, CPUBN_BACKEND="x", CPUBN_ISA="y", CPUBN_NUM_THREADS="z"))
+    for key, variable in (
+        ("backend", "CPUBN_BACKEND"),
+        ("instruction_set", "CPUBN_ISA"),
+        ("threads", "CPUBN_NUM_THREADS"),
+    ):
+        assert told[key]["chosen"] is None
+        assert told[key]["error"].startswith(variable) or told["backend"]["absent"]
+
+
+def test_show_config_prints_reasons(capsys, monkeypatch):
+    monkeypatch.setitem(_dispatch._broken, "numba", "it is broken")
+    monkeypatch.delitem(_dispatch._loaded, "numba", raising=False)
+    cpubn.show_config()
+    printed = capsys.readouterr().out
+    assert f"cpubn            {cpubn.__version__}" in printed
+    assert "numba          absent: " in printed
+    assert "  numpy          available" in printed
+
+
+@pytest.mark.usefixtures("threads_restored")
+def test_show_config_says_that_numba_clamps(capsys):
+    need_backend("numba")
+    cpubn.set_num_threads(1024)
+    cpubn.show_config()
+    assert "to which it clamps the number above" in capsys.readouterr().out

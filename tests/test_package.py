@@ -1,0 +1,185 @@
+"""What is installed: what an import brings, types, stubs, the table of instruction sets, a build without a compiler."""
+
+import ast
+import importlib.util
+import inspect
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+from conftest import need_backend
+
+import cpubn
+from cpubn import _dispatch, _isa, _variants
+
+PACKAGE = Path(cpubn.__file__).parent
+CHECKOUT = Path(__file__).parents[1]
+KERNELS = {
+    "moments": ["x", "stats", "threads"],
+    "normalize": ["x", "affine", "y", "threads"],
+    "train_forward": ["x", "weight", "bias", "eps", "stats", "y", "threads"],
+    "gradient_sums": ["dy", "x", "mean", "sums", "threads"],
+    "train_backward": ["dy", "x", "mean", "var", "weight", "eps", "sums", "dx", "threads"],
+}
+
+
+def run(*arguments, **options):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, **options)
+
+
+def imported_beyond_numpy():
+    program = "import sys, numpy; before = set(sys.modules); import cpubn; print(*set(sys.modules) - before)"
+    return set(run("-c", program, timeout=60).stdout.split())
+
+
+def test_import_is_light():
+    """Measured: 16 ms over `import numpy`, where 30 are allowed."""
+    modules = imported_beyond_numpy()
+    assert "cpubn.functional" in modules
+    heavy = {
+        "numba",
+        "llvmlite",
+        "matplotlib",
+        "scipy",
+        "sklearn",
+        "rich",
+        "torch",
+        "asyncio",
+        "subprocess",
+        "argparse",
+    }
+    assert not heavy & modules
+    assert not {"importlib.metadata", "json", "cpubn.cli", "cpubn.demo", "cpubn.kernels._numba"} & modules
+
+
+def test_info_needs_numpy_alone():
+    program = (
+        "import sys; sys.modules.update(dict.fromkeys(['numba', 'rich', 'matplotlib', 'sklearn'])); "
+        "from cpubn.cli import main; sys.exit(main(['info']))"
+    )
+    done = run("-c", program, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "Numba is not installed" in done.stdout
+
+
+def test_module_runs_as_a_command():
+    done = run("-m", "cpubn", "info", "--json", timeout=120)
+    assert json.loads(done.stdout)["version"] == cpubn.__version__
+    assert run("-m", "cpubn", "--version", timeout=60).stdout == f"cpubn {cpubn.__version__}\n"
+    assert run("-m", "cpubn", timeout=60).returncode == 2
+
+
+def test_public_names_are_documented():
+    assert sorted(cpubn.__all__) == cpubn.__all__
+    assert all(inspect.getdoc(getattr(cpubn, name)) for name in cpubn.__all__)
+
+
+def test_types_and_stubs_are_installed():
+    assert (PACKAGE / "py.typed").exists()
+    assert (PACKAGE / "kernels" / "_cython.pyi").exists()
+
+
+def test_version_is_the_installed_one():
+    try:
+        assert version("cpubn") == cpubn.__version__
+    except PackageNotFoundError:
+        pytest.skip("cpubn is not installed, only imported")
+
+
+def test_all_backends_have_the_same_kernels(backend):
+    """Same functions, in the same order, with the same arguments."""
+    module = _dispatch.kernels(backend)
+    public = [
+        name for name, value in vars(module).items() if not name.startswith("_") and name in KERNELS and callable(value)
+    ]
+    assert sorted(public) == sorted(KERNELS)
+    assert {name: list(inspect.signature(getattr(module, name)).parameters) for name in KERNELS} == KERNELS
+
+
+def test_all_instruction_sets_have_the_same_names(isa):
+    need_backend("cython")
+
+    def names(module):
+        return {name for name in vars(module) if not name.startswith("__")}
+
+    assert names(_variants.load(isa)) == names(_variants.load("baseline"))
+
+
+def test_the_stub_names_the_kernels():
+    stub = ast.parse((PACKAGE / "kernels" / "_cython.pyi").read_text())
+    functions = {node.name: [a.arg for a in node.args.args] for node in stub.body if isinstance(node, ast.FunctionDef)}
+    assert {name: functions.get(name) for name in KERNELS} == KERNELS
+    assert {"openmp_max_threads", "cpu_features"} <= set(functions)
+
+
+def test_table_of_instruction_sets():
+    assert [variant.name for variant in _isa.INSTRUCTION_SETS] == ["baseline", "avx2", "avx512"]
+    assert _isa.INSTRUCTION_SETS[0].feature is None
+    for variant in _isa.INSTRUCTION_SETS:
+        assert set(variant.flags) == set(_isa.FLAGS) == {"unix", "msvc"}
+        assert (variant.feature is None) == (variant.machines is None)
+        flags = [*_isa.FLAGS["unix"], *variant.flags["unix"]]
+        assert "-ffp-contract=off" in flags
+        assert not {"-ffast-math", "-Ofast", "-mfma", "-march=native"} & set(flags)
+
+
+def test_every_instruction_set_has_a_source():
+    sources = CHECKOUT / "cpubn" / "kernels"
+    if not (sources / "_cython.pyx").exists():
+        pytest.skip("no sources beside these tests")
+    for variant in _isa.INSTRUCTION_SETS[1:]:
+        assert (sources / f"{variant.module}.pyx").read_text().splitlines()[-1] == 'include "_cython.pyx"'
+
+
+def copy_checkout(folder):
+    if not (CHECKOUT / "setup.py").exists():
+        pytest.skip("no checkout around these tests")
+    keep = shutil.ignore_patterns(".*", "build", "dist", "*.so", "*.pyd", "*.egg-info", "__pycache__", "_build.json")
+    return shutil.copytree(CHECKOUT, folder / "checkout", ignore=keep)
+
+
+def pip_install(checkout, target, **variables):
+    return run(
+        *("-m", "pip", "install", "--no-deps", "--target", str(target), str(checkout)),
+        env=os.environ | {"CPUBN_REQUIRE_EXT": ""} | variables,
+        timeout=240,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="CC chooses no compiler on Windows")
+def test_install_without_a_compiler(tmp_path):
+    checkout = copy_checkout(tmp_path)
+    done = pip_install(checkout, tmp_path / "target", CC="no-such-compiler")
+    assert done.returncode == 0, done.stderr
+    program = (
+        "import cpubn, numpy as np; assert 'cython' not in cpubn.available_backends(); cpubn.show_config(); "
+        "print(cpubn.BatchNorm1d(2, backend='numpy')(np.array([[1., 2.], [3., 4.]], np.float32)).round(2).tolist()); "
+        "cpubn.use_backend('cython')"
+    )
+    done = run("-c", program, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path / "target")}, timeout=60)
+    assert "cython         absent: the extension was not built: no C compiler: no-such-compiler" in done.stdout
+    assert "[[-1.0, -1.0], [1.0, 1.0]]" in done.stdout
+    assert done.stderr.splitlines()[-1].startswith("ValueError: backend must be one that is there, got 'cython': ")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="CC chooses no compiler on Windows")
+def test_install_without_a_compiler_fails_where_the_extension_is_required(tmp_path):
+    done = pip_install(copy_checkout(tmp_path), tmp_path / "target", CC="no-such-compiler", CPUBN_REQUIRE_EXT="1")
+    assert done.returncode != 0
+    assert "CPUBN_REQUIRE_EXT is set, and the baseline kernels were not built" in done.stdout + done.stderr
+
+
+def test_metadata_names_numpy_alone():
+    if not (CHECKOUT / "pyproject.toml").exists():
+        pytest.skip("no checkout around these tests")
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    assert project["dependencies"] == ["numpy>=2"]
+    assert importlib.util.find_spec("cpubn.demo") is not None
