@@ -20,7 +20,12 @@ def data(a: ArrayLike, name: str) -> Array:
     """An array of float32 or float64, of either byte order."""
     if isinstance(a, np.ma.MaskedArray):
         raise TypeError(f"{name} must be a plain array, got a masked array; fill it first with {name}.filled(value)")
-    array = np.asarray(a)
+    try:
+        array = np.asarray(a)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} must be an array, got {type(a).__name__} ({error}); make one with np.asarray first"
+        ) from error
     if array.dtype.type not in (np.float32, np.float64):
         raise TypeError(
             f"{name} must be an array of float32 or float64, got {type(a).__name__} of {array.dtype}; "
@@ -30,11 +35,11 @@ def data(a: ArrayLike, name: str) -> Array:
 
 
 def layout_name(layout: Any) -> Layout:
-    if layout not in ("NCHW", "NHWC"):
+    if not isinstance(layout, str) or layout not in ("NCHW", "NHWC"):
         raise ValueError(
             f"layout must be 'NCHW' (channels on axis 1, for any rank) or 'NHWC' (channels last), got {layout!r}"
         )
-    return layout  # type: ignore[no-any-return]
+    return layout  # type: ignore[return-value]
 
 
 def batch(x: ArrayLike, layout: str) -> tuple[Array, int]:
@@ -175,9 +180,13 @@ def number(value: Any, name: str, what: str, low: float, high: float, usual: flo
     """A real number from low to high."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be {what}, got {value!r}; pass a float, usually {usual}")
-    if not low <= float(value) <= high:  # NaN fails this too
-        raise ValueError(f"{name} must be {what}, got {value!r}; it is usually {usual}")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = float("inf")
+    if not low <= number <= high:  # NaN fails this too
+        raise ValueError(f"{name} must be {what}, got {number}; it is usually {usual}")
+    return number
 
 
 def epsilon(eps: Any, *, training: bool) -> float:

@@ -143,6 +143,7 @@ class _BatchNorm:
             self.running_mean[...] = 0.0
             self.running_var[...] = 1.0
         self.num_batches_tracked = 0
+        self._forget_inference()
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of the parameters and running statistics, under torch's keys."""
@@ -160,6 +161,7 @@ class _BatchNorm:
                 self.num_batches_tracked = int(value)
             else:
                 current[name][...] = value
+        self._forget_inference()
 
     def freeze(self) -> FrozenBatchNorm:
         """The layer as inference calls it: a copy of its weight, bias and running statistics."""
@@ -192,6 +194,11 @@ class _BatchNorm:
         self._overwritten = overwritten
         self._input = None if overwritten else x
         self._statistics = statistics
+
+    def _forget_inference(self) -> None:
+        """Backward of an inference needs the running statistics that it saw."""
+        if self._statistics is None:
+            self._input = None
 
     def _state(self) -> dict[str, Any]:
         state = {name: getattr(self, name) for name in ("weight", "bias", "running_mean", "running_var")}

@@ -1,0 +1,76 @@
+"""What is wrong with each kind of argument, and what the message must say: shared by the error tests.
+
+Each entry is (value, exception, pattern); every pattern names what must hold and what was got.
+"""
+
+import re
+
+import numpy as np
+
+DATA = {
+    "integers": (np.ones((4, 3), int), TypeError, "must be .*float32 or float64, got .*int64.*float32"),
+    "booleans": (np.ones((4, 3), bool), TypeError, "must be .*float32 or float64, got .*bool"),
+    "complex": (np.ones((4, 3), complex), TypeError, "must be .*float32 or float64, got .*complex128"),
+    "objects": (np.ones((4, 3), object), TypeError, "must be .*float32 or float64, got .*object"),
+    "strings": (np.full((4, 3), "1.0"), TypeError, "must be .*float32 or float64, got .*<U3"),
+    "half": (np.ones((4, 3), np.float16), TypeError, "must be .*float32 or float64, got .*float16"),
+    "long double": (np.ones((4, 3), np.longdouble), TypeError, "must be .*float32 or float64, got .*float"),
+    "a list of integers": ([[1, 2, 3], [4, 5, 6]], TypeError, "must be .*float32 or float64, got .*list"),
+    "None": (None, TypeError, "must be .*float32 or float64, got .*None"),
+    "masked": (np.ma.ones((4, 3)), TypeError, r"must be a plain array, got a masked array.*filled\("),
+}
+X = {f"x of {kind}": ("x", *bad) for kind, bad in DATA.items()} | {
+    "x of rank 0": ("x", np.float32(1), ValueError, "x must have 2 to 5 dimensions, got 0"),
+    "x of rank 1": ("x", np.ones(3), ValueError, "x must have 2 to 5 dimensions, got 1.*newaxis"),
+    "x of rank 6": ("x", np.ones((4, 3, 1, 1, 1, 1)), ValueError, "x must have 2 to 5 dimensions, got 6"),
+}
+LAYOUT = {
+    f"layout {layout!r}": ("layout", layout, ValueError, f"layout must be 'NCHW' .*'NHWC' .*got {layout!r}")
+    for layout in ("nchw", "NCL", "", None, 1)
+}
+EPS = {
+    f"eps {eps!r}": ("eps", eps, error, f"eps must be .* got {re.escape(repr(eps))}")
+    for eps, error in [(-1e-5, ValueError), (np.nan, ValueError), (np.inf, ValueError), (True, TypeError),
+                       (None, TypeError), ("1e-5", TypeError), (1e-5j, TypeError)]
+}  # fmt: skip
+MOMENTUM = {
+    f"momentum {momentum!r}": ("momentum", momentum, error, f"momentum must be .* from 0 to 1.* got {momentum!r}")
+    for momentum, error in [(-0.1, ValueError), (1.1, ValueError), (np.nan, ValueError), (np.inf, ValueError),
+                            (True, TypeError), ("0.1", TypeError)]
+}  # fmt: skip
+BACKEND = {
+    "an unknown backend": ("backend", "torch", ValueError, "backend must be .*numpy.* got 'torch'"),
+    "a backend that is no string": ("backend", 3, (TypeError, ValueError), "backend must be .*numpy.* got 3"),
+}
+
+
+def vector(name, *, optional):
+    """Everything that can be wrong with a per-channel vector of 3."""
+    wrong = {}
+    for shape in [(2,), (4,), (0,), (), (1,), (3, 1), (1, 3), (1, 3, 1, 1)]:
+        match = rf"{name} must have shape \(3,\), .*layout.*got {re.escape(str(shape))}"
+        wrong[f"{name} of shape {shape}"] = (name, np.ones(shape), ValueError, match)
+    for kind, (value, error, match) in DATA.items():
+        if not (optional and value is None):
+            row = value if value is None or kind == "a list of integers" else value[0]
+            wrong[f"{name} of {kind}"] = (name, row, error, f"{name} {match}")
+    return wrong
+
+
+def out():
+    """Everything that can be wrong with an output for x of shape (4, 3), but for what it overlaps."""
+    read_only = np.ones((4, 3))
+    read_only.flags.writeable = False
+    one_row = np.lib.stride_tricks.as_strided(np.ones(3), (4, 3), (0, 8))
+    windows = np.lib.stride_tricks.as_strided(np.ones(9), (4, 3), (16, 8))
+    return {
+        "out of another shape": ("out", np.ones((3, 4)), ValueError, r"out must have .*\(4, 3\), got \(3, 4\)"),
+        "out of another rank": ("out", np.ones((4, 3, 1)), ValueError, r"out must have .*\(4, 3\), got \(4, 3, 1\)"),
+        "out of another dtype": ("out", np.ones((4, 3), np.float32), TypeError, "out must .*float64, got float32"),
+        "out of integers": ("out", np.ones((4, 3), int), TypeError, "out must .*float64, got int64"),
+        "out that is read-only": ("out", read_only, ValueError, "out must be writeable, got a read-only"),
+        "out that is a list": ("out", [[1.0] * 3] * 4, TypeError, "out must be a NumPy array, got list"),
+        "out that is masked": ("out", np.ma.ones((4, 3)), TypeError, "out must be a .*array, got .*[mM]asked"),
+        "out with a stride of zero": ("out", one_row, ValueError, "out must not overlap itself, got"),
+        "out of overlapping windows": ("out", windows, ValueError, "out must not overlap itself, got"),
+    }

@@ -1,0 +1,80 @@
+"""Memory: beside its output a call takes at most 1 MB and 2 KB a channel, so no input that can be walked is copied."""
+
+import tracemalloc
+
+import cases
+import numpy as np
+import pytest
+import views
+
+import cpubn
+
+# 8 MB: a copy, in float32 or float64, of x or dy could not hide in the allowance.
+SHAPE = (16, 32, 64, 64)
+X = cases.rng_of("memory").standard_normal(SHAPE).astype(np.float32)
+WALKABLE = {
+    "contiguous": lambda: X.copy(),
+    "channels last": lambda: views.in_order(X, (0, 2, 3, 1)),
+    "channels first": lambda: views.in_order(X, (1, 0, 2, 3)),
+    "every second sample": lambda: views.stepped(X, 2, 1, 1, 1),
+    "every third channel": lambda: views.stepped(X, 1, 3, 1, 1),
+    "every second column": lambda: views.stepped(X, 1, 1, 1, 2),
+    "samples reversed": lambda: views.stepped(X, -1, 1, 1, 1),
+    "broadcast over samples": lambda: np.broadcast_to(X[:1], SHAPE),
+    "broadcast of one value a channel": lambda: np.broadcast_to(X[:1, :, :1, :1], SHAPE),
+    "misaligned by an element": lambda: views.misaligned(X, 4),
+    "read-only": lambda: views.read_only(X),
+}
+
+
+def peak_of(call):
+    call()  # whatever is made once, compiled code above all
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    call()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak - before
+
+
+def allowance(channels, outputs):
+    return outputs * X.nbytes + 2**20 + 2048 * channels
+
+
+@pytest.mark.parametrize("given_out", [True, False])
+@pytest.mark.parametrize("name", WALKABLE)
+def test_forward_takes_little_beside_its_output(name, given_out, backend):
+    x = WALKABLE[name]()
+    out = np.empty_like(x) if given_out else None
+    for training in (True, False):
+        got = peak_of(
+            lambda t=training: cpubn.batch_norm(x, np.zeros(32), np.ones(32), training=t, out=out, backend=backend)
+        )
+        assert got <= allowance(32, 0 if given_out else 1)
+
+
+@pytest.mark.parametrize("name", WALKABLE)
+def test_backward_takes_little_beside_its_output(name, backend):
+    x = WALKABLE[name]()
+    for training in (True, False):
+        got = peak_of(
+            lambda t=training: cpubn.batch_norm_backward(x, x, np.zeros(32), np.ones(32), training=t, backend=backend)
+        )
+        assert got <= allowance(32, 1)
+
+
+@pytest.mark.parametrize("name", WALKABLE)
+def test_moments_take_little(name, backend):
+    x = WALKABLE[name]()
+    assert peak_of(lambda: cpubn.moments(x, backend=backend)) <= allowance(32, 0)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_many_channels_take_two_kilobytes_each(layout, backend):
+    x = cases.make("offset 1", (300, 7000, 1), layout)
+    running = np.zeros(7000), np.ones(7000)
+    got = peak_of(lambda: cpubn.batch_norm(x, *running, training=True, layout=layout, backend=backend))
+    assert got <= x.nbytes + 2**20 + 2048 * 7000
+    dy = x.copy()
+    got = peak_of(lambda: cpubn.batch_norm_backward(dy, x, *running, layout=layout, backend=backend))
+    assert got <= x.nbytes + 2**20 + 2048 * 7000

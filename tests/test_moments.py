@@ -1,0 +1,131 @@
+"""Moments: of every family, and their merge, which must give the moments of all values together."""
+
+import pickle
+
+import cases
+import numpy as np
+import oracle
+import pytest
+
+import cpubn
+
+
+def check(got, x, layout="NCHW"):
+    mean, var = oracle.moments(x, layout)
+    mean_bound, var_bound = oracle.moments_bounds(mean, var, x.dtype)
+    assert got.count == x.size // len(mean)
+    assert got.mean.dtype == got.m2.dtype == got.var().dtype == np.float64
+    assert oracle.worst(got.mean, mean, mean_bound) <= 1
+    assert oracle.worst(got.var(), var, var_bound) <= 1
+    assert oracle.worst(got.m2, var * got.count, var_bound * got.count) <= 1
+
+
+@pytest.mark.parametrize("walk", cases.WALKS)
+@pytest.mark.parametrize(("family", "dtype"), cases.FAMILY_OF_DTYPE)
+def test_every_family(family, dtype, walk, backend):
+    layout, shape = cases.WALKS[walk]
+    x = cases.make(family, shape, layout, dtype)
+    check(cpubn.moments(x, layout=layout, backend=backend), x, layout)
+
+
+@pytest.mark.parametrize("family", ["first far", "last far", "offset 1e+07", "zero corner"])
+def test_three_million_values_a_channel(family, backend):
+    x = cases.make(family, (3, 1, 1_000_000))
+    check(cpubn.moments(x, backend=backend), x)
+
+
+@pytest.mark.parametrize("pieces", [2, 7, 50])
+@pytest.mark.parametrize(("family", "dtype"), cases.FAMILY_OF_DTYPE)
+def test_merged_batches_are_one_batch(family, dtype, pieces, backend):
+    x = cases.make(family, (100, 3, 40), dtype=dtype)
+    parts = [cpubn.moments(part, backend=backend) for part in np.array_split(x, pieces)]
+    got = parts[0]
+    for part in parts[1:]:
+        got = got + part
+    check(got, x)
+    check(parts[0].merge(parts[1]), np.concatenate(np.array_split(x, pieces)[:2]))
+
+
+def test_merge_in_any_order_and_grouping(backend):
+    x = cases.make("ramp", (90, 3, 40), dtype=np.float64)
+    a, b, c = (cpubn.moments(part, backend=backend) for part in np.split(x, 3))
+    for got in (c + (a + b), (b + c) + a, a.merge(b.merge(c))):
+        check(got, x)
+
+
+def test_merge_with_an_empty_batch_changes_nothing(backend):
+    x = cases.make("offset 100", (9, 3, 4))
+    some, none = cpubn.moments(x, backend=backend), cpubn.moments(x[:0], backend=backend)
+    assert none.count == 0
+    for got in (some + none, none + some):
+        assert got.count == some.count
+        np.testing.assert_array_equal(got.mean, some.mean)
+        np.testing.assert_array_equal(got.m2, some.m2)
+    assert (none + none).count == 0
+
+
+def test_a_channel_that_is_not_finite_stays_so_in_a_merge(backend):
+    x = cases.make("offset 1", (4, 3, 5))
+    clean = cpubn.moments(np.concatenate([x, x]), backend=backend)
+    bad = x.copy()
+    bad[1, 2, 3] = np.nan
+    got = cpubn.moments(x, backend=backend) + cpubn.moments(bad, backend=backend)
+    assert np.isnan(got.var()[2])
+    np.testing.assert_allclose(got.var()[:2], clean.var()[:2], rtol=1e-12)
+
+
+@pytest.mark.parametrize("ddof", [0, 1, 2])
+def test_var_divides_by_the_count_less_ddof(ddof, backend):
+    x = cases.make("offset 1", (6, 3, 5), dtype=np.float64)
+    expected = x.var(axis=(0, 2), ddof=ddof)
+    got = cpubn.moments(x, backend=backend).var(ddof=ddof)
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("count", "ddof"), [(0, 0), (1, 1), (1, 2)])
+def test_var_of_too_few_values_says_so(count, ddof):
+    batch = cpubn.moments(np.ones((count, 3)))
+    with pytest.raises(ValueError, match=rf"needs more than {ddof} .*got {count}"):
+        batch.var(ddof=ddof)
+
+
+def test_merge_refuses_other_channels_and_other_things():
+    batch = cpubn.moments(np.ones((5, 3)))
+    with pytest.raises(ValueError, match=r"3 channels.*got 4"):
+        batch.merge(cpubn.moments(np.ones((5, 4))))
+    with pytest.raises(TypeError, match=r"must be Moments, got int.*moments\(x\)"):
+        batch.merge(3)
+    with pytest.raises(TypeError):
+        batch + 3
+
+
+def test_moments_cannot_be_reassigned():
+    with pytest.raises(AttributeError):
+        cpubn.moments(np.ones((5, 3))).count = 4
+
+
+def test_moments_of_ones_own_figures_merge_as_well(backend):
+    x = cases.make("offset 1", (50, 3, 4), dtype=np.float64)
+    own = x[:20].transpose(1, 0, 2).reshape(3, -1)
+    got = cpubn.Moments(80, own.mean(axis=1), own.var(axis=1) * 80) + cpubn.moments(x[20:], backend=backend)
+    check(got, x)
+
+
+def test_moments_travel_between_processes(backend):
+    x = cases.make("offset 1e+06", (50, 3, 4), dtype=np.float64)
+    parts = [pickle.loads(pickle.dumps(cpubn.moments(part, backend=backend))) for part in np.array_split(x, 3)]
+    check(parts[0] + parts[1] + parts[2], x)
+
+
+@pytest.mark.parametrize(
+    ("count", "mean", "m2", "match"),
+    [
+        (-1, [1.0], [1.0], r"count must be .*got -1"),
+        (1.5, [1.0], [1.0], r"count must be .*got 1\.5"),
+        (4, [1.0, 2.0], [1.0], r"one shape \(C,\), got \(2,\) and \(1,\)"),
+        (4, [[1.0]], [[1.0]], r"one shape \(C,\), got \(1, 1\)"),
+    ],
+)
+def test_figures_that_cannot_be_moments_are_refused(count, mean, m2, match):
+    with pytest.raises((TypeError, ValueError), match=match):
+        cpubn.Moments(count, mean, m2)

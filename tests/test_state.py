@@ -1,0 +1,115 @@
+"""state_dict has torch's keys; load_state_dict takes all of it or nothing."""
+
+import cases
+import numpy as np
+import pytest
+
+import cpubn
+
+KEYS = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
+X = cases.make("offset 1", (40, 6))
+
+
+def trained():
+    bn = cpubn.BatchNorm1d(6)
+    bn.weight[...], bn.bias[...] = cases.vectors(6)
+    for _ in range(3):
+        bn(X)
+    return bn
+
+
+def check_same(got, expected):
+    assert list(got) == list(expected)
+    for name in expected:
+        np.testing.assert_array_equal(got[name], expected[name])
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({}, KEYS),
+        ({"affine": False}, KEYS[2:]),
+        ({"track_running_stats": False}, KEYS[:2]),
+        ({"affine": False, "track_running_stats": False}, []),
+    ],
+)
+def test_keys_are_those_of_torch(how, expected):
+    assert list(cpubn.BatchNorm2d(6, **how).state_dict()) == expected
+
+
+def test_state_dict_holds_copies():
+    bn = trained()
+    before = bn.eval()(X)
+    for value in bn.state_dict().values():
+        value[...] = 7
+    np.testing.assert_array_equal(bn(X), before)
+
+
+def test_a_loaded_layer_gives_the_same_results():
+    bn, other = trained(), cpubn.BatchNorm1d(6)
+    other.load_state_dict(bn.state_dict())
+    check_same(other.state_dict(), bn.state_dict())
+    np.testing.assert_array_equal(other.eval()(X), bn.eval()(X))
+    np.testing.assert_array_equal(other.train()(X), bn.train()(X))
+    check_same(other.state_dict(), bn.state_dict())
+
+
+def test_loading_copies_into_the_layers_own_arrays():
+    bn, state = cpubn.BatchNorm1d(6), trained().state_dict()
+    arrays = bn.weight, bn.running_mean
+    bn.load_state_dict(state)
+    assert bn.weight is arrays[0]
+    assert bn.running_mean is arrays[1]
+    state["weight"][...] = 7
+    assert not (bn.weight == 7).any()
+
+
+def test_torch_files_hold_float32_and_a_count_of_rank_zero():
+    state = {name: np.float32([1, 2, 3, 4, 5, 6]) for name in KEYS[:4]} | {KEYS[4]: np.array(12, np.int64)}
+    bn = cpubn.BatchNorm1d(6)
+    bn.load_state_dict(state)
+    assert bn.num_batches_tracked == 12
+    assert bn.running_mean.dtype == np.float64
+    check_same({name: bn.state_dict()[name] for name in KEYS}, state)
+
+
+def test_a_cumulative_average_goes_on_after_loading():
+    bn = cpubn.BatchNorm1d(6, momentum=None)
+    for k in range(3):
+        bn(X + k)
+    other = cpubn.BatchNorm1d(6, momentum=None)
+    other.load_state_dict(bn.state_dict())
+    bn(X + 3)
+    other(X + 3)
+    check_same(other.state_dict(), bn.state_dict())
+    np.testing.assert_allclose(bn.running_mean, X.mean(0, dtype=float) + 1.5, rtol=1e-5)
+
+
+# key, value, error, message; a value of None takes the key away
+BAD = {
+    "a missing key": ("bias", None, ValueError, "keys weight, bias, .*got .*missing: bias"),
+    "an unexpected key": ("scale", np.ones(6), ValueError, "keys weight, bias, .*got .*unexpected: scale"),
+    "another length": ("running_var", np.ones(5), ValueError, r"running_var must have shape \(6,\).*got \(5,\)"),
+    "another rank": ("bias", np.ones((6, 1)), ValueError, r"bias must have shape \(6,\).*got \(6, 1\)"),
+    "integers": ("running_mean", np.ones(6, int), TypeError, "running_mean must be .*float.*got .*int64"),
+    "complex": ("weight", np.ones(6, complex), TypeError, "weight must be .*float.*got .*complex128"),
+    "a negative count": (KEYS[4], np.int64(-1), (TypeError, ValueError), "num_batches_tracked must .*got .*-1"),
+    "a count of 1.5": (KEYS[4], np.float64(1.5), TypeError, r"num_batches_tracked must .*got .*1\.5"),
+    "two counts": (KEYS[4], np.array([1, 2]), ValueError, "num_batches_tracked must .*got"),
+}
+
+
+@pytest.mark.parametrize(("key", "value", "error", "match"), BAD.values(), ids=list(BAD))
+def test_a_bad_state_is_refused_whole(key, value, error, match):
+    bn = cpubn.BatchNorm1d(6)
+    bn(X)
+    expected = bn.state_dict()
+    state = {name: v for name, v in (trained().state_dict() | {key: value}).items() if v is not None}
+    with pytest.raises(error, match=match):
+        bn.load_state_dict(state)
+    check_same(bn.state_dict(), expected)
+
+
+def test_a_state_that_is_no_mapping_is_refused():
+    with pytest.raises(TypeError, match=r"state must be a mapping.*got list"):
+        cpubn.BatchNorm1d(6).load_state_dict([1, 2])
