@@ -28,6 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         demonstration.add_arguments(demo)
         demo.set_defaults(run=demonstration.run)
 
+    bench = commands.add_parser("bench", help="measure cpubn beside other libraries on the layers of real networks")
+    if words[:1] == ["bench"]:
+        from cpubn import bench as benchmark
+
+        benchmark.add_arguments(bench)
+        bench.set_defaults(run=benchmark.run)
+
     options = parser.parse_args(words)
     status: int = options.run(options)
     return status

@@ -93,5 +93,5 @@ cdef inline void apply_columns(
             apply_columns_run(backward, dy + row * dy_stride, 1, x + row * stride, 1, buffer + filled, 1, width, a)
             filled += width
             if y_stride != width or filled + width > BUFFER or row == rows - 1:
-                cpubn_stream(y + (row + 1) * y_stride - (filled - width) - y_stride, buffer, filled * sizeof(real))
+                cpubn_stream(y + row * y_stride - (filled - width), buffer, filled * sizeof(real))
                 filled = 0

@@ -30,6 +30,7 @@ ctypedef fused work:
 include "_algebra.pxi"
 include "_sums.pxi"
 include "_apply.pxi"
+include "_chunks.pxi"
 include "_passes.pxi"
 include "_small.pxi"
 

@@ -10,6 +10,7 @@
 cdef enum:
     LANES = 32  # of a row; the widest strip of columns
     FOLD = 8
+    TILE = 65536  # bytes of columns taken together: half a first-level cache, so that memory is read row by row
 
 
 cdef inline void row_sums(
@@ -54,15 +55,15 @@ cdef inline void strip_sums(
     const real* x, Py_ssize_t stride, Py_ssize_t step, Py_ssize_t rows, Py_ssize_t width,
     const double* centre, double* s, double* q
 ) noexcept nogil:
-    """Sums of `width` <= LANES columns over `rows` rows."""
+    """Add `rows` rows of `width` <= LANES columns to s and q."""
     cdef double ls[LANES]
     cdef double lq[LANES]
     cdef double lc[LANES]
     cdef double d, g
     cdef Py_ssize_t row, l
     for l in range(width):
-        ls[l] = 0.0
-        lq[l] = 0.0
+        ls[l] = s[l]
+        lq[l] = q[l]
         lc[l] = centre[l]
     for row in range(rows):
         for l in range(width):
@@ -82,25 +83,35 @@ cdef inline void column_sums(
     const real* x, Py_ssize_t stride, Py_ssize_t step, Py_ssize_t rows, Py_ssize_t width,
     const double* centre, double* s, double* q
 ) noexcept nogil:
-    """Sums of any number of columns, strip by strip; which strip a column is in leaves its bits alone."""
-    cdef Py_ssize_t j = 0
-    if step == 1 and dy_step == 1:
-        while width - j >= LANES:
+    """s, q <- sums of any number of columns, strip by strip; which strip a column is in leaves its bits alone."""
+    cdef Py_ssize_t tile = max(4, TILE // (width * <Py_ssize_t>sizeof(real))), j
+    cdef bint unit = step == 1 and dy_step == 1
+    for j in range(width):
+        s[j] = 0.0
+        q[j] = 0.0
+    while rows > 0:
+        tile = min(tile, rows)
+        j = 0
+        if unit:
+            while width - j >= LANES:
+                strip_sums(
+                    backward, dy + j, dy_stride, 1, x + j, stride, 1, tile, LANES, centre + j, s + j, q + j
+                )
+                j += LANES
+            while width - j >= FOLD:
+                strip_sums(
+                    backward, dy + j, dy_stride, 1, x + j, stride, 1, tile, FOLD, centre + j, s + j, q + j
+                )
+                j += FOLD
+        while j < width:
             strip_sums(
-                backward, dy + j, dy_stride, 1, x + j, stride, 1, rows, LANES, centre + j, s + j, q + j
+                backward, dy + j * dy_step, dy_stride, dy_step, x + j * step, stride, step, tile, 1,
+                centre + j, s + j, q + j
             )
-            j += LANES
-        while width - j >= FOLD:
-            strip_sums(
-                backward, dy + j, dy_stride, 1, x + j, stride, 1, rows, FOLD, centre + j, s + j, q + j
-            )
-            j += FOLD
-    while j < width:
-        strip_sums(
-            backward, dy + j * dy_step, dy_stride, dy_step, x + j * step, stride, step, rows, 1,
-            centre + j, s + j, q + j
-        )
-        j += 1
+            j += 1
+        x += tile * stride
+        dy += tile * dy_stride
+        rows -= tile
 
 
 cdef inline double fold(double* v) noexcept nogil:
