@@ -181,7 +181,7 @@ cdef bint group_channels(Job* job, Py_ssize_t size, int threads) noexcept:
         fitting = GROUP_BYTES // (job.outer * job.inner * size)
         wanted = (job.channels + threads - 1) // threads
         wanted = min(fitting, (wanted + LANES - 1) // LANES * LANES)
-        spans = job.spans > 1 and wanted * job.inner < LANES
+        spans = job.spans > 1 and wanted * job.inner < 4 * LANES
         job.group = widest if spans or not job.sums else max(1, min(widest, wanted))
     job.groups = (job.channels + job.group - 1) // job.group
     if job.columns:
