@@ -5,6 +5,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #ifdef _MSC_VER
@@ -23,8 +24,6 @@
 #include <windows.h>
 #elif defined(__APPLE__)
 #include <sys/sysctl.h>
-#else
-#include <unistd.h>
 #endif
 
 #ifdef _OPENMP
@@ -62,7 +61,8 @@ static int cpubn_has_avx512(void) {
 #endif
 }
 
-/* Bytes of the last-level cache; 32 MB where the system does not say. */
+/* Bytes of the last-level cache that a core reaches; 32 MB where the system does not say. On Linux from sysfs:
+   sysconf answers 320 MB, a whole socket's, for an EPYC whose cores reach 32 MB each. */
 static size_t cpubn_cache_bytes(void) {
     long long bytes = 0;
 #if defined(__APPLE__)
@@ -71,8 +71,14 @@ static size_t cpubn_cache_bytes(void) {
         size = sizeof(bytes);
         if (sysctlbyname("hw.l2cachesize", &bytes, &size, NULL, 0) != 0) bytes = 0;
     }
-#elif defined(_SC_LEVEL3_CACHE_SIZE)
-    bytes = sysconf(_SC_LEVEL3_CACHE_SIZE);
+#elif defined(__linux__)
+    FILE *file = fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "r");
+    if (file == NULL) file = fopen("/sys/devices/system/cpu/cpu0/cache/index2/size", "r");
+    if (file != NULL) {
+        if (fscanf(file, "%lldK", &bytes) != 1) bytes = 0;
+        bytes *= 1024;
+        fclose(file);
+    }
 #endif
     return bytes > 0 ? (size_t)bytes : (size_t)32 << 20;
 }
