@@ -100,11 +100,24 @@ def unbiased(m2: Value, count: Value) -> Value:
     return m2 / (count - 1.0)
 
 
-def is_small(value: Value) -> Value:
-    """Whether adding `value` to a float32 cannot overflow."""
-    return abs(value) < LARGE
+def forward_is_wide(centre: Value, scale: Value, shift: Value) -> Value:
+    """Whether float32 data must be computed in float64, because float32 coefficients would overflow or lose digits.
+
+    NaN is not wide: it makes NaN in either type.
+    """
+    return (abs(centre) >= LARGE) | (abs(shift) >= LARGE) | outside(scale, TINY, LARGE)
 
 
-def is_normal(factor: Value) -> Value:
-    """Whether a factor keeps its 24 bits in float32 (zero does)."""
-    return (factor == 0.0) | ((abs(factor) >= TINY) & (abs(factor) < LARGE))
+def backward_is_wide(centre: Value, r: Value, s: Value, k: Value, scale: Value) -> Value:
+    """The same for a gradient's coefficients.
+
+    |x_hat| <= sqrt(count) < 2**32 keeps x_hat * s below LARGE for s < 2**64; and s and k are multiplied or summed with
+    what may be far smaller than 1, so they need room above the smallest normal number as well.
+    """
+    wide = (abs(centre) >= LARGE) | outside(r, TINY, LARGE) | outside(scale, TINY, LARGE)
+    return wide | outside(s, 2.0**-100, 2.0**64) | outside(k, 2.0**-100, LARGE)
+
+
+def outside(value: Value, low: Value, high: Value) -> Value:
+    """Whether a number other than zero is not of a magnitude from low to high."""
+    return (value != 0.0) & ((abs(value) < low) | (abs(value) >= high))

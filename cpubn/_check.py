@@ -22,10 +22,8 @@ def data(a: ArrayLike, name: str) -> Array:
         raise TypeError(f"{name} must be a plain array, got a masked array; fill it first with {name}.filled(value)")
     try:
         array = np.asarray(a)
-    except ValueError as error:
-        raise ValueError(
-            f"{name} must be an array, got {type(a).__name__} ({error}); make one with np.asarray first"
-        ) from error
+    except Exception as error:  # a list of lists of many lengths, or a tensor that needs detaching first
+        raise TypeError(f"{name} must be an array, got {type(a).__name__}: {error}; pass an array of it") from error
     if array.dtype.type not in (np.float32, np.float64):
         raise TypeError(
             f"{name} must be an array of float32 or float64, got {type(a).__name__} of {array.dtype}; "
@@ -74,15 +72,13 @@ def layer_input(x: ArrayLike, layer: str, ranks: tuple[int, ...], features: int,
     return array
 
 
-def like(dy: ArrayLike, name: str, x: Array) -> Array:
-    """An array of x's shape and dtype."""
-    array = data(dy, name)
+def gradient(dy: ArrayLike, x: Array) -> Array:
+    """A gradient of x's shape and dtype."""
+    array = data(dy, "dy")
     if array.shape != x.shape:
-        raise ValueError(f"{name} must have x's shape {x.shape}, got {array.shape}; pass the gradient of the output")
+        raise ValueError(f"dy must have x's shape {x.shape}, got {array.shape}; pass the gradient of the output")
     if array.dtype.type != x.dtype.type:
-        raise TypeError(
-            f"{name} must have x's dtype {x.dtype}, got {array.dtype}; convert it with {name}.astype(x.dtype)"
-        )
+        raise TypeError(f"dy must have x's dtype {x.dtype}, got {array.dtype}; convert it with dy.astype(x.dtype)")
     return array
 
 
@@ -94,31 +90,34 @@ def vector(v: ArrayLike, name: str, count: int, layout: str) -> Vector:
             f"{name} must have shape ({count},), the channels of x (layout {layout!r}), got {array.shape}; "
             "pass one value per channel, or check the layout"
         )
-    return float64(array)
+    return np.ascontiguousarray(array, dtype=np.float64)
+
+
+def channel_vector(v: ArrayLike, name: str) -> Array:
+    """A vector whose length says how many channels there are."""
+    array = data(v, name)
+    if array.ndim != 1:
+        raise ValueError(f"{name} must have shape (C,), got {array.shape}; pass one value per channel")
+    return array
 
 
 def optional_vector(v: ArrayLike | None, name: str, count: int, layout: str, default: float) -> Vector:
     return np.full(count, default) if v is None else vector(v, name, count, layout)
 
 
-def float64(v: ArrayLike) -> Vector:
-    return np.ascontiguousarray(v, dtype=np.float64)
-
-
-def running_pair(mean: Any, var: Any, count: int, layout: str, *, training: bool) -> bool:
-    """Whether there are running statistics; in inference there must be."""
+def running_pair(mean: Any, var: Any, count: int, layout: str, *, training: bool) -> tuple[Vector, Vector] | None:
+    """Running statistics, or None where there are none, as may be in training."""
     if (mean is None) != (var is None):
         missing = "running_mean" if mean is None else "running_var"
         raise ValueError(f"running_mean and running_var must come together, got no {missing}; pass both or neither")
-    if mean is None and not training:
+    if mean is not None:
+        return vector(mean, "running_mean", count, layout), vector(var, "running_var", count, layout)
+    if not training:
         raise ValueError(
             "running_mean and running_var must be given where training=False, got None; "
             "pass them, or training=True to normalize with the batch's own statistics"
         )
-    if mean is not None:
-        vector(mean, "running_mean", count, layout)
-        vector(var, "running_var", count, layout)
-    return mean is not None
+    return None
 
 
 def updatable(mean: Any, var: Any, apart_from: dict[str, Any]) -> None:
@@ -136,7 +135,7 @@ def updatable(mean: Any, var: Any, apart_from: dict[str, Any]) -> None:
         if overlaps_itself(v):
             raise ValueError(f"{name} must not overlap itself, got strides {v.strides}; pass a copy")
         for other_name, other in apart_from.items():
-            if isinstance(other, np.ndarray) and overlap(v, other):
+            if other is not None and overlap(v, np.asarray(other)):
                 raise ValueError(
                     f"{name} must not overlap {other_name}, got memory that does; pass a copy of one of them"
                 )
@@ -157,7 +156,7 @@ def output(out: Any, x: Array, instead_of: dict[str, Array], apart_from: dict[st
     if overlaps_itself(out):
         raise ValueError(f"out must not overlap itself, got strides {out.strides} for shape {out.shape}; pass a copy")
     for name, other in {**instead_of, **apart_from}.items():
-        if not isinstance(other, np.ndarray) or not overlap(out, other):
+        if other is None or not overlap(out, np.asarray(other)):
             continue
         if name not in instead_of:
             raise ValueError(f"out must not overlap {name}, got memory that does; pass an array of its own")
@@ -171,8 +170,8 @@ def output(out: Any, x: Array, instead_of: dict[str, Array], apart_from: dict[st
 def enough_values(walk: Walk, x: Array) -> None:
     if walk.samples == 1 and x.size:
         raise ValueError(
-            f"training needs more than 1 value per channel, got x of shape {x.shape}; "
-            "pass a larger batch, or training=False"
+            f"the batch's own statistics need more than 1 value per channel, got x of shape {x.shape}; "
+            "pass a larger batch, or normalize with running statistics (training=False, or eval() of a tracked layer)"
         )
 
 
@@ -221,47 +220,93 @@ def parameter_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     return kind.newbyteorder("=")
 
 
-def layer_state(state: Mapping[str, ArrayLike], current: Mapping[str, Any]) -> dict[str, Array]:
-    """A state_dict with the layer's own keys and shapes."""
+def layer_state(state: Mapping[str, ArrayLike], current: Mapping[str, Array]) -> dict[str, Array]:
+    """A state_dict with the layer's own keys and shapes, in its own dtypes.
+
+    num_batches_tracked may be missing: torch's state_dicts had none before version 0.4.1.
+    """
     if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
         raise TypeError(
             f"the state must be a mapping from names to arrays, got {type(state).__name__}; pass a state_dict"
         )
-    missing, unexpected = sorted(set(current) - set(state)), sorted(set(state) - set(current))
+    missing, unexpected = sorted(set(current) - set(state) - {"num_batches_tracked"}), sorted(set(state) - set(current))
     if missing or unexpected:
         raise ValueError(
             f"the state must have the keys {', '.join(current)}, got {', '.join(state) or 'none'} "
             f"(missing: {', '.join(missing) or 'none'}; unexpected: {', '.join(unexpected) or 'none'}); "
             "build the layer with the same affine and track_running_stats, or strip the prefix from the keys"
         )
-    checked = {}
-    for name, value in state.items():
-        array = np.asarray(value) if name == "num_batches_tracked" else data(value, name)
-        expected = np.shape(current[name])
-        if array.shape != expected:
-            raise ValueError(
-                f"{name} must have shape {expected}, got {array.shape}; build the layer for that many channels"
-            )
-        if name == "num_batches_tracked" and (array.dtype.kind not in "iu" or array < 0):
-            raise TypeError(f"{name} must be a whole number of at least 0, got {array!r}; pass np.int64(count)")
-        checked[name] = array
-    return checked
+    return {name: _state_value(value, name, current[name]) for name, value in state.items()}
+
+
+def _state_value(value: ArrayLike, name: str, current: Array) -> Array:
+    if name == "num_batches_tracked":
+        array = np.asarray(value)
+        if array.dtype.kind not in "iu":
+            raise TypeError(f"{name} must be a whole number, got {array.dtype}; pass np.int64(count)")
+        if array.shape != () or not 0 <= array < 2**63:
+            raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}; pass np.int64(count)")
+        return array
+    array = data(value, name)
+    if array.shape != current.shape:
+        raise ValueError(
+            f"{name} must have shape {current.shape}, got {array.shape}; build the layer for that many channels"
+        )
+    with np.errstate(over="ignore"):
+        cast = array.astype(current.dtype)
+    if (np.isinf(cast) & ~np.isinf(array)).any():
+        raise ValueError(
+            f"{name} must fit the layer's {current.dtype}, got {np.abs(array).max()}; use a layer with dtype='float64'"
+        )
+    return cast
 
 
 def tracked(mean: Vector | None, var: Vector | None) -> tuple[Vector, Vector]:
     """A layer's running statistics."""
     if mean is None or var is None:
         raise ValueError(
-            "freeze needs running statistics, got a layer with track_running_stats=False; "
-            "build FrozenBatchNorm from statistics of your own, for example from cpubn.moments"
+            "the layer must have running statistics for this, got one without (track_running_stats=False); "
+            "track them, or build FrozenBatchNorm from statistics of your own, for example from cpubn.moments"
         )
     return mean, var
 
 
-def moments_vectors(count: Any, mean: Vector, m2: Vector, low: Vector) -> None:
-    if isinstance(count, bool) or not isinstance(count, Integral) or count < 0:
-        raise ValueError(f"count must be a whole number of at least 0, got {count!r}; pass the values per channel")
-    if mean.ndim != 1 or m2.shape != mean.shape or low.shape != mean.shape:
+def count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"count must be a whole number, got {value!r}; pass the values per channel")
+    if value < 0:
+        raise ValueError(f"count must be at least 0, got {value}; pass the values per channel")
+    return int(value)
+
+
+def own_vectors(given: Mapping[str, ArrayLike]) -> dict[str, Vector]:
+    """Copies of the vectors of moments."""
+    vectors = {name: np.array(data(value, name), dtype=np.float64) for name, value in given.items()}
+    shape = vectors["mean"].shape
+    for name, value in vectors.items():
+        if value.ndim != 1 or value.shape != shape:
+            raise ValueError(
+                f"{name} must have shape (C,), one for mean, m2 and low, got {value.shape}; pass one value per channel"
+            )
+    if (vectors["m2"] < 0.0).any():
+        raise ValueError(f"m2 must be at least 0, got {vectors['m2'].min()}; pass sum((x - mean)**2)")
+    return vectors
+
+
+def degrees_of_freedom(values: int, ddof: Any) -> float:
+    ddof = number(ddof, "ddof", "a number of at least 0", 0.0, float("inf"), 0)
+    if values <= ddof:
         raise ValueError(
-            f"mean and m2 must have one shape (C,), got {mean.shape} and {m2.shape}; pass a value for every channel"
+            f"var(ddof={ddof:g}) needs more than {ddof:g} values per channel, got {values}; merge more first"
+        )
+    return float(values - ddof)
+
+
+def mergeable(moments: Any, other: Any) -> None:
+    if not isinstance(other, type(moments)):
+        raise TypeError(f"other must be Moments, got {type(other).__name__}; compute it with cpubn.moments(x)")
+    if other.mean.shape != moments.mean.shape:
+        raise ValueError(
+            f"other must have {len(moments.mean)} channels like these moments, got {len(other.mean)}; "
+            "merge moments of the same layer"
         )

@@ -19,7 +19,7 @@ class Forward(NamedTuple):
     walk: Walk
     weight: Vector
     bias: Vector
-    running: tuple[Vector, Vector] | None  # mean and variance to normalize with; None in training
+    running: tuple[Vector, Vector] | None  # mean and variance
     momentum: float
     eps: float
 
@@ -65,12 +65,11 @@ def forward(
     w = _check.optional_vector(weight, "weight", channels, layout, 1.0)
     b = _check.optional_vector(bias, "bias", channels, layout, 0.0)
     parameters = {"weight": weight, "bias": bias}
-    tracked = _check.running_pair(running_mean, running_var, channels, layout, training=training)
+    running = _check.running_pair(running_mean, running_var, channels, layout, training=training)
     if training:
         _check.enough_values(walk, x)
-        if tracked:
+        if running:
             _check.updatable(running_mean, running_var, {"x": x, **parameters})
-    running = None if training else (_check.float64(running_mean), _check.float64(running_var))
     given = {"running_mean": running_mean, "running_var": running_var, **parameters}
     y = _target(x, out, walk, {"x": x}, given)
     return Forward(walk.view(x), y, walk, w, b, running, momentum, eps)
@@ -88,7 +87,7 @@ def backward(
     out: Array | None,
 ) -> Backward:
     x, axis = _check.batch(x, layout)
-    dy = _check.like(dy, "dy", x)
+    dy = _check.gradient(dy, x)
     channels = x.shape[axis]
     eps = _check.epsilon(eps, training=training)
     walk = walk_of(x, axis)

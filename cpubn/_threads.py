@@ -42,6 +42,8 @@ def set_num_threads(n: int) -> None:
     """Let large calls use `n` threads, from 1 to 1024, in this process; results keep their bits whatever it is.
 
     More than there are CPUs is allowed. Numba cannot exceed what it was started with (NUMBA_NUM_THREADS), and clamps.
+    A forked child stays with one thread, whatever is set: OpenMP's do not survive a fork. Processes started with
+    "spawn" have threads of their own.
 
     Raises
     ------

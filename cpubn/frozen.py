@@ -41,7 +41,7 @@ class FrozenBatchNorm:
         self.layout = _check.layout_name(layout)
         self.eps = _check.epsilon(eps, training=False)
         self.backend = _dispatch.resolve(backend)
-        mean = _check.data(running_mean, "running_mean")
+        mean = _check.channel_vector(running_mean, "running_mean")
         self.num_features = mean.size
         vectors = (
             _check.vector(mean, "running_mean", mean.size, layout),
@@ -52,7 +52,7 @@ class FrozenBatchNorm:
         self._affine = {t: affine_of(t, *vectors, self.eps) for t in map(np.dtype, (np.float32, np.float64))}
         self._small = self._small_path()
 
-    def __call__(self, x: ArrayLike, out: Array | None = None) -> Array:
+    def __call__(self, x: ArrayLike, *, out: Array | None = None) -> Array:
         """Normalize `x`, float32 or float64 of 2 to 5 dimensions with C channels; `out` may be `x` itself."""
         y = self._small(x, out)
         return self._any(x, out) if y is None else y

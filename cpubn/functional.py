@@ -9,7 +9,7 @@ Ioffe and Szegedy, "Batch Normalization: Accelerating Deep Network Training by R
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,6 +19,38 @@ from cpubn._types import Array, Layout, Vector
 from cpubn.statistics import Moments
 
 
+@overload
+def batch_norm(
+    x: ArrayLike,
+    running_mean: ArrayLike | None,
+    running_var: ArrayLike | None,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    layout: Layout = "NCHW",
+    out: Array | None = None,
+    return_moments: Literal[False] = False,
+    backend: str | None = None,
+) -> Array: ...
+@overload
+def batch_norm(
+    x: ArrayLike,
+    running_mean: ArrayLike | None,
+    running_var: ArrayLike | None,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    layout: Layout = "NCHW",
+    out: Array | None = None,
+    return_moments: Literal[True],
+    backend: str | None = None,
+) -> tuple[Array, Moments]: ...
 def batch_norm(
     x: ArrayLike,
     running_mean: ArrayLike | None,
@@ -33,7 +65,7 @@ def batch_norm(
     out: Array | None = None,
     return_moments: bool = False,
     backend: str | None = None,
-) -> Any:
+) -> Array | tuple[Array, Moments]:
     """Normalize every channel of ``x``; in training with the batch's own statistics, which also move the running ones.
 
     Parameters
@@ -41,7 +73,8 @@ def batch_norm(
     x : float32 or float64 array of 2 to 5 dimensions, any strides. Channels stand on axis 1 with ``layout="NCHW"`` and
         on the last axis with ``layout="NHWC"``, whatever the rank.
     running_mean, running_var : (C,) float32 or float64. In training they are updated in place,
-        ``r = (1 - momentum) * r + momentum * batch`` with the unbiased variance, unless both are None.
+        ``r = (1 - momentum) * r + momentum * batch`` with the unbiased variance, unless both are None. Keep them in
+        float64: float32 ones throw away what the kernels kept at a large mean, and overflow beyond 3.4e38.
     weight, bias : (C,) float32 or float64, or None for ones and zeros.
     training : normalize with the batch's biased variance instead of the running statistics.
     momentum : from 0 to 1, the weight of the new batch (torch's convention).
@@ -69,11 +102,11 @@ def batch_norm(
     count, threads = plan.walk.samples, _dispatch.threads(plan.x.nbytes)
     stats = np.zeros((3, plan.walk.shape[1]))
     if plan.x.size:
-        if plan.running is None:
+        if training:
             kernels.train_forward(plan.x, plan.weight, plan.bias, plan.eps, stats, plan.y.view, threads)
-            if running_mean is not None:
+            if plan.running:
                 _update_running(running_mean, running_var, stats, count, plan.momentum)
-        else:
+        elif plan.running:
             if return_moments:
                 kernels.moments(plan.x, stats, threads)
             affine = affine_of(plan.x.dtype, *plan.running, plan.weight, plan.bias, plan.eps)

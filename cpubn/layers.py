@@ -14,9 +14,7 @@ from cpubn._walk import overlap
 from cpubn.frozen import FrozenBatchNorm
 from cpubn.functional import batch_norm, batch_norm_backward, small_inference
 
-
-class _BatchNorm:
-    """Batch norm with parameters, running statistics and gradients.
+PARAMETERS = """
 
     Parameters
     ----------
@@ -31,8 +29,11 @@ class _BatchNorm:
     backend : "cython", "numba" or "numpy"; None for the current default.
 
     Errors are ValueError and TypeError, raised before anything is written, or RuntimeError where backward has no input.
+    The input is kept for backward until the next call; serve with ``freeze()``, which keeps nothing.
     """
 
+
+class _BatchNorm:
     ranks: ClassVar[tuple[int, ...]]
 
     def __init__(
@@ -62,12 +63,12 @@ class _BatchNorm:
         self.bias_grad: Vector | None = np.zeros(num_features) if affine else None
         self.running_mean: Vector | None = np.zeros(num_features) if track_running_stats else None
         self.running_var: Vector | None = np.ones(num_features) if track_running_stats else None
-        self.num_batches_tracked = 0
+        self.num_batches_tracked: int | None = 0 if track_running_stats else None
         self._input: Array | None = None  # of the last forward
         self._overwritten = False
         self._statistics: tuple[Vector, Vector] | None = None  # of the last batch; None: the running ones
 
-    def __call__(self, x: ArrayLike, out: Array | None = None) -> Array:
+    def __call__(self, x: ArrayLike, *, out: Array | None = None) -> Array:
         """Normalize `x`, in training mode with the batch's statistics; `out` may be `x`, at the price of backward."""
         if not self.training and self.running_mean is not None and type(x) is np.ndarray and x.ndim in self.ranks:
             small = small_inference(
@@ -88,11 +89,21 @@ class _BatchNorm:
         array = _check.layer_input(x, type(self).__name__, self.ranks, self.num_features, self.layout)
         if self.training or self.running_mean is None:
             return self._with_batch_statistics(array, out)
-        y: Array = self._batch_norm(array, self.running_mean, self.running_var, out=out)
+        y = batch_norm(
+            array,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            eps=self.eps,
+            layout=self.layout,
+            out=out,
+            backend=self.backend,
+        )
         self._keep(array, overlap(y, array), None)
         return y
 
-    def backward(self, dy: ArrayLike, out: Array | None = None) -> Array:
+    def backward(self, dy: ArrayLike, *, out: Array | None = None) -> Array:
         """Gradient with respect to the last input; adds to weight_grad and bias_grad. `out` may be `dy`.
 
         The input is kept by reference: it must not have been changed since the forward.
@@ -142,7 +153,7 @@ class _BatchNorm:
         if self.running_mean is not None and self.running_var is not None:
             self.running_mean[...] = 0.0
             self.running_var[...] = 1.0
-        self.num_batches_tracked = 0
+            self.num_batches_tracked = 0
         self._forget_inference()
 
     def state_dict(self) -> dict[str, Array]:
@@ -172,22 +183,31 @@ class _BatchNorm:
         return (
             f"{type(self).__name__}({self.num_features}, eps={self.eps}, momentum={self.momentum}, "
             f"affine={self.weight is not None}, track_running_stats={self.running_mean is not None}, "
-            f"layout={self.layout!r})"
+            f"layout={self.layout!r}, backend={self.backend!r})"
         )
 
     def _with_batch_statistics(self, x: Array, out: Array | None) -> Array:
-        moving = self.training and self.running_mean is not None
-        momentum = 1.0 / (self.num_batches_tracked + 1) if self.momentum is None else self.momentum
-        running = (self.running_mean, self.running_var) if moving else (None, None)
-        y, batch = self._batch_norm(x, *running, training=True, momentum=momentum, out=out, return_moments=True)
-        self.num_batches_tracked += int(moving and batch.count > 0)
-        self._keep(x, overlap(y, x), (batch.mean, batch.m2 / max(batch.count, 1)))
-        return y  # type: ignore[no-any-return]
-
-    def _batch_norm(self, x: Array, mean: Vector | None, var: Vector | None, **options: Any) -> Any:
-        return batch_norm(
-            x, mean, var, self.weight, self.bias, eps=self.eps, layout=self.layout, backend=self.backend, **options
+        tracked, mean, var = self.num_batches_tracked or 0, None, None
+        if self.training:
+            mean, var = self.running_mean, self.running_var
+        y, batch = batch_norm(
+            x,
+            mean,
+            var,
+            self.weight,
+            self.bias,
+            training=True,
+            momentum=1.0 / (tracked + 1) if self.momentum is None else self.momentum,
+            eps=self.eps,
+            layout=self.layout,
+            out=out,
+            return_moments=True,
+            backend=self.backend,
         )
+        if mean is not None and batch.count:
+            self.num_batches_tracked = tracked + 1
+        self._keep(x, overlap(y, x), (batch.mean, batch.m2 / max(batch.count, 1)))
+        return y
 
     def _keep(self, x: Array, overwritten: bool, statistics: tuple[Vector, Vector] | None) -> None:
         """Remember for backward what the forward read, unless its output stands where that stood."""
@@ -200,23 +220,27 @@ class _BatchNorm:
         if self._statistics is None:
             self._input = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy or pickle of a layer leaves out the last input."""
+        return self.__dict__ | {"_input": None, "_statistics": None}
+
     def _state(self) -> dict[str, Any]:
         state = {name: getattr(self, name) for name in ("weight", "bias", "running_mean", "running_var")}
-        if self.running_mean is not None:
+        if self.num_batches_tracked is not None:
             state["num_batches_tracked"] = np.int64(self.num_batches_tracked)
         return {name: value for name, value in state.items() if value is not None}
 
 
 class BatchNorm1d(_BatchNorm):
-    __doc__ = _BatchNorm.__doc__
+    __doc__ = "Batch norm over x of shape (N, C) or (N, C, L); with layout 'NHWC' (N, C) or (N, L, C)." + PARAMETERS
     ranks = (2, 3)
 
 
 class BatchNorm2d(_BatchNorm):
-    __doc__ = _BatchNorm.__doc__
+    __doc__ = "Batch norm over x of shape (N, C, H, W); with layout 'NHWC' (N, H, W, C)." + PARAMETERS
     ranks = (4,)
 
 
 class BatchNorm3d(_BatchNorm):
-    __doc__ = _BatchNorm.__doc__
+    __doc__ = "Batch norm over x of shape (N, C, D, H, W); with layout 'NHWC' (N, D, H, W, C)." + PARAMETERS
     ranks = (5,)

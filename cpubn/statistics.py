@@ -25,35 +25,25 @@ class Moments:
     low: Vector = field(default=cast("Vector", None), repr=False)
 
     def __post_init__(self) -> None:
-        mean, m2 = (np.asarray(v, dtype=np.float64) for v in (self.mean, self.m2))
-        low = np.zeros_like(mean) if self.low is None else np.asarray(self.low, dtype=np.float64)
-        _check.moments_vectors(self.count, mean, m2, low)
-        for name, value in (("count", int(self.count)), ("mean", mean), ("m2", m2), ("low", low)):
+        low = np.zeros(np.shape(self.mean)) if self.low is None else self.low
+        given = {"mean": self.mean, "m2": self.m2, "low": low}
+        count = _check.count(self.count)
+        for name, value in {"count": count, **_check.own_vectors(given)}.items():
             object.__setattr__(self, name, value)
 
     def var(self, ddof: int = 0) -> Vector:
         """Variance, (C,) float64: ``m2 / (count - ddof)``; ddof=0 normalizes a batch, ddof=1 is what running_var keeps.
 
-        Raises ValueError where ``count`` is not above ``ddof``.
+        Raises ValueError where ``count`` is not above ``ddof``, TypeError if that is no number.
         """
-        if self.count <= ddof:
-            raise ValueError(
-                f"var(ddof={ddof}) needs more than {ddof} values per channel, got {self.count}; merge more first"
-            )
-        return self.m2 / (self.count - ddof)
+        return self.m2 / _check.degrees_of_freedom(self.count, ddof)
 
     def merge(self, other: Moments) -> Moments:
-        """Moments of both sets of values together (Chan, Golub and LeVeque, 1983); ``a + b`` is the same.
+        """Moments of both sets of values together (Chan, Golub and LeVeque, 1983); ``a + b`` and ``sum`` do the same.
 
         Raises TypeError if ``other`` is no Moments, ValueError if it has another number of channels.
         """
-        if not isinstance(other, Moments):
-            raise TypeError(f"other must be Moments, got {type(other).__name__}; compute it with cpubn.moments(x)")
-        if other.mean.shape != self.mean.shape:
-            raise ValueError(
-                f"other must have {len(self.mean)} channels like these moments, got {len(other.mean)}; "
-                "merge moments of the same layer"
-            )
+        _check.mergeable(self, other)
         if self.count == 0 or other.count == 0:
             return other if self.count == 0 else self
         with np.errstate(all="ignore"):  # a channel that holds NaN or Inf stays non-finite, without a warning
@@ -64,3 +54,7 @@ class Moments:
 
     def __add__(self, other: Any) -> Moments:
         return self.merge(other) if isinstance(other, Moments) else NotImplemented
+
+    def __radd__(self, other: Any) -> Moments:
+        """0 + moments, with which sum() starts."""
+        return self if isinstance(other, int) and other == 0 else NotImplemented

@@ -72,9 +72,16 @@ cdef inline Gradient gradient_of(
     return Gradient(r, s, s0 / count + (centre - mean) * r * s, weight * r)
 
 
-cdef inline bint is_small(double value) noexcept nogil:
-    return fabs(value) < LARGE
+cdef inline bint forward_is_wide(double centre, double scale, double shift) noexcept nogil:
+    return fabs(centre) >= LARGE or fabs(shift) >= LARGE or outside(scale, TINY, LARGE)
 
 
-cdef inline bint is_normal(double factor) noexcept nogil:
-    return factor == 0.0 or (fabs(factor) >= TINY and fabs(factor) < LARGE)
+cdef inline bint backward_is_wide(double centre, double r, double s, double k, double scale) noexcept nogil:
+    return (
+        fabs(centre) >= LARGE or outside(r, TINY, LARGE) or outside(scale, TINY, LARGE)
+        or outside(s, 2.0**-100, 2.0**64) or outside(k, 2.0**-100, LARGE)
+    )
+
+
+cdef inline bint outside(double value, double low, double high) noexcept nogil:
+    return value != 0.0 and (fabs(value) < low or fabs(value) >= high)

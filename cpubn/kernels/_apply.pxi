@@ -30,13 +30,13 @@ cdef inline void apply_run(
 
 cdef inline void apply_row(
     bint backward, const real* dy, Py_ssize_t dy_step, const real* x, Py_ssize_t step, real* y, Py_ssize_t y_step,
-    Py_ssize_t n, const double* a, bint narrow, bint stream
+    Py_ssize_t n, const double* a, bint wide, bint stream
 ) noexcept nogil:
-    """A run of one channel, narrow ones in their own type and past the cache if `stream`."""
+    """A run of one channel, in float64 if `wide`, else in its own type and past the cache if `stream`."""
     cdef real buffer[BUFFER]
     cdef real b[COEFFICIENTS]
     cdef Py_ssize_t i, part
-    if not narrow:
+    if wide:
         apply_run(backward, dy, dy_step, x, step, y, y_step, n, a)
         return
     for i in range(COEFFICIENTS if backward else 3):

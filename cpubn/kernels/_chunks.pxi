@@ -1,6 +1,6 @@
 # A job, and the sums of its chunks and spans, in the order that _order.py fixes.
 
-cdef struct Walk:
+cdef struct Strided:
     void* data
     Py_ssize_t outer  # strides in elements
     Py_ssize_t channel
@@ -24,9 +24,9 @@ cdef struct Job:
     Py_ssize_t groups
     Py_ssize_t block  # outer rows taken together where the coefficients are known
     bint stream
-    Walk x
-    Walk dy
-    Walk y
+    Strided x
+    Strided dy
+    Strided y
     const double* mean
     const double* var
     const double* weight
@@ -37,7 +37,7 @@ cdef struct Job:
     double* parts  # (spans, C, 3)
 
 
-cdef inline const real* at(const real* tag, const Walk* w, Py_ssize_t o, Py_ssize_t c, Py_ssize_t i) noexcept nogil:
+cdef inline const real* at(const real* tag, const Strided* w, Py_ssize_t o, Py_ssize_t c, Py_ssize_t i) noexcept nogil:
     return <const real*>w.data + (o * w.outer + c * w.channel + i * w.inner)
 
 
@@ -105,12 +105,12 @@ cdef void row_chunk(
         centre += total / count
 
 
-cdef inline bint packed(const Walk* w, Py_ssize_t inner) noexcept nogil:
+cdef inline bint packed(const Strided* w, Py_ssize_t inner) noexcept nogil:
     """Whether the inner runs of all channels lie one step apart from one another."""
     return inner == 1 or w.channel == inner * w.inner
 
 
-cdef inline Py_ssize_t column_step(const Walk* w, Py_ssize_t inner) noexcept nogil:
+cdef inline Py_ssize_t column_step(const Strided* w, Py_ssize_t inner) noexcept nogil:
     return w.channel if inner == 1 else w.inner
 
 

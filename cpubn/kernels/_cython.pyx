@@ -1,6 +1,5 @@
 """Cython kernels. Each instruction set compiles this one source; see _isa.py for the flags and _order.py for the sums."""
 
-cimport cython
 cimport numpy as cnp
 from libc.string cimport memset
 from cython.parallel cimport prange
@@ -135,10 +134,10 @@ def cpu_features():
     return frozenset(name for name, has in (("avx2", cpubn_has_avx2()), ("avx512", cpubn_has_avx512())) if has)
 
 
-cdef Walk walk_of(cnp.ndarray a):
+cdef Strided strided(cnp.ndarray a):
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(a)
     cdef cnp.npy_intp* strides = cnp.PyArray_STRIDES(a)
-    return Walk(cnp.PyArray_DATA(a), strides[0] // size, strides[1] // size, strides[2] // size)
+    return Strided(cnp.PyArray_DATA(a), strides[0] // size, strides[1] // size, strides[2] // size)
 
 
 cdef Job new_job(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray y):
@@ -147,7 +146,7 @@ cdef Job new_job(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray y):
     cdef cnp.npy_intp* shape = cnp.PyArray_DIMS(x)
     memset(&job, 0, sizeof(job))
     job.outer, job.channels, job.inner = shape[0], shape[1], shape[2]
-    job.x, job.dy, job.y = walk_of(x), walk_of(dy), walk_of(y)
+    job.x, job.dy, job.y = strided(x), strided(dy), strided(y)
     order = _order.order_of(job.outer, job.inner)
     job.columns, job.rows, job.piece, job.pieces, job.chunks, job.span, job.spans = order
     return job
@@ -156,13 +155,13 @@ cdef Job new_job(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray y):
 cdef start(Job* job, cnp.ndarray x, int threads):
     """Choose how to share the work, and run it without the interpreter's lock."""
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x) * (2 if job.backward else 1)  # of what is read
-    cdef size_t bytes = job.channels * job.outer * job.inner * (size + cnp.PyArray_ITEMSIZE(x))
+    cdef size_t moved = job.channels * job.outer * job.inner * (size + cnp.PyArray_ITEMSIZE(x))
     cdef bint single = cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32
     cdef bint whole
     cdef cnp.ndarray parts
-    job.stream = job.apply and bytes > CACHE
+    job.stream = job.apply and moved > CACHE
     if job.columns:
-        whole = share_columns(job, size, bytes <= CACHE // 2, threads)
+        whole = share_columns(job, size, moved <= CACHE // 2, threads)
     else:
         whole = share_rows(job, threads)
     if job.sums and not whole:

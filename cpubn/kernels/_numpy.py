@@ -58,7 +58,7 @@ def normalize(x: Array, affine: Array, y: Array, threads: int) -> None:
     Moves x and y once.
     """
     centre, scale, shift = affine
-    narrow = _algebra.is_small(centre) & _algebra.is_small(shift) & _algebra.is_normal(scale)
+    wide = _algebra.forward_is_wide(centre, scale, shift)
 
     def apply(block: Array, c: Array, a: Array, b: Array) -> Array:
         result: Array = block - c
@@ -66,7 +66,7 @@ def normalize(x: Array, affine: Array, y: Array, threads: int) -> None:
         result += b
         return result
 
-    _apply(apply, (x,), affine, narrow, y)
+    _apply(apply, (x,), affine, wide, y)
 
 
 def train_forward(x: Array, weight: Array, bias: Array, eps: float, stats: Array, y: Array, threads: int) -> None:
@@ -113,9 +113,7 @@ def train_backward(
     with np.errstate(all="ignore"):
         centre = _algebra.centre(mean, x.dtype.type)
         gradient = _algebra.gradient(x.shape[0] * x.shape[2], mean, var, weight, eps, centre, sums[0], sums[1])
-    r, s, k, scale = gradient
-    normal = _algebra.is_normal(r) & _algebra.is_normal(s) & _algebra.is_normal(scale)
-    narrow = normal & _algebra.is_small(centre) & _algebra.is_small(k)
+    wide = _algebra.backward_is_wide(centre, *gradient)
 
     def apply(g: Array, block: Array, c: Array, r: Array, s: Array, k: Array, a: Array) -> Array:
         x_hat: Array = block - c
@@ -126,20 +124,20 @@ def train_backward(
         result *= a
         return result
 
-    _apply(apply, (dy, x), np.stack((centre, *gradient)), narrow, dx)
+    _apply(apply, (dy, x), np.stack((centre, *gradient)), wide, dx)
 
 
-def _apply(function: Any, inputs: tuple[Array, ...], coefficients: Array, narrow: Array, out: Array) -> None:
-    """Write function(*inputs, *coefficients): in the data's type for narrow channels, in float64 for the others."""
+def _apply(function: Any, inputs: tuple[Array, ...], coefficients: Array, wide: Array, out: Array) -> None:
+    """Write function(*inputs, *coefficients), in float64 for float32 channels that are wide."""
     single = out.dtype == np.float32
     with np.errstate(all="ignore"):
         for block in _blocks(out.shape):
             vectors = coefficients[:, block[1], None]
             parts = [a[block] for a in inputs]
             result = function(*parts, *vectors.astype(out.dtype))
-            wide = ~narrow[block[1]]
-            if single and wide.any():
-                result[:, wide] = function(*(p[:, wide].astype(np.float64) for p in parts), *vectors[:, wide])
+            these = wide[block[1]]
+            if single and these.any():
+                result[:, these] = function(*(p[:, these].astype(np.float64) for p in parts), *vectors[:, these])
             out[block] = result
 
 

@@ -29,18 +29,72 @@ cdef void finish(const Job* job, const real* tag, Py_ssize_t c0, Py_ssize_t c1, 
             a[n], a[2 * n] = f.scale, f.shift
 
 
-cdef inline bint is_narrow(const Job* job, const real* tag, Py_ssize_t c) noexcept nogil:
-    """Whether the coefficients of channel c can be applied in the data's own type."""
+cdef inline bint is_wide(const Job* job, const real* tag, Py_ssize_t c) noexcept nogil:
+    """Whether channel c must be computed in float64."""
     cdef const double* a = job.coefficients + c
     cdef Py_ssize_t n = job.channels
     if real is double:
-        return True
+        return False
     elif job.backward:
-        return (
-            is_small(a[0]) and is_normal(a[n]) and is_normal(a[2 * n]) and is_small(a[3 * n]) and is_normal(a[4 * n])
+        return backward_is_wide(a[0], a[n], a[2 * n], a[3 * n], a[4 * n])
+    else:
+        return forward_is_wide(a[0], a[n], a[2 * n])
+
+
+cdef void apply_narrow(
+    const Job* job, const real* tag, Py_ssize_t o0, Py_ssize_t o1, Py_ssize_t n, Py_ssize_t c0, Py_ssize_t c1
+) noexcept nogil:
+    """The elementwise pass over columns, none of them wide: channels c0 to c1 of n columns each."""
+    cdef real a[COEFFICIENTS * WIDEST]
+    cdef const double* coefficients
+    cdef const Strided* dy = &job.dy
+    cdef Py_ssize_t width = c1 - c0, c, i, j
+    for i in range(COEFFICIENTS if job.backward else 3):
+        coefficients = job.coefficients + i * job.channels + c0
+        if n == 1:
+            for c in range(width):
+                a[i * WIDEST + c] = <real>coefficients[c]
+        else:
+            for c in range(width):
+                for j in range(n):
+                    a[i * WIDEST + c * n + j] = <real>coefficients[c]
+    if job.backward:
+        apply_columns(
+            True, at(tag, dy, o0, c0, 0), dy.outer, column_step(dy, n),
+            at(tag, &job.x, o0, c0, 0), job.x.outer, column_step(&job.x, n),
+            <real*>at(tag, &job.y, o0, c0, 0), job.y.outer, column_step(&job.y, n), o1 - o0, width * n, a, job.stream
         )
     else:
-        return is_small(a[0]) and is_normal(a[n]) and is_small(a[2 * n])
+        apply_columns(
+            False, at(tag, &job.x, o0, c0, 0), job.x.outer, column_step(&job.x, n),
+            at(tag, &job.x, o0, c0, 0), job.x.outer, column_step(&job.x, n),
+            <real*>at(tag, &job.y, o0, c0, 0), job.y.outer, column_step(&job.y, n), o1 - o0, width * n, a, job.stream
+        )
+
+
+cdef void apply_channel(
+    const Job* job, const real* tag, Py_ssize_t o, Py_ssize_t i, Py_ssize_t n, Py_ssize_t c, bint down
+) noexcept nogil:
+    """The elementwise pass over a run of n elements of channel c from (o, i): inner ones or, if `down`, outer ones."""
+    cdef double a[COEFFICIENTS]
+    cdef const Strided* dy = &job.dy
+    cdef bint wide = is_wide(job, tag, c)
+    cdef Py_ssize_t x_step = job.x.outer if down else job.x.inner
+    cdef Py_ssize_t y_step = job.y.outer if down else job.y.inner
+    cdef Py_ssize_t dy_step = dy.outer if down else dy.inner
+    cdef Py_ssize_t k
+    for k in range(COEFFICIENTS if job.backward else 3):
+        a[k] = job.coefficients[k * job.channels + c]
+    if job.backward:
+        apply_row(
+            True, at(tag, dy, o, c, i), dy_step, at(tag, &job.x, o, c, i), x_step,
+            <real*>at(tag, &job.y, o, c, i), y_step, n, a, wide, job.stream
+        )
+    else:
+        apply_row(
+            False, at(tag, &job.x, o, c, i), x_step, at(tag, &job.x, o, c, i), x_step,
+            <real*>at(tag, &job.y, o, c, i), y_step, n, a, wide, job.stream
+        )
 
 
 cdef void apply_block(
@@ -48,55 +102,25 @@ cdef void apply_block(
     Py_ssize_t c0, Py_ssize_t c1
 ) noexcept nogil:
     """The elementwise pass over outer rows o0 to o1, n inner elements from i0, channels c0 to c1."""
-    cdef real a[COEFFICIENTS * WIDEST]
-    cdef double row[COEFFICIENTS]
-    cdef const double* coefficients
-    cdef const Walk* dy = &job.dy
-    cdef bint narrow = True, columns = job.columns and (job.inner == 1 or o1 - o0 >= 4)
-    cdef Py_ssize_t used = COEFFICIENTS if job.backward else 3, width = c1 - c0, c, o, i, j
-    if columns:
-        columns = packed(&job.x, n) and packed(&job.y, n) and packed(dy, n)
-        for c in range(c0, c1):
-            narrow = narrow and is_narrow(job, tag, c)
-    if columns and narrow:
-        for i in range(used):
-            coefficients = job.coefficients + i * job.channels + c0
-            if n == 1:
-                for c in range(width):
-                    a[i * WIDEST + c] = <real>coefficients[c]
-            else:
-                for c in range(width):
-                    for j in range(n):
-                        a[i * WIDEST + c * n + j] = <real>coefficients[c]
-        width *= n
-        if job.backward:
-            apply_columns(
-                True, at(tag, dy, o0, c0, 0), dy.outer, column_step(dy, n),
-                at(tag, &job.x, o0, c0, 0), job.x.outer, column_step(&job.x, n),
-                <real*>at(tag, &job.y, o0, c0, 0), job.y.outer, column_step(&job.y, n), o1 - o0, width, a, job.stream
-            )
-        else:
-            apply_columns(
-                False, at(tag, &job.x, o0, c0, 0), job.x.outer, column_step(&job.x, n),
-                at(tag, &job.x, o0, c0, 0), job.x.outer, column_step(&job.x, n),
-                <real*>at(tag, &job.y, o0, c0, 0), job.y.outer, column_step(&job.y, n), o1 - o0, width, a, job.stream
-            )
-    else:
+    cdef bint columns = job.columns and (n == 1 or o1 - o0 >= 4)  # fewer rows do not pay for spreading coefficients
+    cdef Py_ssize_t first, c, o, i
+    columns = columns and packed(&job.x, n) and packed(&job.y, n) and packed(&job.dy, n)
+    if not columns:
         for o in range(o0, o1):
             for c in range(c0, c1):
-                for i in range(used):
-                    row[i] = job.coefficients[i * job.channels + c]
-                narrow = is_narrow(job, tag, c)
-                if job.backward:
-                    apply_row(
-                        True, at(tag, dy, o, c, i0), dy.inner, at(tag, &job.x, o, c, i0), job.x.inner,
-                        <real*>at(tag, &job.y, o, c, i0), job.y.inner, n, row, narrow, job.stream
-                    )
-                else:
-                    apply_row(
-                        False, at(tag, &job.x, o, c, i0), job.x.inner, at(tag, &job.x, o, c, i0), job.x.inner,
-                        <real*>at(tag, &job.y, o, c, i0), job.y.inner, n, row, narrow, job.stream
-                    )
+                apply_channel(job, tag, o, i0, n, c, False)
+    else:
+        c = c0
+        while c < c1:
+            first = c
+            while c < c1 and not is_wide(job, tag, c):
+                c += 1
+            if c > first:
+                apply_narrow(job, tag, o0, o1, n, first, c)
+            if c < c1:
+                for i in range(n):
+                    apply_channel(job, tag, o0, i, o1 - o0, c, True)
+                c += 1
     if job.stream:
         cpubn_stream_end()
 

@@ -149,7 +149,7 @@ cdef object small_job(Job* job, x, out, Py_ssize_t channels, bint last, Py_ssize
     job.group = max(1, WIDEST // job.inner) if job.columns else 1
     job.groups = (channels + job.group - 1) // job.group
     job.block = job.outer
-    job.x = job.dy = Walk(cnp.PyArray_DATA(source), channels * job.inner, job.inner, 1)
+    job.x = job.dy = Strided(cnp.PyArray_DATA(source), channels * job.inner, job.inner, 1)
     job.y = job.x
     job.y.data = cnp.PyArray_DATA(y)
     return y

@@ -10,7 +10,7 @@
 cdef enum:
     LANES = 32  # of a row; the widest strip of columns
     FOLD = 8
-    TILE = 65536  # bytes of columns taken together: half a first-level cache, so that memory is read row by row
+    TILE = 65536  # bytes of columns taken together, so that memory is read nearly row by row
 
 
 cdef inline void row_sums(

@@ -1,0 +1,295 @@
+"""The Numba backend: the same functions, arguments and bits as the Cython one, compiled when they are first called.
+
+The loops stand in _numba_sums.py and _numba_apply.py. This file lays arrays flat for them, cuts the work for the number
+of threads, keeps their machine code on disk, and keeps Numba's threading layers out of trouble.
+"""
+
+import contextlib
+import functools
+import hashlib
+import inspect
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from types import FunctionType
+from typing import Any
+
+import numba
+import numpy as np
+from numba.core.errors import NumbaWarning
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from cpubn import _algebra
+from cpubn.kernels import _numba_apply as loops
+from cpubn.kernels import _numba_sums
+from cpubn.kernels._numba_sums import LANES, View, Walk
+from cpubn.kernels._order import order_of
+
+Real = NDArray[np.floating[Any]]
+Float64 = NDArray[np.float64]
+Shape = tuple[int, ...]
+
+SUMS = loops.SPANS | loops.SUMS
+APPLY = loops.APPLY
+TRAIN = SUMS | loops.COEFFICIENTS | APPLY
+# Columns of a group whose elements lie in a cache line each.
+SCATTERED = 256
+# Columns are shared out to threads from so many each on, four cache lines of float32, and up to so many bytes: beyond
+# the cache whole rows are (columns took 2.3 times as long at (100352, 256)).
+FEW_COLUMNS, CACHED = 64, 1 << 24
+# Elements that are normalized at once, after their coefficients were laid out for at most a 256th of them.
+BLOCK = 1 << 18
+
+
+def moments(x: Real, stats: Float64, threads: int) -> None:
+    """mean, low word of the mean and sum((x - mean)**2) of each channel.
+
+    x (O, C, I) real; stats (3, C) float64.
+    Chunks about pivots of their own, merged as `_order` says: a pivot far from the mean would cancel.
+    Reads x once.
+    """
+    _run(SUMS, threads, x, out=stats)
+
+
+def normalize(x: Real, affine: Float64, y: Real, threads: int) -> None:
+    """y = (x - centre) * scale + shift.
+
+    x, y (O, C, I) real, which may be the same; affine (3, C) float64: centre, scale, shift.
+    A float32 channel is computed in float64 where float32 cannot hold its coefficients or might overflow on the way.
+    Reads x once, writes y once.
+    """
+    _run(APPLY, threads, x, y=y, coefficients=affine.flatten())
+
+
+def train_forward(x: Real, weight: Float64, bias: Float64, eps: float, stats: Float64, y: Real, threads: int) -> None:
+    """y = (x - mean) / sqrt(var + eps) * weight + bias with x's own moments, which go to stats.
+
+    x, y (O, C, I) real, which may be the same; weight, bias (C,), stats (3, C) float64.
+    A thread takes a group of channels from sums to y while it is in cache; a sweep for each would read x twice.
+    Reads x once, writes y once.
+    """
+    _run(TRAIN, threads, x, y=y, given=(weight, bias), eps=eps, out=stats)
+
+
+def gradient_sums(dy: Real, x: Real, mean: Float64, sums: Float64, threads: int) -> None:
+    """sum(dy) and sum(dy * (x - mean)) of each channel.
+
+    dy, x (O, C, I) real; mean (C,), sums (2, C) float64.
+    Differences and sums in float64, of float32 data too: dx is what little is left of their terms.
+    Reads dy and x once.
+    """
+    _run(SUMS, threads, x, dy=dy, given=(mean,), out=sums)
+
+
+def train_backward(
+    dy: Real, x: Real, mean: Float64, var: Float64, weight: Float64, eps: float, sums: Float64, dx: Real, threads: int
+) -> None:
+    """dx = scale * ((dy - k) - ((x - centre) * r) * s), by `_algebra.gradient` of the gradient sums, which go to sums.
+
+    dy, x, dx (O, C, I) real, of which dx may be dy or x; mean, var, weight (C,), sums (2, C) float64.
+    Groups of channels as in `train_forward`.
+    Reads dy and x once, writes dx once.
+    """
+    _run(TRAIN, threads, x, dy=dy, y=dx, given=(mean, var, weight), eps=eps, out=sums)
+
+
+def thread_limit() -> int:
+    """The most threads that Numba runs: what it was started with (NUMBA_NUM_THREADS)."""
+    return int(numba.config.NUMBA_NUM_THREADS)
+
+
+def threading_layer() -> str:
+    """Numba's threading layer: "tbb", "omp" or "workqueue"; "" before the first parallel call of the process."""
+    try:
+        return str(numba.threading_layer())
+    except ValueError:
+        return ""
+
+
+# ----------------------------------------------------------------------------------------------------- cutting the work
+
+
+def _run(
+    job: int,
+    threads: int,
+    x: Real,
+    *,
+    dy: Real | None = None,
+    y: Real | None = None,
+    given: tuple[Float64, ...] = (),
+    eps: float = 0.0,
+    coefficients: Float64 | None = None,
+    out: Float64 | None = None,
+) -> None:
+    """Do a job: group by group where that keeps all threads busy, and where not one of its steps after the other."""
+    threads = min(threads, thread_limit())
+    strides = tuple(x.strides if a is None else a.strides for a in (dy, x, y))
+    walk, dy_place, x_place, y_place = _cut(x.shape, x.itemsize, strides, threads)
+    coefficient_rows, sum_rows = (3, 3) if dy is None else (5, 2)
+    lanes = walk.group * walk.inner if walk.columns else LANES
+    columns = max(loops.COLUMNS, lanes) if walk.columns else 1
+    arguments = (
+        () if dy is None else View(_read_only(_flat(dy)), *dy_place),
+        View(_read_only(_flat(x)), *x_place),
+        View(np.empty(0, x.dtype) if y is None else _flat(y), *y_place),
+        np.array(given, ndmin=2),
+        float(eps),
+        np.empty(coefficient_rows * walk.channels) if coefficients is None else coefficients,
+        np.empty((walk.spans if job & loops.SPANS else 0, sum_rows, walk.channels)),
+        np.empty((sum_rows, 0)) if out is None else out,
+        np.empty((threads, 4, lanes)),
+        np.empty((threads, coefficient_rows * columns), x.dtype),
+        walk,
+    )
+    # Idle for a quarter of the time, threads still beat a second sweep over x.
+    busy = -(-walk.groups // threads) * threads * 3 <= walk.groups * 4
+    steps = (job,) if busy or job == APPLY else (loops.SPANS, job & (loops.SUMS | loops.COEFFICIENTS), job & APPLY)
+    for step in filter(None, steps):
+        _call(x.dtype.char, arguments, step, threads)
+
+
+@functools.lru_cache(maxsize=1024)
+def _cut(shape: Shape, itemsize: int, strides: tuple[Shape, ...], threads: int) -> tuple[Any, ...]:
+    """The walk over arrays of that shape and those strides, and where in its flat memory each array goes along."""
+    outer, channels, inner = shape
+    order = order_of(outer, inner)
+    places = [_place(shape, itemsize, each, order.columns) for each in strides]
+    groups, block = channels, 1
+    if order.columns and all(channel == step * inner for _, _, channel, step in places):
+        columns = channels * inner
+        groups = -(-columns // (loops.COLUMNS if all(step == 1 for *_, step in places) else SCATTERED))
+        if columns >= threads * FEW_COLUMNS and outer * columns * itemsize <= CACHED:
+            groups = -(-groups // threads) * threads
+        groups = min(groups, channels)
+        block = max(1, min(BLOCK * groups // columns, -(-outer // threads)))
+    group = -(-channels // groups)
+    _, y_outer, y_channel, _ = places[-1]
+    cut = group, -(-channels // group), block, abs(y_outer) >= abs(y_channel)
+    return Walk._make((*shape, *order, *cut)), *places
+
+
+def _place(shape: Shape, itemsize: int, strides: Shape, columns: bool) -> Shape:
+    """The start, outer, channel and step of a View."""
+    outer, channel, inner = (stride // itemsize for stride in strides)
+    start = -sum((n - 1) * min(0, stride) for n, stride in zip(shape, (outer, channel, inner), strict=True))
+    if shape[2] == 1:
+        inner = channel if columns else 1
+    if shape[1] == 1:
+        channel = inner * shape[2]
+    return start, outer, channel, inner
+
+
+def _flat(a: Real) -> Real:
+    """The memory from the lowest to the highest element of an array with any strides, as one contiguous array."""
+    if a.flags.c_contiguous:
+        return a.reshape(-1)
+    lowest = a[tuple(slice(None, None, -1 if stride < 0 else 1) for stride in a.strides)]
+    extent = sum((n - 1) * abs(stride) for n, stride in zip(a.shape, a.strides, strict=True))
+    return as_strided(lowest, (extent // a.itemsize + 1,), (a.itemsize,))
+
+
+def _read_only(a: Real) -> Real:
+    """A read-only view: one type of argument, and so one compilation, whatever comes in."""
+    view = a.view()
+    view.flags.writeable = False
+    return view
+
+
+# --------------------------------------------------------------------------------------------------- compiling, threads
+
+_compiled: dict[tuple[str, bool, bool], Callable[..., None]] = {}
+_compiling = threading.Lock()
+_alone = threading.Lock()
+
+
+def _call(real: str, arguments: tuple[Any, ...], job: int, threads: int) -> None:
+    key = real, len(arguments[0]) == 0, threads > 1
+    if key not in _compiled:
+        with _compiling:
+            if key not in _compiled:
+                _compiled[key] = _compile(tuple(map(numba.typeof, (*arguments, job))), parallel=threads > 1)
+    if threads == 1:
+        _compiled[key](*arguments, job, 0, 1)
+    else:
+        with _team(threads):
+            _compiled[key](*arguments, job, threads)
+
+
+def _compile(types: tuple[Any, ...], parallel: bool) -> Callable[..., None]:
+    try:
+        return _entry(types, parallel, cache=True)
+    except (OSError, RuntimeError):  # no folder that can be written, a full disk, no source to watch
+        return _entry(types, parallel, cache=False)
+
+
+def _entry(types: tuple[Any, ...], parallel: bool, cache: bool) -> Callable[..., None]:
+    """What `loops.work` or `loops.team` is entered by: the dispatchers before it would look at each argument's type."""
+    signature = numba.void(*types, numba.int64, numba.int64)
+    work = _work(signature, cache)
+    if not parallel:
+        return work.compile(signature)  # type: ignore[no-any-return]
+    team = numba.njit(_named(loops.team), cache=cache, error_model="numpy", nogil=True, parallel=True)
+    entry = team.compile((numba.types.FunctionType(signature), *types, numba.int64))
+    return functools.partial(entry, _Pointer(work, signature))
+
+
+@functools.cache
+def _work(signature: Any, cache: bool) -> Any:
+    work = numba.njit(_named(loops.work), cache=cache, error_model="numpy", nogil=True)
+    work.compile(signature)
+    return work
+
+
+class _Pointer(numba.types.WrapperAddressProtocol):  # type: ignore[misc]
+    """A compiled function as an argument of another; of a dispatcher, Numba looks up the address in 50 us a call."""
+
+    def __init__(self, function: Any, signature: Any) -> None:
+        self._compiled = function.get_compile_result(signature)
+        self._signature = signature
+        wrapper = self._compiled.fndesc.llvm_cfunc_wrapper_name
+        self._address = int(self._compiled.library.get_pointer_to_function(wrapper))
+
+    def __wrapper_address__(self) -> int:
+        return self._address
+
+    def signature(self) -> Any:
+        return self._signature
+
+
+def _named(function: Any) -> FunctionType:
+    """A copy that is named after the sources of what it calls: Numba's cache watches its own source file alone."""
+    sources = "".join(inspect.getsource(module) for module in (_algebra, _numba_sums))
+    copy = FunctionType(function.__code__, function.__globals__)
+    copy.__qualname__ = f"{function.__name__}_{hashlib.sha256(sources.encode()).hexdigest()[:16]}"
+    return copy
+
+
+def _unlock_child() -> None:
+    """A lock that another thread held at the fork would stay held in the child."""
+    global _compiling, _alone
+    _compiling, _alone = threading.Lock(), threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_child)
+
+
+@contextlib.contextmanager
+def _team(threads: int) -> Iterator[None]:
+    """Numba's parallel loops run that many threads, and afterwards as many as the caller had set.
+
+    One at a time where the layer is workqueue, which aborts the process when two threads enter it, or is not known yet.
+    """
+    with contextlib.nullcontext() if threading_layer() in ("tbb", "omp") else _alone:
+        if not threading_layer():
+            with warnings.catch_warnings():  # of a TBB too old, in whose stead another layer is taken
+                warnings.simplefilter("ignore", NumbaWarning)
+                numba.get_num_threads()
+        before = numba.get_num_threads()
+        numba.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            numba.set_num_threads(before)
