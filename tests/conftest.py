@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import hypothesis
 import pytest
@@ -21,7 +22,12 @@ def absent(what, reason):
     message = f"{what} is absent: {reason}"
     if IN_CI:
         pytest.fail(message, pytrace=False)
-    pytest.skip(message)
+    pytest.skip(message, allow_module_level=True)
+
+
+def need_library(name, extra):
+    if find_spec(name) is None:
+        absent(name, f'install it with pip install "cpubn[{extra}]"')
 
 
 def need_backend(name):

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import need_backend, need_library
 
 import cpubn
 from cpubn import demo
 
-pytest.importorskip("rich", reason='the demo needs rich: pip install "cpubn[demo]"')
-pytest.importorskip("sklearn", reason='the demo needs scikit-learn: pip install "cpubn[demo]"')
+need_library("rich", "demo")
+need_library("sklearn", "demo")
 
 from cpubn.demo import serving, show, story
 from cpubn.demo.network import Linear, Network, cross_entropy
@@ -103,12 +104,10 @@ def test_figures_repeat_with_the_seed(capsys: pytest.CaptureFixture[str]) -> Non
     assert first.replace("seed 7", "seed 8") != other
 
 
-@pytest.mark.skipif(
-    not {"cython", "numba"} <= set(cpubn.available_backends()), reason="cython and numba are not both available"
-)
 def test_backends_train_to_the_same_bits(digits: Digits) -> None:
     scores = []
     for backend in ("cython", "numba"):
+        need_backend(backend)
         with cpubn.use_backend(backend):
             run = story.new_run(True, story.SHOWN, seed=0)
             next(train(run, digits, 1, np.random.default_rng(0)))

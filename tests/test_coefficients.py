@@ -1,0 +1,80 @@
+"""Coefficients at the edges of float32: channels that must be computed in float64, among channels that need not be."""
+
+import cases
+import numpy as np
+import oracle
+import pytest
+
+import cpubn
+
+LAYOUTS = [("NCHW", (4, 3, 1000)), ("NCHW", (80, 3, 50)), ("NHWC", (4000, 3))]
+M = 4000
+
+
+def spread(samples, layout, shape):
+    """An array whose middle channel holds `samples`, and whose others are ordinary."""
+    a = cases.make("offset 1", shape, layout)
+    middle = a[:, 1] if layout == "NCHW" else a[..., 1]
+    middle[...] = samples.reshape(middle.shape)
+    return a
+
+
+def huge_gradient(rng):
+    """x_hat * s beyond float32, though dx is not: s alone is below 2**100."""
+    x = rng.normal(size=M)
+    x[:2] = 40
+    x_hat = (x - x.mean()) / x.std()
+    dy = -1e30 * x_hat
+    dy[:2] = np.finfo(np.float32).max, -np.finfo(np.float32).max
+    return x, dy, 0.1
+
+
+def denormal_mean_of_the_gradient(rng):
+    x = rng.normal(size=M)
+    x_hat = (x - x.mean()) / x.std()
+    dy = 1e-36 * x_hat + 1e-42
+    dy[np.argmin(abs(x_hat))] = 0
+    return x, dy, 1e5
+
+
+def denormal_product(rng):
+    """s is a normal number, and x_hat * s is not."""
+    half = rng.normal(size=M // 2)
+    x = np.concatenate((half, -half))
+    dy = 2e-38 * x
+    x[0], dy[0] = 1e-4, 0
+    return x, dy, 1e5
+
+
+@pytest.mark.parametrize(("layout", "shape"), LAYOUTS)
+@pytest.mark.parametrize("case", [huge_gradient, denormal_mean_of_the_gradient, denormal_product])
+def test_gradients_at_the_edges_of_float32(case, layout, shape, backend):
+    samples, gradient, weight = case(np.random.default_rng(0))
+    x, dy = spread(samples, layout, shape), spread(gradient, layout, shape)
+    batch = cpubn.moments(x, layout=layout, backend=backend)
+    statistics = batch.mean, batch.var(), np.array([1.0, weight, 1.0])
+    expected = oracle.batch_norm_backward(dy, x, *statistics, layout=layout)
+    got = cpubn.batch_norm_backward(dy, x, *statistics, layout=layout, backend=backend)[0]
+    assert oracle.worst(got, expected.dx, expected.dx_bound) <= 1
+
+
+@pytest.mark.parametrize(("layout", "shape"), LAYOUTS)
+@pytest.mark.parametrize("wide", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])
+def test_wide_channels_stand_anywhere(wide, layout, shape, backend):
+    x = cases.make("offset 1", shape, layout)
+    weight = np.array([1.0, -2.0, 3.0])
+    weight[list(wide)] = 1e-40
+    expected = oracle.batch_norm(x, weight=weight, layout=layout)
+    for out in (None, x):
+        got = cpubn.batch_norm(x, None, None, weight, training=True, layout=layout, out=out, backend=backend)
+        assert oracle.worst(got, expected.y, expected.bound) <= 1
+
+
+@pytest.mark.parametrize(("layout", "shape"), LAYOUTS)
+@pytest.mark.parametrize("dtype", cases.DTYPES)
+def test_no_eps_and_no_variance_give_nan_or_infinity_and_no_warning(dtype, layout, shape, backend):
+    x = cases.make("offset 1", shape, layout, dtype)
+    got = cpubn.batch_norm(x, np.zeros(3), np.zeros(3), eps=0.0, layout=layout, backend=backend)
+    frozen = cpubn.FrozenBatchNorm(None, None, np.zeros(3), np.zeros(3), 0.0, layout=layout, backend=backend)
+    for y in (got, frozen(x), frozen(x[:1])):
+        assert not np.isfinite(y).any()
