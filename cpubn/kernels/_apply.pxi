@@ -8,7 +8,7 @@
 cdef enum:
     COEFFICIENTS = 5
     BUFFER = 2048  # elements computed in the first-level cache before they are streamed past it
-    WIDEST = 1024  # columns taken together: their coefficients and accumulators stay in the first two cache levels
+    FEW_ROWS = 4  # fewer do not pay for spreading a channel's coefficients and accumulators over its columns
 
 
 cdef inline void apply_run(

@@ -64,37 +64,55 @@ cdef inline void combine(
             merge(before, into + c, added, part + c)
 
 
+cdef inline void lane_sums(
+    const Job* job, const real* tag, Py_ssize_t o0, Py_ssize_t o1, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t c,
+    double centre, double* total, double* square
+) noexcept nogil:
+    """Sums of n elements from i0 of each of the rows o0 to o1 of channel c."""
+    cdef double s[LANES]
+    cdef double q[LANES]
+    cdef Py_ssize_t dy_step = job.dy.inner, step = job.x.inner, o, l
+    cdef bint unit = step == 1 and dy_step == 1
+    cdef const real* x = at(tag, &job.x, o0, c, i0)
+    cdef const real* dy = at(tag, &job.dy, o0, c, i0)
+    if job.columns:
+        if job.backward and unit:
+            run_sums(True, dy, 1, x, 1, n, centre, total, square)
+        elif job.backward:
+            run_sums(True, dy, dy_step, x, step, n, centre, total, square)
+        elif unit:
+            run_sums(False, x, 1, x, 1, n, centre, total, square)
+        else:
+            run_sums(False, x, step, x, step, n, centre, total, square)
+        return
+    for l in range(LANES):
+        s[l] = 0.0
+        q[l] = 0.0
+    for o in range(o0, o1):
+        x = at(tag, &job.x, o, c, i0)
+        dy = at(tag, &job.dy, o, c, i0)
+        if job.backward and unit:
+            row_sums(True, dy, 1, x, 1, n, centre, s, q)
+        elif job.backward:
+            row_sums(True, dy, dy_step, x, step, n, centre, s, q)
+        elif unit:
+            row_sums(False, x, 1, x, 1, n, centre, s, q)
+        else:
+            row_sums(False, x, step, x, step, n, centre, s, q)
+    total[0] = fold_lanes(s)
+    square[0] = fold_lanes(q)
+
+
 cdef void row_chunk(
     const Job* job, const real* tag, Py_ssize_t o0, Py_ssize_t o1, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t c,
     double* part
 ) noexcept nogil:
-    """part (3,) <- the sums of one chunk of channel c, whose inner runs are rows."""
-    cdef double s[LANES]
-    cdef double q[LANES]
+    """part (3,) <- the sums of one chunk of channel c, row by row."""
     cdef double total, square, count = <double>((o1 - o0) * n)
     cdef double centre = job.mean[c] if job.backward else <double>at(tag, &job.x, o0, c, i0)[0]
-    cdef Py_ssize_t dy_step = job.dy.inner, step = job.x.inner, o, l
-    cdef bint unit = step == 1 and dy_step == 1
-    cdef const real* x
-    cdef const real* dy
     cdef int attempt
     for attempt in range(2):
-        for l in range(LANES):
-            s[l] = 0.0
-            q[l] = 0.0
-        for o in range(o0, o1):
-            x = at(tag, &job.x, o, c, i0)
-            dy = at(tag, &job.dy, o, c, i0)
-            if job.backward and unit:
-                row_sums(True, dy, 1, x, 1, n, centre, s, q)
-            elif job.backward:
-                row_sums(True, dy, dy_step, x, step, n, centre, s, q)
-            elif unit:
-                row_sums(False, x, 1, x, 1, n, centre, s, q)
-            else:
-                row_sums(False, x, step, x, step, n, centre, s, q)
-        total = fold_lanes(s)
-        square = fold_lanes(q)
+        lane_sums(job, tag, o0, o1, i0, n, c, centre, &total, &square)
         if job.backward:
             part[0] = total
             part[1] = square
@@ -177,7 +195,7 @@ cdef void span_sums(
         o0 = chunk // job.pieces * job.rows
         o1 = min(o0 + job.rows, job.outer)
         i0 = chunk % job.pieces * job.piece
-        if job.columns:
+        if job.columns and (job.inner == 1 or o1 - o0 > 1):
             column_chunk(job, tag, o0, o1, c0, c1, fresh)
         else:
             for c in range(c0, c1):

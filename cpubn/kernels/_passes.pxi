@@ -102,7 +102,7 @@ cdef void apply_block(
     Py_ssize_t c0, Py_ssize_t c1
 ) noexcept nogil:
     """The elementwise pass over outer rows o0 to o1, n inner elements from i0, channels c0 to c1."""
-    cdef bint columns = job.columns and (n == 1 or o1 - o0 >= 4)  # fewer rows do not pay for spreading coefficients
+    cdef bint columns = job.columns and (n == 1 or o1 - o0 >= FEW_ROWS)
     cdef Py_ssize_t first, c, o, i
     columns = columns and packed(&job.x, n) and packed(&job.y, n) and packed(&job.dy, n)
     if not columns:

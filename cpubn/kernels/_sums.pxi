@@ -10,6 +10,7 @@
 cdef enum:
     LANES = 32  # of a row; the widest strip of columns
     FOLD = 8
+    WIDEST = 1024  # columns taken together: their coefficients and accumulators stay in the first two cache levels
     TILE = 65536  # bytes of columns taken together, so that memory is read nearly row by row
 
 
@@ -146,3 +147,35 @@ cdef inline double fold_columns(const double* v, Py_ssize_t n) noexcept nogil:
     for l in range(tail):
         lanes[l] += v[n - tail + l]
     return fold(lanes)
+
+
+cdef inline void run_sums(
+    bint backward, const real* dy, Py_ssize_t dy_step, const real* x, Py_ssize_t step, Py_ssize_t n,
+    double centre, double* s, double* q
+) noexcept nogil:
+    """s[0], q[0] <- sums of one row of the n columns of one channel, column i through lane i % FOLD.
+
+    The bits of column_sums and fold_columns, without an accumulator for every column in between.
+    """
+    cdef double ls[FOLD]
+    cdef double lq[FOLD]
+    cdef double d, g
+    cdef Py_ssize_t block, l, j, tail = n % FOLD
+    for l in range(FOLD):
+        ls[l] = 0.0
+        lq[l] = 0.0
+    for block in range(n // FOLD):
+        for l in range(FOLD):
+            j = block * FOLD + l
+            d = <double>x[j * step] - centre
+            g = <double>dy[j * dy_step] if backward else d
+            ls[l] += g
+            lq[l] += g * d
+    for l in range(tail):
+        j = n - tail + l
+        d = <double>x[j * step] - centre
+        g = <double>dy[j * dy_step] if backward else d
+        ls[l] += g
+        lq[l] += g * d
+    s[0] = fold(ls)
+    q[0] = fold(lq)
