@@ -1,0 +1,80 @@
+"""The benchmark as a person sees it: who is here, how far it is, and the tables."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cpubn.bench import refuse
+from cpubn.bench.layers import Layer, layers_of
+from cpubn.bench.results import Results
+from cpubn.bench.suite import Plan, run_suite
+from cpubn.bench.tables import all_grids, beaten_lines, summary_grid
+
+DISTURBED_CPUS = 0.1
+
+
+class Bar:
+    """A progress bar, a step a round."""
+
+    def __init__(self, progress: Progress, steps: int) -> None:
+        self.progress = progress
+        self.task = progress.add_task("", total=steps)
+
+    def case(self, op: str, layer: Layer) -> None:
+        self.progress.update(self.task, description=f"{op} {layer.model} {layer.name}")
+
+    def round(self) -> None:
+        self.progress.advance(self.task)
+
+
+def show(arguments: argparse.Namespace) -> int:
+    layers = layers_of(arguments.model, arguments.batch)
+    chosen = arguments.op, layers, arguments.layout, arguments.compare, arguments.threads, arguments.rounds
+    plan = Plan(*chosen)
+    if not plan.cases:
+        return refuse(f"{arguments.model} has no such layers; choose another --batch or --op")
+    if arguments.plot and set(arguments.op) == {"overhead"}:
+        return refuse("--plot draws passes over layers; name another --op besides overhead")
+    console = Console()
+    # Tables are wider than 80 columns; where the output is no terminal they need not be cut to that.
+    if not console.is_terminal:
+        console = Console(width=200)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        results = run_suite(plan, Bar(progress, len(plan.cases) * plan.rounds))
+    print_results(console, results, arguments.summary)
+    if arguments.json:
+        results.write(arguments.json)
+    if arguments.plot:
+        from cpubn.bench.plot import draw
+
+        draw(results, arguments.plot)
+    return 0
+
+
+def print_results(console: Console, results: Results, summary: bool) -> None:
+    made = results.made
+    console.print(
+        f"{made['cpu']}, {made['threads']} threads, {made['instruction_set']}; "
+        f"medians of {made['rounds']} interleaved rounds, {made['date']}",
+        style="dim",
+    )
+    if made["other_cpus"] is not None and made["other_cpus"] > DISTURBED_CPUS:
+        console.print(
+            f"Other processes kept {made['other_cpus']:.2f} CPUs busy meanwhile: measure again on a quiet machine",
+            style="bold red",
+        )
+    console.print(", ".join(f"{name} {version}" for name, version in made["versions"].items()), style="dim")
+    for title, style in (("environment", "dim"), ("notes", "dim"), ("absent", "yellow"), ("failed", "yellow")):
+        for name, told in made[title].items():
+            console.print(f"{title}: {name}: {told}", style=style, markup=False)
+    for grid in [] if summary else all_grids(results):
+        console.print(grid.for_terminal())
+    console.print(summary_grid(results).for_terminal())
+    beaten = beaten_lines(results)
+    console.print(f"A peer is over 10% faster in {len(beaten)} cases{', so many times as fast:' if beaten else '.'}")
+    for line in beaten:
+        console.print(f"  {line}", markup=False, soft_wrap=True)

@@ -1,0 +1,131 @@
+"""The run: for each pass and layer everyone is set up, checked and then timed together."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from cpubn import __version__, _dispatch, _threads
+from cpubn.bench.case import TOLERANCE, Case, Prepared
+from cpubn.bench.contestants import FREE_OF_LAYOUT, LIBRARIES, LIMIT, Contestant, Field, gather
+from cpubn.bench.layers import OVERHEAD, Layer
+from cpubn.bench.measure import OtherWork, measure
+from cpubn.bench.results import Record, Results
+
+OURS = "cpubn"
+# Variables that decide how fast somebody is.
+SETTINGS = ("CPUBN_", "GOMP_", "KMP_", "MKL_", "NUMBA_", "OMP_")
+
+
+class Plan(NamedTuple):
+    """What to measure; `compare` names libraries or contestants, None for all."""
+
+    ops: Sequence[str]
+    layers: Sequence[Layer]
+    layouts: Sequence[str]
+    compare: Sequence[str] | None
+    threads: int
+    rounds: int
+
+    @property
+    def cases(self) -> list[tuple[str, Layer]]:
+        """Passes of layers; one value per channel cannot be trained on, the cost of a call has a layer of its own."""
+        pairs = [(op, layer) for op in self.ops if op != "overhead" for layer in self.layers]
+        pairs = [(op, layer) for op, layer in pairs if op in ("eval", "moments") or layer.samples > 1]
+        return pairs + [("overhead", OVERHEAD) for op in self.ops if op == "overhead"]
+
+
+class Watch(Protocol):
+    """Told how far the run is."""
+
+    def case(self, op: str, layer: Layer) -> None: ...
+
+    def round(self) -> None: ...
+
+
+def libraries_of(compare: Sequence[str] | None) -> tuple[str, ...]:
+    """Those to import: the limit and cpubn in any case."""
+    if compare is None:
+        return LIBRARIES
+    wanted = {LIMIT, OURS, *(name.split("-")[0] for name in compare)}
+    return tuple(library for library in LIBRARIES if library in wanted)
+
+
+def chosen(field: Field, op: str, layouts: Sequence[str], compare: Sequence[str] | None) -> list[Contestant]:
+    """Who takes part in a pass: the limit, cpubn by its first backend, and those to compare with."""
+    able = [c for c in field.contestants if op in c.passes]
+    layouts_of: dict[str, set[str]] = {}
+    for c in able:
+        layouts_of.setdefault(c.name, set()).add(c.layout)
+    present = [c for c in able if c.layout in layouts or len(layouts_of[c.name]) == 1 or c.name in FREE_OF_LAYOUT]
+    subject = next((c.name for c in present if c.name.startswith(OURS)), None)
+
+    def wanted(name: str) -> bool:
+        if compare is None or name in (LIMIT, subject) or (op == "overhead" and name.startswith(OURS)):
+            return True
+        return any(name == item or name.startswith(f"{item}-") for item in compare)
+
+    return [c for c in present if wanted(c.name)]
+
+
+def run_suite(plan: Plan, watch: Watch) -> Results:
+    """Measure everything. What a peer cannot do, or does wrong, is noted in `made` and left out; cpubn must not err."""
+    field = gather(plan.threads, libraries_of(plan.compare))
+    failed: dict[str, str] = {}
+    results = Results(circumstances(plan, field) | {"failed": failed})
+    others = OtherWork()
+    for op, layer in plan.cases:
+        watch.case(op, layer)
+        results.records += records_of(
+            Case(op, layer), chosen(field, op, plan.layouts, plan.compare), plan.rounds, failed, watch.round
+        )
+    results.made["other_cpus"] = others.cpus()
+    return results
+
+
+def records_of(
+    case: Case, contestants: Sequence[Contestant], rounds: int, failed: dict[str, str], after_round: Callable[[], None]
+) -> Iterator[Record]:
+    ready = {(c.name, c.layout): outcome for c in contestants if (outcome := set_up(c, case, failed))}
+    timings = measure({key: prepared.call for key, (prepared, _) in ready.items()}, rounds, after_round)
+    for (name, layout), timing in timings.items():
+        _, error = ready[name, layout]
+        yield Record(case.op, case.layer.model, case.layer.shape, name, layout, case.nbytes, timing, error)
+
+
+def set_up(contestant: Contestant, case: Case, failed: dict[str, str]) -> tuple[Prepared, float] | None:
+    """The contestant and its error; None, with the reason in `failed`, where it is a peer that failed."""
+    try:
+        prepared = contestant.passes[case.op](case, contestant.layout)
+        error = case.error(prepared, contestant.layout)
+        if not error <= TOLERANCE:
+            raise ArithmeticError(f"its result is off by {error:.1e}")
+    except Exception as problem:
+        if contestant.name.startswith(OURS):
+            raise
+        failed[f"{contestant.name} {contestant.layout}, {case.op} {case.layer.name}"] = str(problem)
+        return None
+    return prepared, error
+
+
+def circumstances(plan: Plan, field: Field) -> dict[str, Any]:
+    config = _dispatch.config()
+    return {
+        "date": datetime.date.today().isoformat(),
+        "cpu": _dispatch.cpu_model(),
+        "cpus": _threads.usable_cpus(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "instruction_set": config["instruction_set"]["chosen"],
+        "threads": plan.threads,
+        "rounds": plan.rounds,
+        "versions": {OURS: __version__, "numpy": np.__version__} | field.versions,
+        "environment": {name: value for name, value in os.environ.items() if name.startswith(SETTINGS)},
+        "absent": {f"{OURS}-{name}": reason for name, reason in config["backend"]["absent"].items()} | field.absent,
+        "notes": field.notes,
+    }

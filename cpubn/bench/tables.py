@@ -1,0 +1,141 @@
+"""Results as tables, for a terminal (rich) and for a page (Markdown)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from cpubn.bench.contestants import LIMIT
+from cpubn.bench.results import Results
+from cpubn.bench.standing import TOLERATED, Line, Row, groups, line_of, names_of, rows_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+TITLES = {
+    "eval": "inference",
+    "train": "training, forward",
+    "backward": "backward",
+    "moments": "moments",
+    "overhead": "cost of a call on a 1x64x1x1 tensor",
+}
+
+
+class Cell(NamedTuple):
+    text: str
+    beaten: bool = False
+
+
+class Grid(NamedTuple):
+    """A table: names first, then figures; the last row may be the mean of those above."""
+
+    title: str
+    heads: list[str]
+    rows: list[list[Cell]]
+    has_mean: bool = False
+
+    def for_terminal(self) -> Table:
+        from rich.box import SIMPLE
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=SIMPLE, title=self.title, title_justify="left", title_style="bold")
+        for i, head in enumerate(self.heads):
+            table.add_column(head.replace(" ", "\n"), justify="right" if i else "left", no_wrap=True)
+        for i, row in enumerate(self.rows):
+            if self.has_mean and i == len(self.rows) - 1:
+                table.add_section()
+            table.add_row(*(Text(cell.text, "bold red" if cell.beaten else "") for cell in row))
+        return table
+
+    def markdown(self) -> str:
+        lines = [self.heads, ["---", *["---:"] * (len(self.heads) - 1)]]
+        lines += [[f"**{cell.text}**" if cell.beaten else cell.text for cell in row] for row in self.rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def all_grids(results: Results) -> Iterator[Grid]:
+    """A table a pass and layout, then the cost of a call."""
+    for (op, layout), rows in groups(rows_of(results)):
+        yield layer_grid(op, layout, rows)
+    if any(record.op == "overhead" for record in results.records):
+        yield overhead_grid(results)
+
+
+def layer_grid(op: str, layout: str, rows: list[Row]) -> Grid:
+    names = names_of(rows)
+    heads = ["layer", "MB", "time", "GB/s", "of limit", *map(heading, names)]
+    lines = [
+        [
+            Cell(row.ours.layer),
+            Cell(f"{row.ours.nbytes / 1e6:.1f}"),
+            Cell(duration(row.ours.seconds)),
+            Cell(f"{row.ours.gigabytes_per_second:.1f}"),
+            share(row.share),
+            *(ratio(row.ratio(name)) for name in names),
+        ]
+        for row in rows
+    ]
+    means = line_of(op, layout, rows)
+    lines.append([*map(Cell, ("geometric mean", "", "", "")), *mean_cells(means, names)])
+    title = f"{TITLES[op]}, {layout}: {rows[0].ours.name}, and how many times as long the others take"
+    return Grid(title, heads, lines, has_mean=True)
+
+
+def summary_grid(results: Results) -> Grid:
+    """Geometric means alone, a row a pass and layout."""
+    rows = rows_of(results)
+    names = names_of(rows)
+    lines = [
+        [Cell(f"{TITLES[op]}, {layout}"), *mean_cells(line_of(op, layout, group), names)]
+        for (op, layout), group in groups(rows)
+    ]
+    title = "geometric means: share of the limit, and how many times as long the others take"
+    return Grid(title, ["pass", "of limit", *map(heading, names)], lines)
+
+
+def mean_cells(means: Line, names: list[str]) -> list[Cell]:
+    return [share(means.share), *(ratio(means.ratios.get(name)) for name in names)]
+
+
+def overhead_grid(results: Results) -> Grid:
+    records = [record for record in results.records if record.op == "overhead"]
+    empty = min((r.seconds for r in records if r.name == LIMIT), default=0.0)
+    lines = [
+        [Cell(f"{r.name} {r.layout}"), Cell(f"{r.seconds * 1e6:.2f}"), Cell(f"{(r.seconds - empty) * 1e6:.2f}")]
+        for r in sorted(records, key=lambda r: r.seconds)
+        if r.name != LIMIT
+    ]
+    return Grid(TITLES["overhead"], ["by", "us", "us over an empty call"], lines)
+
+
+def beaten_lines(results: Results) -> list[str]:
+    """Every layer, pass and layout in which a peer is clearly faster, and how many times as fast."""
+    lines = []
+    for row in rows_of(results):
+        rivals = [f"{r.name} {r.layout} {row.ours.seconds / r.seconds:.2f}" for r in row.faster_rivals]
+        if rivals:
+            own = f"{row.ours.op} {row.ours.layout} {row.ours.layer} ({duration(row.ours.seconds)})"
+            lines.append(f"{own}: {', '.join(rivals)}")
+    return lines
+
+
+def heading(name: str) -> str:
+    return "onednn (best layout)" if name == "onednn" else name
+
+
+def share(value: float | None) -> Cell:
+    return Cell("" if value is None else f"{value:.2f}")
+
+
+def ratio(value: float | None) -> Cell:
+    if value is None:
+        return Cell("")
+    return Cell(f"{value:.2f}" if value < 10 else f"{value:.0f}", value * TOLERATED < 1)
+
+
+def duration(seconds: float) -> str:
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.2f} {unit}"
+    return f"{seconds * 1e6:.1f} us"
