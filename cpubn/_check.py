@@ -243,7 +243,7 @@ def _state_value(value: ArrayLike, name: str, current: Array) -> Array:
     if name == "num_batches_tracked":
         array = np.asarray(value)
         if array.dtype.kind not in "iu":
-            raise TypeError(f"{name} must be a whole number, got {array.dtype}; pass np.int64(count)")
+            raise TypeError(f"{name} must be a whole number, got {value!r}; pass np.int64(count)")
         if array.shape != () or not 0 <= array < 2**63:
             raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}; pass np.int64(count)")
         return array

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from cpubn import _check, _dispatch, _plan
 from cpubn._types import Array, Layout
-from cpubn.functional import affine_of
+from cpubn.functional import affine_of, direct_kernels
 
 
 class FrozenBatchNorm:
@@ -50,11 +50,11 @@ class FrozenBatchNorm:
             _check.optional_vector(bias, "bias", mean.size, layout, 0.0),
         )
         self._affine = {t: affine_of(t, *vectors, self.eps) for t in map(np.dtype, (np.float32, np.float64))}
-        self._small = self._small_path()
+        self._direct = self._direct_path()
 
     def __call__(self, x: ArrayLike, *, out: Array | None = None) -> Array:
         """Normalize `x`, float32 or float64 of 2 to 5 dimensions with C channels; `out` may be `x` itself."""
-        y = self._small(x, out)
+        y = self._direct(x, out)
         return self._any(x, out) if y is None else y
 
     def __repr__(self) -> str:
@@ -68,16 +68,17 @@ class FrozenBatchNorm:
             plan.y.deliver(plan.walk)
         return plan.y.array
 
-    def _small_path(self) -> Callable[[Any, Any], Array | None]:
-        """What takes small contiguous arrays without the cost of a plan, and answers None for all others."""
-        if self.backend != "cython":
+    def _direct_path(self) -> Callable[[Any, Any], Array | None]:
+        """What takes contiguous arrays without the cost of a plan, and answers None for all others."""
+        direct = direct_kernels(self.backend)
+        if direct is None:
             return lambda x, out: None
-        small: Any = _dispatch.kernels("cython")
-        return small.SmallAffine(*self._affine.values(), self.layout == "NHWC", _dispatch.SERIAL_BYTES)  # type: ignore[no-any-return]
+        path: Any = direct.DirectAffine(*self._affine.values(), self.layout, _dispatch.threads)
+        return path  # type: ignore[no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_small"}
+        return {name: value for name, value in self.__dict__.items() if name != "_direct"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._small = self._small_path()
+        self._direct = self._direct_path()

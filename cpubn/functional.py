@@ -93,26 +93,36 @@ def batch_norm(
     ------
     ValueError, TypeError : before anything is written, saying what must hold, what was got and what to do.
     """
-    if not training and not return_moments:
-        y = small_inference(x, running_mean, running_var, weight, bias, momentum, eps, layout, out, backend)
+    direct = direct_kernels(backend)
+    if direct and training:
+        done = direct.train_directly(
+            x, running_mean, running_var, weight, bias, momentum, eps, layout, out, _dispatch.threads
+        )
+        if done:
+            y, stats = done
+            return (y, Moments.of(y.size // stats.shape[1], stats)) if return_moments else y
+    elif direct and not return_moments:
+        y = direct.infer_directly(
+            x, running_mean, running_var, weight, bias, momentum, eps, layout, out, _dispatch.threads
+        )
         if y is not None:
-            return y
+            return y  # type: ignore[no-any-return]
     plan = _plan.forward(x, running_mean, running_var, weight, bias, training, momentum, eps, layout, out)
     kernels = _dispatch.kernels(backend)
-    count, threads = plan.walk.samples, _dispatch.threads(plan.x.nbytes)
+    samples, threads = plan.walk.samples, _dispatch.threads(plan.x.nbytes)
     stats = np.zeros((3, plan.walk.shape[1]))
     if plan.x.size:
         if training:
             kernels.train_forward(plan.x, plan.weight, plan.bias, plan.eps, stats, plan.y.view, threads)
             if plan.running:
-                _update_running(running_mean, running_var, stats, count, plan.momentum)
+                _update_running(running_mean, running_var, stats, samples, plan.momentum)
         elif plan.running:
             if return_moments:
                 kernels.moments(plan.x, stats, threads)
             affine = affine_of(plan.x.dtype, *plan.running, plan.weight, plan.bias, plan.eps)
             kernels.normalize(plan.x, affine, plan.y.view, threads)
         plan.y.deliver(plan.walk)
-    return (plan.y.array, _moments_of(stats, count)) if return_moments else plan.y.array
+    return (plan.y.array, Moments.of(samples, stats)) if return_moments else plan.y.array
 
 
 def batch_norm_backward(
@@ -152,6 +162,11 @@ def batch_norm_backward(
     ------
     ValueError, TypeError : before anything is written, saying what must hold, what was got and what to do.
     """
+    direct = direct_kernels(backend)
+    if direct:
+        done = direct.backward_directly(dy, x, mean, var, weight, eps, training, layout, out, _dispatch.threads)
+        if done:
+            return done  # type: ignore[no-any-return]
     plan = _plan.backward(dy, x, mean, var, weight, eps, training, layout, out)
     kernels = _dispatch.kernels(backend)
     threads = _dispatch.threads(plan.x.nbytes)
@@ -177,33 +192,22 @@ def moments(x: ArrayLike, *, layout: Layout = "NCHW", backend: str | None = None
     ``x`` is a float32 or float64 array of 2 to 5 dimensions; the results are float64, the variance to 1e-6 (float32) at
     any mean. Raises ValueError or TypeError as batch_norm does.
     """
+    direct = direct_kernels(backend)
+    if direct:
+        stats = direct.moments_directly(x, layout, _dispatch.threads)
+        if stats is not None:
+            return Moments.of(np.size(x) // stats.shape[1], stats)
     array, walk = _plan.sample(x, layout)
     kernels = _dispatch.kernels(backend)
     stats = np.zeros((3, walk.shape[1]))
     if array.size:
         kernels.moments(array, stats, _dispatch.threads(array.nbytes))
-    return _moments_of(stats, walk.samples)
+    return Moments.of(walk.samples, stats)
 
 
-def small_inference(
-    x: Any,
-    running_mean: Any,
-    running_var: Any,
-    weight: Any,
-    bias: Any,
-    momentum: Any,
-    eps: Any,
-    layout: Any,
-    out: Any,
-    backend: str | None,
-) -> Array | None:
-    """Inference on a small contiguous array at once; None for whatever else, which the plan then looks at."""
-    if _dispatch.resolve(backend) != "cython":
-        return None
-    y: Array | None = _dispatch.kernels("cython").small_inference(
-        x, running_mean, running_var, weight, bias, momentum, eps, layout, out, _dispatch.SERIAL_BYTES
-    )
-    return y
+def direct_kernels(backend: str | None) -> Any:
+    """The backend's way of taking contiguous arrays without a plan, if it has one."""
+    return _dispatch.kernels("cython") if _dispatch.resolve(backend) == "cython" else None
 
 
 def affine_of(dtype: np.dtype[Any], mean: Vector, var: Vector, weight: Vector, bias: Vector, eps: float) -> Array:
@@ -213,12 +217,8 @@ def affine_of(dtype: np.dtype[Any], mean: Vector, var: Vector, weight: Vector, b
         return np.stack((centre, *_algebra.affine(mean, 0.0, var, weight, bias, eps, centre)))
 
 
-def _moments_of(stats: Array, count: int) -> Moments:
-    return Moments(count, stats[0], stats[2], stats[1])
-
-
 def _update_running(running_mean: Any, running_var: Any, stats: Array, count: int, momentum: float) -> None:
     mean, _, m2 = stats
     with np.errstate(all="ignore"):
-        running_mean[...] = _algebra.running_update(running_mean, mean, momentum)
-        running_var[...] = _algebra.running_update(running_var, _algebra.unbiased(m2, count), momentum)
+        for running, batch in ((running_mean, mean), (running_var, _algebra.unbiased(m2, count))):
+            running[...] = _algebra.running_update(running.astype(np.float64), batch, momentum)

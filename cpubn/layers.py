@@ -12,7 +12,7 @@ from cpubn import _check, _dispatch
 from cpubn._types import Array, Layout, Vector
 from cpubn._walk import overlap
 from cpubn.frozen import FrozenBatchNorm
-from cpubn.functional import batch_norm, batch_norm_backward, small_inference
+from cpubn.functional import batch_norm, batch_norm_backward, direct_kernels
 
 PARAMETERS = """
 
@@ -71,7 +71,8 @@ class _BatchNorm:
     def __call__(self, x: ArrayLike, *, out: Array | None = None) -> Array:
         """Normalize `x`, in training mode with the batch's statistics; `out` may be `x`, at the price of backward."""
         if not self.training and self.running_mean is not None and type(x) is np.ndarray and x.ndim in self.ranks:
-            small = small_inference(
+            direct = direct_kernels(self.backend)
+            y = direct and direct.infer_directly(
                 x,
                 self.running_mean,
                 self.running_var,
@@ -81,11 +82,11 @@ class _BatchNorm:
                 self.eps,
                 self.layout,
                 out,
-                self.backend,
+                _dispatch.threads,
             )
-            if small is not None:
-                self._keep(x, small is x, None)
-                return small
+            if y is not None:
+                self._keep(x, y is x, None)
+                return y  # type: ignore[no-any-return]
         array = _check.layer_input(x, type(self).__name__, self.ranks, self.num_features, self.layout)
         if self.training or self.running_mean is None:
             return self._with_batch_statistics(array, out)

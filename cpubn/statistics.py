@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 
 from cpubn import _algebra, _check
-from cpubn._types import Vector
+from cpubn._types import Array, Vector
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +30,14 @@ class Moments:
         count = _check.count(self.count)
         for name, value in {"count": count, **_check.own_vectors(given)}.items():
             object.__setattr__(self, name, value)
+
+    @classmethod
+    def of(cls, count: int, stats: Array) -> Moments:
+        """From a kernel's own figures, (3, C) mean, low and m2, which need no check."""
+        moments = object.__new__(cls)
+        for name, value in (("count", count), ("mean", stats[0]), ("m2", stats[2]), ("low", stats[1])):
+            object.__setattr__(moments, name, value)
+        return moments
 
     def var(self, ddof: int = 0) -> Vector:
         """Variance, (C,) float64: ``m2 / (count - ddof)``; ddof=0 normalizes a batch, ddof=1 is what running_var keeps.

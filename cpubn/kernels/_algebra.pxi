@@ -72,6 +72,14 @@ cdef inline Gradient gradient_of(
     return Gradient(r, s, s0 / count + (centre - mean) * r * s, weight * r)
 
 
+cdef inline double running_update(double running, double batch, double momentum) noexcept nogil:
+    return (1.0 - momentum) * running + momentum * batch
+
+
+cdef inline double unbiased(double m2, double count) noexcept nogil:
+    return m2 / (count - 1.0)
+
+
 cdef inline bint forward_is_wide(double centre, double scale, double shift) noexcept nogil:
     return fabs(centre) >= LARGE or fabs(shift) >= LARGE or outside(scale, TINY, LARGE)
 

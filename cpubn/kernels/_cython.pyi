@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any, final
 
 from numpy.typing import NDArray
@@ -25,11 +26,11 @@ def openmp_max_threads() -> int: ...
 def cpu_features() -> frozenset[str]: ...
 
 @final
-class SmallAffine:
-    def __init__(self, narrow: _Array, wide: _Array, channels_last: bool, most_bytes: int) -> None: ...
+class DirectAffine:
+    def __init__(self, narrow: _Array, wide: _Array, layout: str, threads: Callable[[int], int]) -> None: ...
     def __call__(self, x: object, out: object = None) -> _Array | None: ...
 
-def small_inference(
+def infer_directly(
     x: object,
     running_mean: object,
     running_var: object,
@@ -39,5 +40,30 @@ def small_inference(
     eps: object,
     layout: object,
     out: object,
-    most_bytes: int,
+    threads: Callable[[int], int],
 ) -> _Array | None: ...
+def train_directly(
+    x: object,
+    running_mean: object,
+    running_var: object,
+    weight: object,
+    bias: object,
+    momentum: object,
+    eps: object,
+    layout: object,
+    out: object,
+    threads: Callable[[int], int],
+) -> tuple[_Array, _Array] | None: ...
+def backward_directly(
+    dy: object,
+    x: object,
+    mean: object,
+    var: object,
+    weight: object,
+    eps: object,
+    training: bool,
+    layout: object,
+    out: object,
+    threads: Callable[[int], int],
+) -> tuple[_Array, _Array, _Array] | None: ...
+def moments_directly(x: object, layout: object, threads: Callable[[int], int]) -> _Array | None: ...

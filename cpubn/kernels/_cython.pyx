@@ -4,8 +4,6 @@ cimport numpy as cnp
 from libc.string cimport memset
 from cython.parallel cimport prange
 
-import numpy as np
-
 from cpubn.kernels import _order
 
 cnp.import_array()
@@ -31,10 +29,12 @@ include "_sums.pxi"
 include "_apply.pxi"
 include "_chunks.pxi"
 include "_passes.pxi"
-include "_small.pxi"
+include "_direct.pxi"
 
 # Input and output together beyond this are written past the cache: 1.3x to 1.5x there, and 2x to 3x slower below.
 cdef size_t CACHE = cpubn_cache_bytes()
+cdef Py_ssize_t SHORT = _order.SHORT
+cdef Py_ssize_t CHUNK = _order.CHUNK
 # Bytes of a group of channels that one thread finishes on its own: about half of a second-level cache.
 cdef Py_ssize_t GROUP_BYTES = 524288
 
@@ -76,13 +76,11 @@ def train_forward(
     Moves x and y once where a group fits in cache, otherwise x twice.
     """
     cdef Job job = new_job(x, x, y)
-    cdef cnp.ndarray coefficients = np.empty((COEFFICIENTS, job.channels))
     job.sums = job.apply = True
     job.weight = <const double*>cnp.PyArray_DATA(weight)
     job.bias = <const double*>cnp.PyArray_DATA(bias)
     job.eps = eps
     job.result = <double*>cnp.PyArray_DATA(stats)
-    job.coefficients = <double*>cnp.PyArray_DATA(coefficients)
     start(&job, x, threads)
 
 
@@ -113,14 +111,12 @@ def train_backward(
     Moves dy, x and dx once where a group fits in cache, otherwise dy and x twice.
     """
     cdef Job job = new_job(dy, x, dx)
-    cdef cnp.ndarray coefficients = np.empty((COEFFICIENTS, job.channels))
     job.backward = job.sums = job.apply = True
     job.mean = <const double*>cnp.PyArray_DATA(mean)
     job.var = <const double*>cnp.PyArray_DATA(var)
     job.weight = <const double*>cnp.PyArray_DATA(weight)
     job.eps = eps
     job.result = <double*>cnp.PyArray_DATA(sums)
-    job.coefficients = <double*>cnp.PyArray_DATA(coefficients)
     start(&job, x, threads)
 
 
@@ -147,26 +143,33 @@ cdef Job new_job(cnp.ndarray dy, cnp.ndarray x, cnp.ndarray y):
     memset(&job, 0, sizeof(job))
     job.outer, job.channels, job.inner = shape[0], shape[1], shape[2]
     job.x, job.dy, job.y = strided(x), strided(dy), strided(y)
-    order = _order.order_of(job.outer, job.inner)
-    job.columns, job.rows, job.piece, job.pieces, job.chunks, job.span, job.spans = order
+    set_order(&job)
     return job
 
 
-cdef start(Job* job, cnp.ndarray x, int threads):
+cdef object set_order(Job* job):
+    order = _order.order_of(job.outer, job.inner)
+    job.columns, job.rows, job.piece, job.pieces, job.chunks, job.span, job.spans = order
+
+
+cdef object start(Job* job, cnp.ndarray x, int threads):
     """Choose how to share the work, and run it without the interpreter's lock."""
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(x) * (2 if job.backward else 1)  # of what is read
     cdef size_t moved = job.channels * job.outer * job.inner * (size + cnp.PyArray_ITEMSIZE(x))
     cdef bint single = cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32
     cdef bint whole
-    cdef cnp.ndarray parts
+    cdef cnp.ndarray parts, coefficients
     job.stream = job.apply and moved > CACHE
     if job.columns:
         whole = share_columns(job, size, moved <= CACHE // 2, threads)
     else:
         whole = share_rows(job, threads)
     if job.sums and not whole:
-        parts = np.empty((job.spans, job.channels, 3))
+        parts = new_vectors(3 * job.spans, job.channels)
         job.parts = <double*>cnp.PyArray_DATA(parts)
+    if job.sums and job.apply:
+        coefficients = new_vectors(COEFFICIENTS, job.channels)
+        job.coefficients = <double*>cnp.PyArray_DATA(coefficients)
     with nogil:
         if single:
             run[float](job, NULL, threads)

@@ -1,0 +1,291 @@
+# The path of contiguous arrays: no plan, and no Python object but the results. It took 30 us off a call. Each function
+# answers None, with nothing written, for whatever it does not take at once; the caller's plan then speaks.
+#
+# `threads` is a function of the bytes that a call reads.
+
+
+cdef class DirectAffine:
+    """y = (x - centre) * scale + shift.
+
+    narrow, wide: (3, C) float64 centre, scale, shift for float32 and for float64 data.
+    """
+
+    cdef cnp.ndarray narrow, wide
+    cdef object layout, threads
+
+    def __init__(self, cnp.ndarray narrow not None, cnp.ndarray wide not None, layout, threads):
+        self.narrow, self.wide, self.layout, self.threads = narrow, wide, layout, threads
+
+    def __call__(self, x, out=None):
+        cdef Job job
+        if not describe(&job, x, self.layout) or job.channels != self.narrow.shape[1]:
+            return None
+        y = output_for(x, x, out)
+        if y is not None:
+            job.coefficients = <double*>cnp.PyArray_DATA(self.narrow if is_single(x) else self.wide)
+            run_direct(&job, x, x, y, self.threads)
+        return y
+
+
+def infer_directly(x, running_mean, running_var, weight, bias, momentum, eps, layout, out, threads):
+    """y = (x - running_mean) / sqrt(running_var + eps) * weight + bias."""
+    cdef Job job
+    cdef cnp.ndarray vectors, coefficients
+    cdef double* v
+    cdef double* a
+    cdef double centre
+    cdef Affine f
+    cdef Py_ssize_t n, c
+    if not describe(&job, x, layout) or not is_number(eps, 0.0, 1e308) or not is_number(momentum, 0.0, 1.0):
+        return None
+    n = job.channels
+    vectors = new_vectors(4, n)
+    v = <double*>cnp.PyArray_DATA(vectors)
+    if not (
+        read_vector(running_mean, n, v) and read_vector(running_var, n, v + n)
+        and read_optional(weight, n, 1.0, v + 2 * n) and read_optional(bias, n, 0.0, v + 3 * n)
+        and (out is None or apart(out, (running_mean, running_var, weight, bias)))
+    ):
+        return None
+    y = output_for(x, x, out)
+    if y is None:
+        return None
+    coefficients = new_vectors(3, n)
+    a = <double*>cnp.PyArray_DATA(coefficients)
+    for c in range(n):
+        centre = <double><float>v[c] if is_single(x) else v[c]
+        f = affine_of(v[c], 0.0, v[n + c], v[2 * n + c], v[3 * n + c], <double>eps, centre)
+        a[c], a[n + c], a[2 * n + c] = centre, f.scale, f.shift
+    job.coefficients = a
+    run_direct(&job, x, x, y, threads)
+    return y
+
+
+def train_directly(x, running_mean, running_var, weight, bias, momentum, eps, layout, out, threads):
+    """y and the batch's stats (3, C), by train_forward; running statistics, which may be None, are updated."""
+    cdef Job job
+    cdef cnp.ndarray vectors, stats
+    cdef double* v
+    cdef double* s
+    cdef double count
+    cdef Py_ssize_t n, c
+    if not describe(&job, x, layout) or not is_number(eps, 5e-324, 1e308) or not is_number(momentum, 0.0, 1.0):
+        return None
+    n = job.channels
+    count = <double>(job.outer * job.inner)
+    vectors, stats = new_vectors(4, n), new_vectors(3, n)
+    v, s = <double*>cnp.PyArray_DATA(vectors), <double*>cnp.PyArray_DATA(stats)
+    if not (
+        count > 1.0 and read_optional(weight, n, 1.0, v) and read_optional(bias, n, 0.0, v + n)
+        and (running_mean is None) == (running_var is None)
+        and (out is None or apart(out, (running_mean, running_var, weight, bias)))
+    ):
+        return None
+    if running_mean is not None and not (
+        read_vector(running_mean, n, v + 2 * n) and read_vector(running_var, n, v + 3 * n)
+        and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>running_mean) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>running_var)
+        and apart(running_mean, (x, weight, bias, running_var)) and apart(running_var, (x, weight, bias))
+    ):
+        return None
+    y = output_for(x, x, out)
+    if y is None:
+        return None
+    job.sums = True
+    job.weight, job.bias, job.eps, job.result = v, v + n, eps, s
+    run_direct(&job, x, x, y, threads)
+    if running_mean is not None:
+        for c in range(n):
+            v[2 * n + c] = running_update(v[2 * n + c], s[c], momentum)
+            v[3 * n + c] = running_update(v[3 * n + c], unbiased(s[2 * n + c], count), momentum)
+        write_vector(running_mean, n, v + 2 * n)
+        write_vector(running_var, n, v + 3 * n)
+    return y, stats
+
+
+def backward_directly(dy, x, mean, var, weight, eps, bint training, layout, out, threads):
+    """dx, dweight and dbias, by train_backward or, in inference, by gradient_sums and normalize."""
+    cdef Job job
+    cdef Job applied
+    cdef cnp.ndarray vectors, sums
+    cdef double* v
+    cdef double* s
+    cdef double r
+    cdef Py_ssize_t n, c
+    if not describe(&job, x, layout) or not is_number(eps, 5e-324 if training else 0.0, 1e308) or not is_like(dy, x):
+        return None
+    n = job.channels
+    vectors, sums = new_vectors(6, n), new_vectors(2, n)
+    v, s = <double*>cnp.PyArray_DATA(vectors), <double*>cnp.PyArray_DATA(sums)
+    if not (
+        read_vector(mean, n, v) and read_vector(var, n, v + n) and read_optional(weight, n, 1.0, v + 2 * n)
+        and (not training or job.outer * job.inner > 1) and (out is None or apart(out, (mean, var, weight)))
+    ):
+        return None
+    dx = output_for(dy, x, out)
+    if dx is None:
+        return None
+    applied = job
+    job.backward = job.sums = True
+    job.mean, job.var, job.weight, job.eps, job.result = v, v + n, v + 2 * n, eps, s
+    if training:
+        run_direct(&job, dy, x, dx, threads)
+    else:
+        job.apply = False
+        run_direct(&job, dy, x, x, threads)
+        for c in range(n):
+            v[3 * n + c] = v[5 * n + c] = 0.0
+            v[4 * n + c] = v[2 * n + c] * rstd(v[n + c], job.eps)
+        applied.coefficients = v + 3 * n
+        run_direct(&applied, dy, dy, dx, threads)
+    for c in range(n):
+        r = rstd(v[n + c], job.eps)
+        s[n + c] *= r
+    return dx, sums[1], sums[0]
+
+
+def moments_directly(x, layout, threads):
+    """stats (3, C), by moments."""
+    cdef Job job
+    cdef cnp.ndarray stats
+    if not describe(&job, x, layout):
+        return None
+    stats = new_vectors(3, job.channels)
+    job.sums, job.apply = True, False
+    job.result = <double*>cnp.PyArray_DATA(stats)
+    run_direct(&job, x, x, x, threads)
+    return stats
+
+
+cdef bint describe(Job* job, x, layout):
+    """A job over a contiguous array of samples, with nothing but its shape and an elementwise pass; whether x is one."""
+    cdef cnp.npy_intp* shape
+    cdef int rank, axis, i
+    if type(x) is not cnp.ndarray or type(layout) is not str:
+        return False
+    rank = cnp.PyArray_NDIM(<cnp.ndarray>x)
+    if layout == "NCHW":
+        axis = 1
+    elif layout == "NHWC":
+        axis = rank - 1
+    else:
+        return False
+    if not (2 <= rank <= 5 and is_plain(x) and cnp.PyArray_SIZE(x) > 0):
+        return False
+    shape = cnp.PyArray_DIMS(<cnp.ndarray>x)
+    memset(job, 0, sizeof(Job))
+    job.apply = True
+    job.outer = job.inner = 1
+    for i in range(axis):
+        job.outer *= shape[i]
+    for i in range(axis + 1, rank):
+        job.inner *= shape[i]
+    job.channels = shape[axis]
+    # One channel stands anywhere in memory, and the plan finds its longest runs.
+    return job.channels > 1
+
+
+cdef object run_direct(Job* job, dy, x, y, threads):
+    cdef Strided walk = Strided(NULL, job.channels * job.inner, job.inner, 1)
+    job.dy = job.x = job.y = walk
+    job.dy.data = cnp.PyArray_DATA(<cnp.ndarray>dy)
+    job.x.data = cnp.PyArray_DATA(<cnp.ndarray>x)
+    job.y.data = cnp.PyArray_DATA(<cnp.ndarray>y)
+    if job.sums:
+        set_order(job)
+    else:
+        job.columns = job.inner < SHORT
+        job.piece = min(job.inner, CHUNK)
+        job.pieces = (job.inner + job.piece - 1) // job.piece
+    start(job, x, threads(cnp.PyArray_NBYTES(<cnp.ndarray>x)))
+
+
+cdef object output_for(dy, x, out):
+    """A new array like x, or `out` if it is dy, x or a contiguous array apart from both; else None."""
+    if out is None:
+        return cnp.PyArray_EMPTY(
+            cnp.PyArray_NDIM(<cnp.ndarray>x), cnp.PyArray_DIMS(<cnp.ndarray>x), cnp.PyArray_TYPE(<cnp.ndarray>x), 0
+        )
+    if not is_like(out, x) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out):
+        return None
+    if (out is not x and not apart(out, (x,))) or (out is not dy and not apart(out, (dy,))):
+        return None
+    return out
+
+
+cdef inline bint is_single(x) noexcept:
+    return cnp.PyArray_TYPE(<cnp.ndarray>x) == cnp.NPY_FLOAT32
+
+
+cdef inline bint is_number(value, double low, double high) noexcept:
+    return type(value) is float and low <= <double>value <= high
+
+
+cdef bint is_plain(a) noexcept:
+    """Whether `a` is a contiguous, aligned, native array of float32 or float64."""
+    if type(a) is not cnp.ndarray or not cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>a):
+        return False
+    return cnp.PyArray_TYPE(<cnp.ndarray>a) == cnp.NPY_FLOAT64 or is_single(a)
+
+
+cdef bint is_like(a, x) noexcept:
+    """Whether `a` is plain and of x's shape and dtype."""
+    return (
+        is_plain(a) and cnp.PyArray_TYPE(<cnp.ndarray>a) == cnp.PyArray_TYPE(<cnp.ndarray>x)
+        and cnp.PyArray_SAMESHAPE(<cnp.ndarray>a, <cnp.ndarray>x)
+    )
+
+
+cdef bint apart(a, tuple others):
+    """Whether `a` is a plain array, the others that are not None are too, and it shares no memory with them."""
+    cdef char* p
+    cdef char* r
+    if not is_plain(a):
+        return False
+    p = cnp.PyArray_BYTES(<cnp.ndarray>a)
+    for other in others:
+        if other is not None:
+            if not is_plain(other):
+                return False
+            r = cnp.PyArray_BYTES(<cnp.ndarray>other)
+            if p < r + cnp.PyArray_NBYTES(<cnp.ndarray>other) and r < p + cnp.PyArray_NBYTES(<cnp.ndarray>a):
+                return False
+    return True
+
+
+cdef cnp.ndarray new_vectors(int count, Py_ssize_t n):
+    cdef cnp.npy_intp[2] shape
+    shape[0], shape[1] = count, n
+    return cnp.PyArray_EMPTY(2, shape, cnp.NPY_FLOAT64, 0)
+
+
+cdef bint read_vector(v, Py_ssize_t n, double* into) noexcept:
+    """into (n,) <- v; whether v is a plain vector of n."""
+    cdef Py_ssize_t c
+    if not is_plain(v) or cnp.PyArray_NDIM(<cnp.ndarray>v) != 1 or cnp.PyArray_SIZE(v) != n:
+        return False
+    if is_single(v):
+        for c in range(n):
+            into[c] = (<float*>cnp.PyArray_DATA(<cnp.ndarray>v))[c]
+    else:
+        for c in range(n):
+            into[c] = (<double*>cnp.PyArray_DATA(<cnp.ndarray>v))[c]
+    return True
+
+
+cdef bint read_optional(v, Py_ssize_t n, double default, double* into) noexcept:
+    cdef Py_ssize_t c
+    if v is not None:
+        return read_vector(v, n, into)
+    for c in range(n):
+        into[c] = default
+    return True
+
+
+cdef void write_vector(v, Py_ssize_t n, const double* values) noexcept:
+    cdef Py_ssize_t c
+    if is_single(v):
+        for c in range(n):
+            (<float*>cnp.PyArray_DATA(<cnp.ndarray>v))[c] = <float>values[c]
+    else:
+        for c in range(n):
+            (<double*>cnp.PyArray_DATA(<cnp.ndarray>v))[c] = values[c]
