@@ -9,6 +9,11 @@ cdef struct Pair:
     double high
     double low
 
+cdef struct Moments:
+    double mean
+    double low
+    double m2
+
 cdef struct Affine:
     double scale
     double shift
@@ -26,31 +31,28 @@ cdef inline Pair two_sum(double a, double b) noexcept nogil:
     return Pair(s, (a - (s - t)) + (b - t))
 
 
-cdef inline void merge(double count_a, double* a, double count_b, const double* b) noexcept nogil:
-    """a <- the moments (mean, low, m2) of a's and b's samples together."""
+cdef inline Moments merge(
+    double count_a, double mean_a, double low_a, double m2_a, double count_b, double mean_b, double low_b, double m2_b
+) noexcept nogil:
     cdef double share = count_b / (count_a + count_b)
-    cdef double delta = (b[0] - a[0]) + (b[1] - a[1])
-    cdef Pair mean = two_sum(a[0], delta * share)
-    mean = two_sum(mean.high, mean.low + a[1])
-    cdef double m2 = a[2] + b[2] + delta * delta * (count_a * share)
-    a[0] = mean.high
-    a[1] = mean.low
-    a[2] = m2 + 0.0 * m2
+    cdef double delta = (mean_b - mean_a) + (low_b - low_a)
+    cdef Pair mean = two_sum(mean_a, delta * share)
+    mean = two_sum(mean.high, mean.low + low_a)
+    cdef double m2 = m2_a + m2_b + delta * delta * (count_a * share)
+    return Moments(mean.high, mean.low, m2 + 0.0 * m2)
 
 
 cdef inline bint pivot_is_far(double s, double offset, double m2) noexcept nogil:
     return s * offset > 16.0 * m2
 
 
-cdef inline void close(double count, double pivot, double s, double q, double* moments) noexcept nogil:
+cdef inline Moments close(double count, double pivot, double s, double q) noexcept nogil:
     cdef double offset = s / count
     cdef double m2 = q - s * offset
     if m2 < 0.0:
         m2 = 0.0
     cdef Pair mean = two_sum(pivot, offset)
-    moments[0] = mean.high
-    moments[1] = mean.low
-    moments[2] = m2 + 0.0 * m2
+    return Moments(mean.high, mean.low, m2 + 0.0 * m2)
 
 
 cdef inline double rstd(double var, double eps) noexcept nogil:

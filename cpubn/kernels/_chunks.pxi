@@ -34,7 +34,7 @@ cdef struct Job:
     double eps
     double* result  # (3, C) moments or (2, C) gradient sums
     double* coefficients  # (3 or COEFFICIENTS, C), as _apply.pxi numbers them
-    double* parts  # (spans, C, 3)
+    double* parts  # (spans, 3, C)
 
 
 cdef inline const real* at(const real* tag, const Strided* w, Py_ssize_t o, Py_ssize_t c, Py_ssize_t i) noexcept nogil:
@@ -48,43 +48,42 @@ cdef inline double samples_before(const Job* job, Py_ssize_t chunk) noexcept nog
 
 
 cdef inline void combine(
-    const Job* job, double* into, const double* part, Py_ssize_t count, double before, double added
+    const Job* job, double* into, Py_ssize_t plane, const double* part, Py_ssize_t part_plane, Py_ssize_t n,
+    double before, double added
 ) noexcept nogil:
-    """into (count, 3) <- into + part; the first part simply is the sum."""
-    cdef Py_ssize_t c
-    for c in range(0, 3 * count, 3):
-        if before == 0.0:
-            into[c] = part[c]
-            into[c + 1] = part[c + 1]
-            into[c + 2] = part[c + 2]
-        elif job.backward:
-            into[c] += part[c]
-            into[c + 1] += part[c + 1]
-        else:
-            merge(before, into + c, added, part + c)
+    """into (3, n) <- into + part (3, n), whose rows lie a plane apart; the first part simply is the sum."""
+    cdef Moments m
+    cdef Py_ssize_t c, i
+    if before == 0.0:
+        for i in range(2 if job.backward else 3):
+            for c in range(n):
+                into[i * plane + c] = part[i * part_plane + c]
+    elif job.backward:
+        for i in range(2):
+            for c in range(n):
+                into[i * plane + c] += part[i * part_plane + c]
+    else:
+        for c in range(n):
+            m = merge(
+                before, into[c], into[plane + c], into[2 * plane + c],
+                added, part[c], part[part_plane + c], part[2 * part_plane + c]
+            )
+            into[c] = m.mean
+            into[plane + c] = m.low
+            into[2 * plane + c] = m.m2
 
 
-cdef inline void lane_sums(
+cdef void row_totals(
     const Job* job, const real* tag, Py_ssize_t o0, Py_ssize_t o1, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t c,
     double centre, double* total, double* square
 ) noexcept nogil:
-    """Sums of n elements from i0 of each of the rows o0 to o1 of channel c."""
+    """Sums about `centre` of n elements from i0 of each of the rows o0 to o1 of channel c."""
     cdef double s[LANES]
     cdef double q[LANES]
     cdef Py_ssize_t dy_step = job.dy.inner, step = job.x.inner, o, l
     cdef bint unit = step == 1 and dy_step == 1
-    cdef const real* x = at(tag, &job.x, o0, c, i0)
-    cdef const real* dy = at(tag, &job.dy, o0, c, i0)
-    if job.columns:
-        if job.backward and unit:
-            run_sums(True, dy, 1, x, 1, n, centre, total, square)
-        elif job.backward:
-            run_sums(True, dy, dy_step, x, step, n, centre, total, square)
-        elif unit:
-            run_sums(False, x, 1, x, 1, n, centre, total, square)
-        else:
-            run_sums(False, x, step, x, step, n, centre, total, square)
-        return
+    cdef const real* x
+    cdef const real* dy
     for l in range(LANES):
         s[l] = 0.0
         q[l] = 0.0
@@ -103,24 +102,26 @@ cdef inline void lane_sums(
     square[0] = fold_lanes(q)
 
 
-cdef void row_chunk(
-    const Job* job, const real* tag, Py_ssize_t o0, Py_ssize_t o1, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t c,
-    double* part
+cdef void run_totals(
+    const Job* job, const real* tag, Py_ssize_t o, Py_ssize_t c0, Py_ssize_t n,
+    const double* centre, double* total, double* square
 ) noexcept nogil:
-    """part (3,) <- the sums of one chunk of channel c, row by row."""
-    cdef double total, square, count = <double>((o1 - o0) * n)
-    cdef double centre = job.mean[c] if job.backward else <double>at(tag, &job.x, o0, c, i0)[0]
-    cdef int attempt
-    for attempt in range(2):
-        lane_sums(job, tag, o0, o1, i0, n, c, centre, &total, &square)
-        if job.backward:
-            part[0] = total
-            part[1] = square
-            return
-        close(count, centre, total, square, part)
-        if not pivot_is_far(total, total / count, part[2]):
-            return
-        centre += total / count
+    """Sums of the one row o of n channels from c0, whose samples are columns."""
+    cdef Py_ssize_t dy_step = job.dy.inner, step = job.x.inner, c
+    cdef bint unit = step == 1 and dy_step == 1
+    cdef const real* x
+    cdef const real* dy
+    for c in range(n):
+        x = at(tag, &job.x, o, c0 + c, 0)
+        dy = at(tag, &job.dy, o, c0 + c, 0)
+        if job.backward and unit:
+            run_sums(True, dy, 1, x, 1, job.inner, centre[c], total + c, square + c)
+        elif job.backward:
+            run_sums(True, dy, dy_step, x, step, job.inner, centre[c], total + c, square + c)
+        elif unit:
+            run_sums(False, x, 1, x, 1, job.inner, centre[c], total + c, square + c)
+        else:
+            run_sums(False, x, step, x, step, job.inner, centre[c], total + c, square + c)
 
 
 cdef inline bint packed(const Strided* w, Py_ssize_t inner) noexcept nogil:
@@ -132,73 +133,97 @@ cdef inline Py_ssize_t column_step(const Strided* w, Py_ssize_t inner) noexcept 
     return w.channel if inner == 1 else w.inner
 
 
-cdef void column_chunk(
-    const Job* job, const real* tag, Py_ssize_t o0, Py_ssize_t o1, Py_ssize_t c0, Py_ssize_t c1, double* parts
+cdef void column_totals(
+    const Job* job, const real* tag, Py_ssize_t o0, Py_ssize_t o1, Py_ssize_t c0, Py_ssize_t n,
+    const double* centre, double* total, double* square
 ) noexcept nogil:
-    """parts (c1 - c0, 3) <- the sums of one chunk of channels c0 to c1, whose samples are columns."""
-    cdef double centre[WIDEST]
+    """Sums of the rows o0 to o1 of n channels from c0, whose samples are columns."""
+    cdef double centres[WIDEST]
     cdef double s[WIDEST]
     cdef double q[WIDEST]
-    cdef double total, count = <double>((o1 - o0) * job.inner)
-    cdef Py_ssize_t inner = job.inner, rows = o1 - o0, c, j, together
+    cdef Py_ssize_t inner = job.inner, rows = o1 - o0, c = 0, j, together
     cdef Py_ssize_t dy_step = column_step(&job.dy, inner), step = column_step(&job.x, inner)
     cdef const real* x
     cdef const real* dy
-    cdef bint far
+    for c in range(n):
+        for j in range(inner):
+            centres[c * inner + j] = centre[c]
+    together = n if packed(&job.x, inner) and packed(&job.dy, inner) else 1
+    c = 0
+    while c < n:
+        x = at(tag, &job.x, o0, c0 + c, 0)
+        dy = at(tag, &job.dy, o0, c0 + c, 0)
+        j = c * inner
+        if job.backward:
+            column_sums(
+                True, dy, job.dy.outer, dy_step, x, job.x.outer, step, rows, together * inner, centres + j, s + j, q + j
+            )
+        else:
+            column_sums(
+                False, x, job.x.outer, step, x, job.x.outer, step, rows, together * inner, centres + j, s + j, q + j
+            )
+        c += together
+    if inner == 1:
+        memcpy(total, s, n * sizeof(double))
+        memcpy(square, q, n * sizeof(double))
+    else:
+        for c in range(n):
+            total[c] = fold_columns(s + c * inner, inner)
+            square[c] = fold_columns(q + c * inner, inner)
+
+
+cdef void chunk_sums(
+    const Job* job, const real* tag, Py_ssize_t o0, Py_ssize_t o1, Py_ssize_t i0, Py_ssize_t n,
+    Py_ssize_t c0, Py_ssize_t channels, double* parts
+) noexcept nogil:
+    """parts (3, WIDEST) <- the sums of one chunk of each channel: rows o0 to o1, n inner elements from i0."""
+    cdef double centre[WIDEST]
+    cdef double total[WIDEST]
+    cdef double square[WIDEST]
+    cdef double count = <double>((o1 - o0) * n)
+    cdef Moments m
+    cdef Py_ssize_t c, far
     cdef int attempt
-    together = c1 - c0 if packed(&job.x, inner) and packed(&job.dy, inner) else 1
-    for c in range(c0, c1):
-        centre[(c - c0) * inner] = job.mean[c] if job.backward else <double>at(tag, &job.x, o0, c, 0)[0]
+    for c in range(channels):
+        centre[c] = job.mean[c0 + c] if job.backward else <double>at(tag, &job.x, o0, c0 + c, i0)[0]
     for attempt in range(2):
-        for c in range(c1 - c0):
-            for j in range(1, inner):
-                centre[c * inner + j] = centre[c * inner]
-        c = c0
-        while c < c1:
-            x = at(tag, &job.x, o0, c, 0)
-            dy = at(tag, &job.dy, o0, c, 0)
-            j = (c - c0) * inner
-            if job.backward:
-                column_sums(
-                    True, dy, job.dy.outer, dy_step, x, job.x.outer, step, rows, together * inner, centre + j, s + j, q + j
-                )
-            else:
-                column_sums(
-                    False, x, job.x.outer, step, x, job.x.outer, step, rows, together * inner, centre + j, s + j, q + j
-                )
-            c += together
-        far = False
-        for c in range(c1 - c0):
-            j = c * inner
-            total = fold_columns(s + j, inner)
-            if job.backward:
-                parts[3 * c] = total
-                parts[3 * c + 1] = fold_columns(q + j, inner)
-            else:
-                close(count, centre[j], total, fold_columns(q + j, inner), parts + 3 * c)
-                if attempt == 0 and pivot_is_far(total, total / count, parts[3 * c + 2]):
-                    centre[j] += total / count
-                    far = True
-        if not far:
+        if not job.columns:
+            for c in range(channels):
+                row_totals(job, tag, o0, o1, i0, n, c0 + c, centre[c], total + c, square + c)
+        elif n > 1 and o1 - o0 == 1:
+            run_totals(job, tag, o0, c0, channels, centre, total, square)
+        else:
+            column_totals(job, tag, o0, o1, c0, channels, centre, total, square)
+        if job.backward:
+            memcpy(parts, total, channels * sizeof(double))
+            memcpy(parts + WIDEST, square, channels * sizeof(double))
             return
+        far = 0
+        for c in range(channels):
+            m = close(count, centre[c], total[c], square[c])
+            parts[c] = m.mean
+            parts[WIDEST + c] = m.low
+            parts[2 * WIDEST + c] = m.m2
+            far += pivot_is_far(total[c], total[c] / count, m.m2)
+        if attempt == 1 or far == 0:
+            return
+        for c in range(channels):
+            if pivot_is_far(total[c], total[c] / count, parts[2 * WIDEST + c]):
+                centre[c] += total[c] / count
 
 
 cdef void span_sums(
-    const Job* job, const real* tag, Py_ssize_t span, Py_ssize_t c0, Py_ssize_t c1, double* parts
+    const Job* job, const real* tag, Py_ssize_t span, Py_ssize_t c0, Py_ssize_t n, double* parts, Py_ssize_t plane
 ) noexcept nogil:
-    """parts (c1 - c0, 3) <- the sums of one span, chunk by chunk."""
+    """parts (3, n), whose rows lie a plane apart, <- the sums of one span of n channels, chunk by chunk."""
     cdef double fresh[3 * WIDEST]
     cdef double before, start
-    cdef Py_ssize_t first = span * job.span, chunk, o0, o1, i0, c
+    cdef Py_ssize_t first = span * job.span, chunk, o0, o1, i0
     start = samples_before(job, first)
     for chunk in range(first, min(first + job.span, job.chunks)):
         o0 = chunk // job.pieces * job.rows
         o1 = min(o0 + job.rows, job.outer)
         i0 = chunk % job.pieces * job.piece
-        if job.columns and (job.inner == 1 or o1 - o0 > 1):
-            column_chunk(job, tag, o0, o1, c0, c1, fresh)
-        else:
-            for c in range(c0, c1):
-                row_chunk(job, tag, o0, o1, i0, min(job.piece, job.inner - i0), c, fresh + 3 * (c - c0))
+        chunk_sums(job, tag, o0, o1, i0, min(job.piece, job.inner - i0), c0, n, fresh)
         before = samples_before(job, chunk)
-        combine(job, parts, fresh, c1 - c0, before - start, samples_before(job, chunk + 1) - before)
+        combine(job, parts, plane, fresh, WIDEST, n, before - start, samples_before(job, chunk + 1) - before)

@@ -1,7 +1,7 @@
 """Cython kernels. Each instruction set compiles this one source; see _isa.py for the flags and _order.py for the sums."""
 
 cimport numpy as cnp
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 from cython.parallel cimport prange
 
 from cpubn.kernels import _order
@@ -31,7 +31,9 @@ include "_chunks.pxi"
 include "_passes.pxi"
 include "_direct.pxi"
 
-# Input and output together beyond this are written past the cache: 1.3x to 1.5x there, and 2x to 3x slower below.
+# Output is written past the last-level cache if input and output together exceed it and a thread finishes its channels
+# while they are in cache: that took 0.7 to 0.9 of the time at 51 MB. By itself an elementwise pass of 51 MB took up to 1.4
+# times as long so, and one of 205 MB 0.7 to 1.1 times: there from four times the cache on.
 cdef size_t CACHE = cpubn_cache_bytes()
 cdef Py_ssize_t SHORT = _order.SHORT
 cdef Py_ssize_t CHUNK = _order.CHUNK
@@ -159,11 +161,11 @@ cdef object start(Job* job, cnp.ndarray x, int threads):
     cdef bint single = cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32
     cdef bint whole
     cdef cnp.ndarray parts, coefficients
-    job.stream = job.apply and moved > CACHE
     if job.columns:
         whole = share_columns(job, size, moved <= CACHE // 2, threads)
     else:
         whole = share_rows(job, threads)
+    job.stream = job.apply and moved > (CACHE if job.sums and whole else 4 * CACHE)
     if job.sums and not whole:
         parts = new_vectors(3 * job.spans, job.channels)
         job.parts = <double*>cnp.PyArray_DATA(parts)
@@ -200,8 +202,13 @@ cdef bint share_columns(Job* job, Py_ssize_t size, bint cached, int threads) noe
     elif job.sums and job.spans < threads:
         job.group = min(widest, share)
     job.groups = (job.channels + job.group - 1) // job.group
-    # Rows enough to pay for spreading the coefficients over columns, few enough for a block to stay in cache.
-    units = 1 + (2 * threads - 1) // job.groups if threads > 1 else 1  # of each group
+    if job.groups > 1:  # of one size, and as many for each thread
+        job.groups = (job.groups + threads - 1) // threads * threads
+        job.group = (job.channels + job.groups - 1) // job.groups
+        job.groups = (job.channels + job.group - 1) // job.group
+    # Rows enough to pay for spreading the coefficients over columns, few enough for a block to stay in cache; and all of
+    # them where each thread has groups of its own, whose sums left them in its cache.
+    units = 1 if job.groups % threads == 0 else 1 + (2 * threads - 1) // job.groups  # of each group
     job.block = min((job.outer + units - 1) // units, max(16, GROUP_BYTES // (WIDEST * size)))
     job.block = max(job.block, min(job.outer, 16))
     return whole

@@ -2,31 +2,43 @@
 #
 # Which thread does what never changes a bit: chunks and spans are merged in their own order wherever they were summed.
 
-cdef void finish(const Job* job, const real* tag, Py_ssize_t c0, Py_ssize_t c1, const double* totals) noexcept nogil:
-    """Results and coefficients of channels c0 to c1 from their sums (c1 - c0, 3)."""
+cdef void finish(const Job* job, const real* tag, Py_ssize_t c0, Py_ssize_t width, const double* totals) noexcept nogil:
+    """Results and coefficients of `width` channels from c0, from their sums (3, WIDEST)."""
     cdef double count = <double>(job.outer * job.inner)
-    cdef double centre, mean
+    cdef double centre
+    cdef const double* mean = job.mean + c0 if job.backward else totals
+    cdef const double* second = totals + WIDEST
+    cdef const double* weight = job.weight + c0
+    cdef const double* var
+    cdef const double* bias
+    cdef double a[COEFFICIENTS * WIDEST]  # local: the compiler makes vectors only of what cannot overlap
     cdef Affine f
     cdef Gradient g
-    cdef const double* t
-    cdef double* a
     cdef Py_ssize_t n = job.channels, c, i
-    for c in range(c0, c1):
-        t = totals + 3 * (c - c0)
-        for i in range(2 if job.backward else 3):
-            job.result[i * n + c] = t[i]
-        if not job.apply:
-            continue
-        mean = job.mean[c] if job.backward else t[0]
-        centre = <double><real>mean
-        a = job.coefficients + c
-        a[0] = centre
-        if job.backward:
-            g = gradient_of(count, mean, job.var[c], job.weight[c], job.eps, centre, t[0], t[1])
-            a[n], a[2 * n], a[3 * n], a[4 * n] = g.r, g.s, g.k, g.scale
-        else:
-            f = affine_of(mean, t[1], t[2] / count, job.weight[c], job.bias[c], job.eps, centre)
-            a[n], a[2 * n] = f.scale, f.shift
+    for i in range(2 if job.backward else 3):
+        memcpy(job.result + i * n + c0, totals + i * WIDEST, width * sizeof(double))
+    if not job.apply:
+        return
+    if job.backward:
+        var = job.var + c0
+        for c in range(width):
+            centre = <double><real>mean[c]
+            g = gradient_of(count, mean[c], var[c], weight[c], job.eps, centre, totals[c], second[c])
+            a[c] = centre
+            a[WIDEST + c] = g.r
+            a[2 * WIDEST + c] = g.s
+            a[3 * WIDEST + c] = g.k
+            a[4 * WIDEST + c] = g.scale
+    else:
+        bias = job.bias + c0
+        for c in range(width):
+            centre = <double><real>mean[c]
+            f = affine_of(mean[c], second[c], totals[2 * WIDEST + c] / count, weight[c], bias[c], job.eps, centre)
+            a[c] = centre
+            a[WIDEST + c] = f.scale
+            a[2 * WIDEST + c] = f.shift
+    for i in range(COEFFICIENTS if job.backward else 3):
+        memcpy(job.coefficients + i * n + c0, a + i * WIDEST, width * sizeof(double))
 
 
 cdef inline bint is_wide(const Job* job, const real* tag, Py_ssize_t c) noexcept nogil:
@@ -137,7 +149,7 @@ cdef void unit(const Job* job, const real* tag, Phase phase, Py_ssize_t u) noexc
     cdef double totals[3 * WIDEST]
     cdef double fresh[3 * WIDEST]
     cdef double before
-    cdef Py_ssize_t c0, c1, span, chunk, o0, i0
+    cdef Py_ssize_t c0, c1, span, chunk, o0, i0, plane
     cdef const double* part
     if phase == APPLY:
         i0 = u % job.pieces * job.piece
@@ -145,23 +157,25 @@ cdef void unit(const Job* job, const real* tag, Phase phase, Py_ssize_t u) noexc
     c0 = u % job.groups * job.group
     c1 = min(c0 + job.group, job.channels)
     if phase == SUMS:
-        span_sums(job, tag, u // job.groups, c0, c1, job.parts + 3 * (u // job.groups * job.channels + c0))
+        span_sums(
+            job, tag, u // job.groups, c0, c1 - c0, job.parts + 3 * (u // job.groups) * job.channels + c0, job.channels
+        )
     elif phase == APPLY:
         o0 = u // job.groups * job.block
         apply_block(job, tag, o0, min(o0 + job.block, job.outer), i0, min(job.piece, job.inner - i0), c0, c1)
     else:
         for span in range(job.spans):
             if phase == WHOLE:
-                span_sums(job, tag, span, c0, c1, fresh)
-                part = fresh
+                span_sums(job, tag, span, c0, c1 - c0, fresh, WIDEST)
+                part, plane = fresh, WIDEST
             else:
-                part = job.parts + 3 * (span * job.channels + c0)
+                part, plane = job.parts + 3 * span * job.channels + c0, job.channels
             before = samples_before(job, span * job.span)
             combine(
-                job, totals, part, c1 - c0, before,
+                job, totals, WIDEST, part, plane, c1 - c0, before,
                 samples_before(job, min((span + 1) * job.span, job.chunks)) - before
             )
-        finish(job, tag, c0, c1, totals)
+        finish(job, tag, c0, c1 - c0, totals)
         if phase == WHOLE and job.apply:
             for chunk in range(job.chunks):
                 o0 = chunk // job.pieces * job.rows
