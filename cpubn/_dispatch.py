@@ -23,6 +23,7 @@ __all__ = [
     "absence",
     "available_backends",
     "config",
+    "direct_kernels",
     "get_num_threads",
     "kernels",
     "resolve",
@@ -53,6 +54,12 @@ def kernels(name: str | None = None) -> Any:
     """
     name = resolve(name)
     return _loaded.get(name) or _load(name)
+
+
+def direct_kernels(name: str | None = None) -> Any:
+    """The module whose kernels take contiguous arrays without a plan, or None where the backend has no such way."""
+    name = resolve(name)
+    return (_loaded.get(name) or _load(name)) if name == "cython" else None
 
 
 def resolve(name: str | None = None) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from cpubn import _check, _dispatch, _plan
 from cpubn._types import Array, Layout
-from cpubn.functional import affine_of, direct_kernels
+from cpubn.functional import affine_of
 
 
 class FrozenBatchNorm:
@@ -70,7 +70,7 @@ class FrozenBatchNorm:
 
     def _direct_path(self) -> Callable[[Any, Any], Array | None]:
         """What takes contiguous arrays without the cost of a plan, and answers None for all others."""
-        direct = direct_kernels(self.backend)
+        direct = _dispatch.direct_kernels(self.backend)
         if direct is None:
             return lambda x, out: None
         path: Any = direct.DirectAffine(*self._affine.values(), self.layout, _dispatch.threads)

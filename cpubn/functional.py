@@ -93,7 +93,7 @@ def batch_norm(
     ------
     ValueError, TypeError : before anything is written, saying what must hold, what was got and what to do.
     """
-    direct = direct_kernels(backend)
+    direct = _dispatch.direct_kernels(backend)
     if direct and training:
         done = direct.train_directly(
             x, running_mean, running_var, weight, bias, momentum, eps, layout, out, _dispatch.threads
@@ -162,7 +162,7 @@ def batch_norm_backward(
     ------
     ValueError, TypeError : before anything is written, saying what must hold, what was got and what to do.
     """
-    direct = direct_kernels(backend)
+    direct = _dispatch.direct_kernels(backend)
     if direct:
         done = direct.backward_directly(dy, x, mean, var, weight, eps, training, layout, out, _dispatch.threads)
         if done:
@@ -192,7 +192,7 @@ def moments(x: ArrayLike, *, layout: Layout = "NCHW", backend: str | None = None
     ``x`` is a float32 or float64 array of 2 to 5 dimensions; the results are float64, the variance to 1e-6 (float32) at
     any mean. Raises ValueError or TypeError as batch_norm does.
     """
-    direct = direct_kernels(backend)
+    direct = _dispatch.direct_kernels(backend)
     if direct:
         stats = direct.moments_directly(x, layout, _dispatch.threads)
         if stats is not None:
@@ -203,11 +203,6 @@ def moments(x: ArrayLike, *, layout: Layout = "NCHW", backend: str | None = None
     if array.size:
         kernels.moments(array, stats, _dispatch.threads(array.nbytes))
     return Moments.of(walk.samples, stats)
-
-
-def direct_kernels(backend: str | None) -> Any:
-    """The backend's way of taking contiguous arrays without a plan, if it has one."""
-    return _dispatch.kernels("cython") if _dispatch.resolve(backend) == "cython" else None
 
 
 def affine_of(dtype: np.dtype[Any], mean: Vector, var: Vector, weight: Vector, bias: Vector, eps: float) -> Array:

@@ -12,7 +12,7 @@ from cpubn import _check, _dispatch
 from cpubn._types import Array, Layout, Vector
 from cpubn._walk import overlap
 from cpubn.frozen import FrozenBatchNorm
-from cpubn.functional import batch_norm, batch_norm_backward, direct_kernels
+from cpubn.functional import batch_norm, batch_norm_backward
 
 PARAMETERS = """
 
@@ -71,7 +71,7 @@ class _BatchNorm:
     def __call__(self, x: ArrayLike, *, out: Array | None = None) -> Array:
         """Normalize `x`, in training mode with the batch's statistics; `out` may be `x`, at the price of backward."""
         if not self.training and self.running_mean is not None and type(x) is np.ndarray and x.ndim in self.ranks:
-            direct = direct_kernels(self.backend)
+            direct = _dispatch.direct_kernels(self.backend)
             y = direct and direct.infer_directly(
                 x,
                 self.running_mean,

@@ -4,6 +4,10 @@
 # `threads` is a function of the bytes that a call reads.
 
 
+# An elementwise pass over less is done before the interpreter's lock was released and threads were thought of: 0.2 us.
+cdef Py_ssize_t TINY_BYTES = 32768
+
+
 cdef class DirectAffine:
     """y = (x - centre) * scale + shift.
 
@@ -11,14 +15,15 @@ cdef class DirectAffine:
     """
 
     cdef cnp.ndarray narrow, wide
-    cdef object layout, threads
+    cdef object threads
+    cdef int last
 
     def __init__(self, cnp.ndarray narrow not None, cnp.ndarray wide not None, layout, threads):
-        self.narrow, self.wide, self.layout, self.threads = narrow, wide, layout, threads
+        self.narrow, self.wide, self.last, self.threads = narrow, wide, channels_last(layout), threads
 
     def __call__(self, x, out=None):
         cdef Job job
-        if not describe(&job, x, self.layout) or job.channels != self.narrow.shape[1]:
+        if not describe(&job, x, self.last) or job.channels != self.narrow.shape[1]:
             return None
         y = output_for(x, x, out)
         if y is not None:
@@ -36,7 +41,7 @@ def infer_directly(x, running_mean, running_var, weight, bias, momentum, eps, la
     cdef double centre
     cdef Affine f
     cdef Py_ssize_t n, c
-    if not describe(&job, x, layout) or not is_number(eps, 0.0, 1e308) or not is_number(momentum, 0.0, 1.0):
+    if not describe(&job, x, channels_last(layout)) or not is_number(eps, 0.0, 1e308) or not is_number(momentum, 0.0, 1.0):
         return None
     n = job.channels
     vectors = new_vectors(4, n)
@@ -69,7 +74,7 @@ def train_directly(x, running_mean, running_var, weight, bias, momentum, eps, la
     cdef double* s
     cdef double count
     cdef Py_ssize_t n, c
-    if not describe(&job, x, layout) or not is_number(eps, 5e-324, 1e308) or not is_number(momentum, 0.0, 1.0):
+    if not describe(&job, x, channels_last(layout)) or not is_number(eps, 5e-324, 1e308) or not is_number(momentum, 0.0, 1.0):
         return None
     n = job.channels
     count = <double>(job.outer * job.inner)
@@ -111,7 +116,7 @@ def backward_directly(dy, x, mean, var, weight, eps, bint training, layout, out,
     cdef double* s
     cdef double r
     cdef Py_ssize_t n, c
-    if not describe(&job, x, layout) or not is_number(eps, 5e-324 if training else 0.0, 1e308) or not is_like(dy, x):
+    if not describe(&job, x, channels_last(layout)) or not is_number(eps, 5e-324 if training else 0.0, 1e308) or not is_like(dy, x):
         return None
     n = job.channels
     vectors, sums = new_vectors(6, n), new_vectors(2, n)
@@ -147,7 +152,7 @@ def moments_directly(x, layout, threads):
     """stats (3, C), by moments."""
     cdef Job job
     cdef cnp.ndarray stats
-    if not describe(&job, x, layout):
+    if not describe(&job, x, channels_last(layout)):
         return None
     stats = new_vectors(3, job.channels)
     job.sums, job.apply = True, False
@@ -156,20 +161,22 @@ def moments_directly(x, layout, threads):
     return stats
 
 
-cdef bint describe(Job* job, x, layout):
+cdef int channels_last(layout):
+    """Whether a layout is NHWC; -1 for what is no layout."""
+    if type(layout) is not str:
+        return -1
+    return 0 if layout == "NCHW" else 1 if layout == "NHWC" else -1
+
+
+cdef bint describe(Job* job, x, int last) noexcept:
     """A job over a contiguous array of samples, with nothing but its shape and an elementwise pass; whether x is one."""
     cdef cnp.npy_intp* shape
     cdef int rank, axis, i
-    if type(x) is not cnp.ndarray or type(layout) is not str:
+    if last < 0 or not is_plain(x):
         return False
     rank = cnp.PyArray_NDIM(<cnp.ndarray>x)
-    if layout == "NCHW":
-        axis = 1
-    elif layout == "NHWC":
-        axis = rank - 1
-    else:
-        return False
-    if not (2 <= rank <= 5 and is_plain(x) and cnp.PyArray_SIZE(x) > 0):
+    axis = rank - 1 if last else 1
+    if not 2 <= rank <= 5 or cnp.PyArray_SIZE(x) == 0:
         return False
     shape = cnp.PyArray_DIMS(<cnp.ndarray>x)
     memset(job, 0, sizeof(Job))
@@ -196,7 +203,16 @@ cdef object run_direct(Job* job, dy, x, y, threads):
         job.columns = job.inner < SHORT
         job.piece = min(job.inner, CHUNK)
         job.pieces = (job.inner + job.piece - 1) // job.piece
-    start(job, x, threads(cnp.PyArray_NBYTES(<cnp.ndarray>x)))
+    if job.sums or cnp.PyArray_NBYTES(<cnp.ndarray>x) > TINY_BYTES:
+        start(job, x, threads(cnp.PyArray_NBYTES(<cnp.ndarray>x)))
+        return
+    job.group = max(1, WIDEST // job.inner) if job.columns else 1
+    job.groups = (job.channels + job.group - 1) // job.group
+    job.block = job.outer if job.columns else 1
+    if is_single(x):
+        run[float](job, NULL, 1)
+    else:
+        run[double](job, NULL, 1)
 
 
 cdef object output_for(dy, x, out):
@@ -207,7 +223,7 @@ cdef object output_for(dy, x, out):
         )
     if not is_like(out, x) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out):
         return None
-    if (out is not x and not apart(out, (x,))) or (out is not dy and not apart(out, (dy,))):
+    if (out is not x and overlap(out, x)) or (out is not dy and dy is not x and overlap(out, dy)):
         return None
     return out
 
@@ -237,19 +253,19 @@ cdef bint is_like(a, x) noexcept:
 
 cdef bint apart(a, tuple others):
     """Whether `a` is a plain array, the others that are not None are too, and it shares no memory with them."""
-    cdef char* p
-    cdef char* r
     if not is_plain(a):
         return False
-    p = cnp.PyArray_BYTES(<cnp.ndarray>a)
     for other in others:
-        if other is not None:
-            if not is_plain(other):
-                return False
-            r = cnp.PyArray_BYTES(<cnp.ndarray>other)
-            if p < r + cnp.PyArray_NBYTES(<cnp.ndarray>other) and r < p + cnp.PyArray_NBYTES(<cnp.ndarray>a):
-                return False
+        if other is not None and (not is_plain(other) or overlap(a, other)):
+            return False
     return True
+
+
+cdef bint overlap(a, b) noexcept:
+    """Whether two plain arrays share memory."""
+    cdef char* p = cnp.PyArray_BYTES(<cnp.ndarray>a)
+    cdef char* r = cnp.PyArray_BYTES(<cnp.ndarray>b)
+    return p < r + cnp.PyArray_NBYTES(<cnp.ndarray>b) and r < p + cnp.PyArray_NBYTES(<cnp.ndarray>a)
 
 
 cdef cnp.ndarray new_vectors(int count, Py_ssize_t n):
