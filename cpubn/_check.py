@@ -83,14 +83,14 @@ def gradient(dy: ArrayLike, x: Array) -> Array:
 
 
 def vector(v: ArrayLike, name: str, count: int, layout: str) -> Vector:
-    """A per-channel vector as contiguous float64 of shape (count,)."""
+    """A per-channel vector as contiguous, aligned float64 of shape (count,)."""
     array = data(v, name)
     if array.shape != (count,):
         raise ValueError(
             f"{name} must have shape ({count},), the channels of x (layout {layout!r}), got {array.shape}; "
             "pass one value per channel, or check the layout"
         )
-    return np.ascontiguousarray(array, dtype=np.float64)
+    return np.require(array, np.float64, ["C", "A"])
 
 
 def channel_vector(v: ArrayLike, name: str) -> Array:
