@@ -27,7 +27,9 @@ def page(results):
         parts += [f"The {grid.title}:", grid.markdown()]
     beaten = "\n".join(f"* {line}" for line in beaten_lines(results))
     if beaten:
-        parts += ["A peer is over 10% faster, by these factors, in:", beaten]
+        count = beaten.count("\n") + 1
+        summary = f"A peer is over 10% faster in {count} of the layers and passes"
+        parts += [f"<details><summary>{summary}, by these factors:</summary>", beaten, "</details>"]
     else:
         parts.append("No peer is over 10% faster on any single layer.")
     passes = [record for record in results.records if record.op != "overhead"]
