@@ -1,4 +1,4 @@
-"""Batch normalization for NumPy arrays on the CPU, at the speed of memory.
+"""Batch normalization for NumPy arrays on the CPU, without a deep-learning framework.
 
     y, batch = cpubn.batch_norm(x, running_mean, running_var, weight, bias, training=True, return_moments=True)
     dx, dweight, dbias = cpubn.batch_norm_backward(dy, x, batch.mean, batch.var(), weight)
