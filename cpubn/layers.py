@@ -130,8 +130,9 @@ class _BatchNorm:
         )
         self._keep(self._input, overlap(dx, self._input), self._statistics)
         if self.weight_grad is not None and self.bias_grad is not None:
-            self.weight_grad += weight_grad
-            self.bias_grad += bias_grad
+            with np.errstate(all="ignore"):  # opposite infinities add up to NaN, without a warning
+                self.weight_grad += weight_grad
+                self.bias_grad += bias_grad
         return dx
 
     def zero_grad(self) -> None:
