@@ -12,6 +12,8 @@ from functools import cache
 from operator import index
 from typing import NamedTuple
 
+from cpubn import _variants
+
 # Calls that read no more than this run in the calling thread. Measured on 2 cores: a warm OpenMP team costs 1 to 4 us,
 # so that normalize (6 us for 128 KB) gains from 256 KB on, and training from 64 KB on.
 SERIAL_BYTES = 1 << 17
@@ -76,11 +78,10 @@ def usable_cpus() -> int:
 
 def openmp_threads() -> int | None:
     """OpenMP's own maximum, which obeys OMP_NUM_THREADS; None without the extension, or where that was built serial."""
-    try:
-        from cpubn.kernels._cython import openmp_max_threads
-    except ImportError:
+    if _variants.absence("baseline") is not None:
         return None
-    return openmp_max_threads() or None
+    maximum: int = _variants.load("baseline").openmp_max_threads()
+    return maximum or None
 
 
 def cgroup_quota(membership: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> int | None:

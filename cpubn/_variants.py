@@ -5,12 +5,28 @@ from __future__ import annotations
 import os
 from functools import cache
 from importlib import import_module
+from operator import attrgetter
 from types import ModuleType
 from typing import Any
 
 from cpubn._isa import INSTRUCTION_SETS, InstructionSet
 
 BY_NAME = {variant.name: variant for variant in INSTRUCTION_SETS}
+# What the kernels of every instruction set define, as _cython.pyi lists it.
+NAMES = (
+    "moments",
+    "normalize",
+    "train_forward",
+    "gradient_sums",
+    "train_backward",
+    "openmp_max_threads",
+    "cpu_features",
+    "DirectAffine",
+    "infer_directly",
+    "train_directly",
+    "backward_directly",
+    "moments_directly",
+)
 
 
 @cache
@@ -48,9 +64,11 @@ def absence(name: str) -> str | None:
         if not cpu_has(variant):
             return f"this CPU lacks {variant.feature}"
     try:
-        load(name)
+        attrgetter(*NAMES)(load(name))
     except ImportError as error:
         return _why_not_built(name) or f"{error}; reinstall cpubn with this Python"
+    except AttributeError as error:  # of the extension, or of _order.py, which it reads when it is loaded
+        return f"the compiled kernels are out of date ({error}); reinstall with pip install -e ."
     return None
 
 

@@ -5,7 +5,7 @@ import json
 import threading
 
 import pytest
-from conftest import need_backend, python
+from conftest import need_backend, need_instruction_set, python
 
 import cpubn
 from cpubn import _dispatch, _variants
@@ -88,6 +88,34 @@ def test_forcing_an_instruction_set_without_the_extension_fails():
     assert python(program, CPUBN_ISA="avx2").startswith(
         "ValueError: CPUBN_ISA must name an instruction set that is there"
     )
+
+
+@pytest.mark.parametrize(
+    "stale",
+    [
+        "sys.modules['cpubn.kernels._cython'] = types.ModuleType('_cython'); ",
+        "from cpubn.kernels import _order; vars(_order).clear(); ",
+    ],
+    ids=["extension lacks names", "sources lack what it reads"],
+)
+def test_an_extension_that_is_out_of_date_is_absent_with_its_reason(stale):
+    need_backend("cython")
+    stale = "import sys, types, numpy as np, cpubn; " + stale
+    message = python(stale + "cpubn.use_backend('cython')")
+    assert message.startswith("ValueError: backend must be one that is there, got 'cython': the compiled kernels are")
+    assert "has no attribute" in message
+    assert "reinstall with pip install -e ." in message
+    assert "cython" not in python(stale + "print(cpubn.available_backends())")
+    assert "cython         absent: the compiled kernels are out of date" in python(stale + "cpubn.show_config()")
+    large = stale + "x = np.ones((8, 8, 64, 64), np.float32); print(cpubn.moments(x, backend='numpy').mean[0])"
+    assert python(large) == "1.0"  # nor does counting threads stumble over it
+
+
+def test_an_instruction_set_that_is_out_of_date_is_absent_alone():
+    need_instruction_set("avx2")
+    stale = "import sys, types; sys.modules['cpubn.kernels._cython_avx2'] = types.ModuleType('_cython_avx2'); "
+    assert "out of date" in python(stale + RESOLVE, CPUBN_ISA="avx2")
+    assert python(stale + RESOLVE, CPUBN_ISA="baseline") == "cython cpubn.kernels._cython"
 
 
 @pytest.mark.parametrize("call", [_dispatch.resolve, _dispatch.kernels, cpubn.use_backend])
