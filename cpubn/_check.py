@@ -199,12 +199,12 @@ def momentum(value: Any) -> float:
     return number(value, "momentum", "a number from 0 to 1, the weight of the new batch", 0.0, 1.0, 0.1)
 
 
-def features(num_features: Any) -> int:
-    if isinstance(num_features, bool) or not isinstance(num_features, Integral):
-        raise TypeError(f"num_features must be a whole number, got {num_features!r}; pass the number of channels")
-    if num_features < 0:
-        raise ValueError(f"num_features must be at least 0, got {num_features}; pass the number of channels")
-    return int(num_features)
+def count(value: Any, name: str, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, got {value!r}; pass {what}")
+    if value < 0:
+        raise ValueError(f"{name} must be at least 0, got {value}; pass {what}")
+    return int(value)
 
 
 def parameter_dtype(dtype: DTypeLike) -> np.dtype[Any]:
@@ -259,24 +259,6 @@ def _state_value(value: ArrayLike, name: str, current: Array) -> Array:
             f"{name} must fit the layer's {current.dtype}, got {np.abs(array).max()}; use a layer with dtype='float64'"
         )
     return cast
-
-
-def tracked(mean: Vector | None, var: Vector | None) -> tuple[Vector, Vector]:
-    """A layer's running statistics."""
-    if mean is None or var is None:
-        raise ValueError(
-            "the layer must have running statistics for this, got one without (track_running_stats=False); "
-            "track them, or build FrozenBatchNorm from statistics of your own, for example from cpubn.moments"
-        )
-    return mean, var
-
-
-def count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"count must be a whole number, got {value!r}; pass the values per channel")
-    if value < 0:
-        raise ValueError(f"count must be at least 0, got {value}; pass the values per channel")
-    return int(value)
 
 
 def own_vectors(given: Mapping[str, ArrayLike]) -> dict[str, Vector]:

@@ -48,7 +48,7 @@ class _BatchNorm:
         dtype: DTypeLike = "float32",
         backend: str | None = None,
     ) -> None:
-        self.num_features = _check.features(num_features)
+        self.num_features = _check.count(num_features, "num_features", "the number of channels")
         self.eps = _check.epsilon(eps, training=True)
         self.momentum = None if momentum is None else _check.momentum(momentum)
         self.layout = _check.layout_name(layout)
@@ -115,7 +115,7 @@ class _BatchNorm:
                 f"backward needs the input of the last forward, "
                 f"{lost if self._overwritten else 'got none; call the layer first'}"
             )
-        mean, var = self._statistics or _check.tracked(self.running_mean, self.running_var)
+        mean, var = self._statistics or self._running()
         dx, weight_grad, bias_grad = batch_norm_backward(
             dy,
             self._input,
@@ -178,7 +178,7 @@ class _BatchNorm:
 
     def freeze(self) -> FrozenBatchNorm:
         """The layer as inference calls it: a copy of its weight, bias and running statistics."""
-        mean, var = _check.tracked(self.running_mean, self.running_var)
+        mean, var = self._running()
         return FrozenBatchNorm(self.weight, self.bias, mean, var, self.eps, layout=self.layout, backend=self.backend)
 
     def __repr__(self) -> str:
@@ -210,6 +210,14 @@ class _BatchNorm:
             self.num_batches_tracked = tracked + 1
         self._keep(x, overlap(y, x), (batch.mean, batch.m2 / max(batch.count, 1)))
         return y
+
+    def _running(self) -> tuple[Vector, Vector]:
+        if self.running_mean is None or self.running_var is None:
+            raise ValueError(
+                "the layer must have running statistics for this, got one without (track_running_stats=False); "
+                "track them, or build FrozenBatchNorm from statistics of your own, for example from cpubn.moments"
+            )
+        return self.running_mean, self.running_var
 
     def _keep(self, x: Array, overwritten: bool, statistics: tuple[Vector, Vector] | None) -> None:
         """Remember for backward what the forward read, unless its output stands where that stood."""

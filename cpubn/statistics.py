@@ -27,7 +27,7 @@ class Moments:
     def __post_init__(self) -> None:
         low = np.zeros(np.shape(self.mean)) if self.low is None else self.low
         given = {"mean": self.mean, "m2": self.m2, "low": low}
-        count = _check.count(self.count)
+        count = _check.count(self.count, "count", "the values per channel")
         for name, value in {"count": count, **_check.own_vectors(given)}.items():
             object.__setattr__(self, name, value)
 
