@@ -20,9 +20,11 @@ cdef struct Job:
     Py_ssize_t chunks
     Py_ssize_t span
     Py_ssize_t spans
-    Py_ssize_t group  # channels taken together
+    Py_ssize_t group  # channels summed together
     Py_ssize_t groups
     Py_ssize_t block  # outer rows taken together where the coefficients are known
+    Py_ssize_t band  # and channels of them
+    Py_ssize_t bands
     bint stream
     Strided x
     Strided dy

@@ -13,6 +13,7 @@ cdef extern from "_machine.h" nogil:
     int cpubn_has_avx2()
     int cpubn_has_avx512()
     size_t cpubn_cache_bytes()
+    void cpubn_prefetch(const void* p)
     void cpubn_stream(void* to, const void* source, size_t bytes)
     void cpubn_stream_end()
 
@@ -35,7 +36,6 @@ include "_direct.pxi"
 # while they are in cache: that took 0.7 to 0.9 of the time at 51 MB. By itself an elementwise pass of 51 MB took up to 1.4
 # times as long so, and one of 205 MB 0.7 to 1.1 times: there from four times the cache on.
 cdef size_t CACHE = cpubn_cache_bytes()
-cdef Py_ssize_t SHORT = _order.SHORT
 cdef Py_ssize_t CHUNK = _order.CHUNK
 # Bytes of a group of channels that one thread finishes on its own: about half of a second-level cache.
 cdef Py_ssize_t GROUP_BYTES = 524288
@@ -161,6 +161,8 @@ cdef object start(Job* job, cnp.ndarray x, int threads):
     cdef bint single = cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32
     cdef bint whole
     cdef cnp.ndarray parts, coefficients
+    if not job.sums:
+        job.columns = job.inner < NARROW
     if job.columns:
         whole = share_columns(job, size, moved <= CACHE // 2, threads)
     else:
@@ -181,7 +183,8 @@ cdef object start(Job* job, cnp.ndarray x, int threads):
 
 cdef bint share_rows(Job* job, int threads) noexcept:
     """Channel by channel; whether each is to be finished by one thread, rather than its spans shared out."""
-    job.group, job.groups, job.block = 1, job.channels, 1
+    job.group = job.band = job.block = 1
+    job.groups = job.bands = job.channels
     return job.spans == 1 or threads == 1 or job.channels >= 4 * threads
 
 
@@ -206,9 +209,12 @@ cdef bint share_columns(Job* job, Py_ssize_t size, bint cached, int threads) noe
         job.groups = (job.groups + threads - 1) // threads * threads
         job.group = (job.channels + job.groups - 1) // job.groups
         job.groups = (job.channels + job.group - 1) // job.group
-    # Rows enough to pay for spreading the coefficients over columns, few enough for a block to stay in cache; and all of
-    # them where each thread has groups of its own, whose sums left them in its cache.
-    units = 1 if job.groups % threads == 0 else 1 + (2 * threads - 1) // job.groups  # of each group
-    job.block = min((job.outer + units - 1) // units, max(16, GROUP_BYTES // (WIDEST * size)))
-    job.block = max(job.block, min(job.outer, 16))
+    # Columns that are still in the second-level cache of the thread that summed them stay with it; others are taken by
+    # rows as long as can be: (1024, 1024) took 730 us by halves of rows and 160 by rows.
+    job.band, job.bands = widest, (job.channels + widest - 1) // widest
+    if job.outer * job.channels * job.inner * size <= GROUP_BYTES * threads:
+        job.band, job.bands = job.group, job.groups
+    # As few blocks of rows as keep every thread busy: each looks at its channels' coefficients and spreads them once.
+    units = 1 if job.bands % threads == 0 else 1 + (2 * threads - 1) // job.bands  # of each band
+    job.block = max((job.outer + units - 1) // units, min(job.outer, 16))
     return whole

@@ -200,14 +200,14 @@ cdef object run_direct(Job* job, dy, x, y, threads):
     if job.sums:
         set_order(job)
     else:
-        job.columns = job.inner < SHORT
+        job.columns = job.inner < NARROW
         job.piece = min(job.inner, CHUNK)
         job.pieces = (job.inner + job.piece - 1) // job.piece
     if job.sums or cnp.PyArray_NBYTES(<cnp.ndarray>x) > TINY_BYTES:
         start(job, x, threads(cnp.PyArray_NBYTES(<cnp.ndarray>x)))
         return
-    job.group = max(1, WIDEST // job.inner) if job.columns else 1
-    job.groups = (job.channels + job.group - 1) // job.group
+    job.band = max(1, WIDEST // job.inner) if job.columns else 1
+    job.bands = (job.channels + job.band - 1) // job.band
     job.block = job.outer if job.columns else 1
     if is_single(x):
         run[float](job, NULL, 1)

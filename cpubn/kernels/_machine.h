@@ -83,6 +83,17 @@ static size_t cpubn_cache_bytes(void) {
     return bytes > 0 ? (size_t)bytes : (size_t)32 << 20;
 }
 
+/* Ask for a line of memory that will be read soon. */
+static void cpubn_prefetch(const void *p) {
+#if CPUBN_X86_64
+    _mm_prefetch((const char *)p, _MM_HINT_T1);
+#elif defined(__GNUC__)
+    __builtin_prefetch(p, 0, 2);
+#else
+    (void)p;
+#endif
+}
+
 /* Copy `bytes` to memory past the cache. Both ends are at least 4-byte aligned, and so is `bytes`. */
 static void cpubn_stream(void *to, const void *from, size_t bytes) {
 #if CPUBN_X86_64

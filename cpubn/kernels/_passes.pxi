@@ -151,17 +151,19 @@ cdef void unit(const Job* job, const real* tag, Phase phase, Py_ssize_t u) noexc
     cdef double before
     cdef Py_ssize_t c0, c1, span, chunk, o0, i0, plane
     cdef const double* part
+    cdef Py_ssize_t group = job.band if phase == APPLY else job.group
+    cdef Py_ssize_t groups = job.bands if phase == APPLY else job.groups
     if phase == APPLY:
         i0 = u % job.pieces * job.piece
         u //= job.pieces
-    c0 = u % job.groups * job.group
-    c1 = min(c0 + job.group, job.channels)
+    c0 = u % groups * group
+    c1 = min(c0 + group, job.channels)
     if phase == SUMS:
         span_sums(
             job, tag, u // job.groups, c0, c1 - c0, job.parts + 3 * (u // job.groups) * job.channels + c0, job.channels
         )
     elif phase == APPLY:
-        o0 = u // job.groups * job.block
+        o0 = u // groups * job.block
         apply_block(job, tag, o0, min(o0 + job.block, job.outer), i0, min(job.piece, job.inner - i0), c0, c1)
     else:
         for span in range(job.spans):
@@ -204,4 +206,4 @@ cdef void run(const Job* job, const real* tag, int threads) noexcept nogil:
         share_out(job, tag, SUMS, job.spans * job.groups, threads)
         share_out(job, tag, COMBINE, job.groups, threads)
     if job.apply:
-        share_out(job, tag, APPLY, blocks * job.groups * job.pieces, threads)
+        share_out(job, tag, APPLY, blocks * job.bands * job.pieces, threads)

@@ -11,6 +11,8 @@ cdef enum:
     LANES = 32  # of a row; the widest strip of columns
     FOLD = 8
     WIDEST = 1024  # columns taken together: their coefficients and accumulators stay in the first two cache levels
+    LINE = 64  # bytes of a cache line
+    DEEP = 64  # rows taken together at most
     TILE = 65536  # bytes of columns taken together, so that memory is read nearly row by row
 
 
@@ -54,9 +56,9 @@ cdef inline void row_sums(
 cdef inline void strip_sums(
     bint backward, const real* dy, Py_ssize_t dy_stride, Py_ssize_t dy_step,
     const real* x, Py_ssize_t stride, Py_ssize_t step, Py_ssize_t rows, Py_ssize_t width,
-    const double* centre, double* s, double* q
+    Py_ssize_t dy_ahead, Py_ssize_t ahead, const double* centre, double* s, double* q
 ) noexcept nogil:
-    """Add `rows` rows of `width` <= LANES columns to s and q."""
+    """Add `rows` rows of `width` <= LANES columns to s and q, and fetch what stands `ahead` of them into the second cache level."""
     cdef double ls[LANES]
     cdef double lq[LANES]
     cdef double lc[LANES]
@@ -67,6 +69,11 @@ cdef inline void strip_sums(
         lq[l] = q[l]
         lc[l] = centre[l]
     for row in range(rows):
+        if width == LANES:
+            for l in range(LANES * <Py_ssize_t>sizeof(real) // LINE):
+                cpubn_prefetch(<const char*>(x + ahead) + l * LINE)
+                if backward:
+                    cpubn_prefetch(<const char*>(dy + dy_ahead) + l * LINE)
         for l in range(width):
             d = <double>x[l * step] - lc[l]
             g = <double>dy[l * dy_step] if backward else d
@@ -85,34 +92,42 @@ cdef inline void column_sums(
     const double* centre, double* s, double* q
 ) noexcept nogil:
     """s, q <- sums of any number of columns, strip by strip; which strip a column is in leaves its bits alone."""
-    cdef Py_ssize_t tile = max(4, TILE // (width * <Py_ssize_t>sizeof(real))), j
+    cdef Py_ssize_t tile = min(<Py_ssize_t>DEEP, max(4, TILE // (width * <Py_ssize_t>sizeof(real))))
+    cdef Py_ssize_t tiled = 0, dy_ahead, ahead, j
     cdef bint unit = step == 1 and dy_step == 1
     for j in range(width):
         s[j] = 0.0
         q[j] = 0.0
     while rows > 0:
         tile = min(tile, rows)
+        if rows > tile or stride == width:
+            dy_ahead, ahead = tile * dy_stride, tile * stride
+        else:  # the columns that come next
+            dy_ahead, ahead = width - (tiled * dy_stride), width - (tiled * stride)
         j = 0
         if unit:
             while width - j >= LANES:
                 strip_sums(
-                    backward, dy + j, dy_stride, 1, x + j, stride, 1, tile, LANES, centre + j, s + j, q + j
+                    backward, dy + j, dy_stride, 1, x + j, stride, 1, tile, LANES,
+                    dy_ahead, ahead, centre + j, s + j, q + j
                 )
                 j += LANES
             while width - j >= FOLD:
                 strip_sums(
-                    backward, dy + j, dy_stride, 1, x + j, stride, 1, tile, FOLD, centre + j, s + j, q + j
+                    backward, dy + j, dy_stride, 1, x + j, stride, 1, tile, FOLD,
+                    0, 0, centre + j, s + j, q + j
                 )
                 j += FOLD
         while j < width:
             strip_sums(
                 backward, dy + j * dy_step, dy_stride, dy_step, x + j * step, stride, step, tile, 1,
-                centre + j, s + j, q + j
+                0, 0, centre + j, s + j, q + j
             )
             j += 1
         x += tile * stride
         dy += tile * dy_stride
         rows -= tile
+        tiled += tile
 
 
 cdef inline double fold(double* v) noexcept nogil:
