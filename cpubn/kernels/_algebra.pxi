@@ -82,16 +82,17 @@ cdef inline double unbiased(double m2, double count) noexcept nogil:
     return m2 / (count - 1.0)
 
 
+# In bitwise terms: the compiler makes vectors of no branches.
 cdef inline bint forward_is_wide(double centre, double scale, double shift) noexcept nogil:
-    return fabs(centre) >= LARGE or fabs(shift) >= LARGE or outside(scale, TINY, LARGE)
+    return (fabs(centre) >= LARGE) | (fabs(shift) >= LARGE) | outside(scale, TINY, LARGE)
 
 
 cdef inline bint backward_is_wide(double centre, double r, double s, double k, double scale) noexcept nogil:
     return (
-        fabs(centre) >= LARGE or outside(r, TINY, LARGE) or outside(scale, TINY, LARGE)
-        or outside(s, 2.0**-100, 2.0**64) or outside(k, 2.0**-100, LARGE)
+        (fabs(centre) >= LARGE) | outside(r, TINY, LARGE) | outside(scale, TINY, LARGE)
+        | outside(s, 2.0**-100, 2.0**64) | outside(k, 2.0**-100, LARGE)
     )
 
 
 cdef inline bint outside(double value, double low, double high) noexcept nogil:
-    return value != 0.0 and (fabs(value) < low or fabs(value) >= high)
+    return (value != 0.0) & ((fabs(value) < low) | (fabs(value) >= high))

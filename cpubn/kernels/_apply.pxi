@@ -29,6 +29,11 @@ cdef inline void apply_run(
             y[i * y_step] = <real>((<work>x[i * step] - centre) * b + c)
 
 
+cdef inline Py_ssize_t beyond_line(const real* p) noexcept nogil:
+    """Elements between p and the cache line's start; a line streamed in two parts is read from memory first."""
+    return <Py_ssize_t>(<size_t>p % LINE // sizeof(real))
+
+
 cdef inline void apply_row(
     bint backward, const real* dy, Py_ssize_t dy_step, const real* x, Py_ssize_t step, real* y, Py_ssize_t y_step,
     Py_ssize_t n, const double* a, bint wide, bint stream
@@ -49,7 +54,7 @@ cdef inline void apply_row(
     else:
         i = 0
         while i < n:
-            part = min(n - i, <Py_ssize_t>BUFFER)
+            part = min(n - i, BUFFER - beyond_line(y + i))
             apply_run(backward, dy + i, 1, x + i, 1, buffer, 1, part, b)
             cpubn_stream(y + i, buffer, part * sizeof(real))
             i += part

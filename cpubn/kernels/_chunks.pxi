@@ -53,14 +53,10 @@ cdef inline void combine(
     const Job* job, double* into, Py_ssize_t plane, const double* part, Py_ssize_t part_plane, Py_ssize_t n,
     double before, double added
 ) noexcept nogil:
-    """into (3, n) <- into + part (3, n), whose rows lie a plane apart; the first part simply is the sum."""
+    """into (3, n) of `before` samples <- into + part (3, n) of `added` samples; rows lie a plane apart."""
     cdef Moments m
     cdef Py_ssize_t c, i
-    if before == 0.0:
-        for i in range(2 if job.backward else 3):
-            for c in range(n):
-                into[i * plane + c] = part[i * part_plane + c]
-    elif job.backward:
+    if job.backward:
         for i in range(2):
             for c in range(n):
                 into[i * plane + c] += part[i * part_plane + c]
@@ -139,17 +135,17 @@ cdef void column_totals(
     const Job* job, const real* tag, Py_ssize_t o0, Py_ssize_t o1, Py_ssize_t c0, Py_ssize_t n,
     const double* centre, double* total, double* square
 ) noexcept nogil:
-    """Sums of the rows o0 to o1 of n channels from c0, whose samples are columns."""
+    """Sums of the rows o0 to o1 of n channels from c0, whose samples are columns; total and square have room for those."""
     cdef double centres[WIDEST]
-    cdef double s[WIDEST]
-    cdef double q[WIDEST]
     cdef Py_ssize_t inner = job.inner, rows = o1 - o0, c = 0, j, together
     cdef Py_ssize_t dy_step = column_step(&job.dy, inner), step = column_step(&job.x, inner)
     cdef const real* x
     cdef const real* dy
-    for c in range(n):
-        for j in range(inner):
-            centres[c * inner + j] = centre[c]
+    if inner > 1:
+        for c in range(n):
+            for j in range(inner):
+                centres[c * inner + j] = centre[c]
+        centre = centres
     together = n if packed(&job.x, inner) and packed(&job.dy, inner) else 1
     c = 0
     while c < n:
@@ -158,30 +154,30 @@ cdef void column_totals(
         j = c * inner
         if job.backward:
             column_sums(
-                True, dy, job.dy.outer, dy_step, x, job.x.outer, step, rows, together * inner, centres + j, s + j, q + j
+                True, dy, job.dy.outer, dy_step, x, job.x.outer, step, rows, together * inner,
+                centre + j, total + j, square + j
             )
         else:
             column_sums(
-                False, x, job.x.outer, step, x, job.x.outer, step, rows, together * inner, centres + j, s + j, q + j
+                False, x, job.x.outer, step, x, job.x.outer, step, rows, together * inner,
+                centre + j, total + j, square + j
             )
         c += together
-    if inner == 1:
-        memcpy(total, s, n * sizeof(double))
-        memcpy(square, q, n * sizeof(double))
-    else:
+    if inner > 1:
         for c in range(n):
-            total[c] = fold_columns(s + c * inner, inner)
-            square[c] = fold_columns(q + c * inner, inner)
+            total[c] = fold_columns(total + c * inner, inner)
+            square[c] = fold_columns(square + c * inner, inner)
 
 
 cdef void chunk_sums(
-    const Job* job, const real* tag, Py_ssize_t o0, Py_ssize_t o1, Py_ssize_t i0, Py_ssize_t n,
-    Py_ssize_t c0, Py_ssize_t channels, double* parts
+    const Job* job, const real* tag, Py_ssize_t chunk, Py_ssize_t c0, Py_ssize_t channels, double* parts, Py_ssize_t plane
 ) noexcept nogil:
-    """parts (3, WIDEST) <- the sums of one chunk of each channel: rows o0 to o1, n inner elements from i0."""
+    """parts (3, channels), whose rows lie a plane apart, <- the sums of one chunk of each channel."""
     cdef double centre[WIDEST]
     cdef double total[WIDEST]
     cdef double square[WIDEST]
+    cdef Py_ssize_t o0 = chunk // job.pieces * job.rows, i0 = chunk % job.pieces * job.piece
+    cdef Py_ssize_t o1 = min(o0 + job.rows, job.outer), n = min(job.piece, job.inner - i0)
     cdef double count = <double>((o1 - o0) * n)
     cdef Moments m
     cdef Py_ssize_t c, far
@@ -198,34 +194,32 @@ cdef void chunk_sums(
             column_totals(job, tag, o0, o1, c0, channels, centre, total, square)
         if job.backward:
             memcpy(parts, total, channels * sizeof(double))
-            memcpy(parts + WIDEST, square, channels * sizeof(double))
+            memcpy(parts + plane, square, channels * sizeof(double))
             return
         far = 0
         for c in range(channels):
             m = close(count, centre[c], total[c], square[c])
             parts[c] = m.mean
-            parts[WIDEST + c] = m.low
-            parts[2 * WIDEST + c] = m.m2
+            parts[plane + c] = m.low
+            parts[2 * plane + c] = m.m2
             far += pivot_is_far(total[c], total[c] / count, m.m2)
         if attempt == 1 or far == 0:
             return
         for c in range(channels):
-            if pivot_is_far(total[c], total[c] / count, parts[2 * WIDEST + c]):
+            if pivot_is_far(total[c], total[c] / count, parts[2 * plane + c]):
                 centre[c] += total[c] / count
 
 
-cdef void span_sums(
-    const Job* job, const real* tag, Py_ssize_t span, Py_ssize_t c0, Py_ssize_t n, double* parts, Py_ssize_t plane
+cdef void chunks_sums(
+    const Job* job, const real* tag, Py_ssize_t first, Py_ssize_t last, Py_ssize_t c0, Py_ssize_t n,
+    double* parts, Py_ssize_t plane
 ) noexcept nogil:
-    """parts (3, n), whose rows lie a plane apart, <- the sums of one span of n channels, chunk by chunk."""
+    """parts (3, n), whose rows lie a plane apart, <- the sums of the chunks from first to last, merged in turn."""
     cdef double fresh[3 * WIDEST]
-    cdef double before, start
-    cdef Py_ssize_t first = span * job.span, chunk, o0, o1, i0
-    start = samples_before(job, first)
-    for chunk in range(first, min(first + job.span, job.chunks)):
-        o0 = chunk // job.pieces * job.rows
-        o1 = min(o0 + job.rows, job.outer)
-        i0 = chunk % job.pieces * job.piece
-        chunk_sums(job, tag, o0, o1, i0, min(job.piece, job.inner - i0), c0, n, fresh)
+    cdef double start = samples_before(job, first), before
+    cdef Py_ssize_t chunk
+    chunk_sums(job, tag, first, c0, n, parts, plane)
+    for chunk in range(first + 1, last):
+        chunk_sums(job, tag, chunk, c0, n, fresh, WIDEST)
         before = samples_before(job, chunk)
         combine(job, parts, plane, fresh, WIDEST, n, before - start, samples_before(job, chunk + 1) - before)

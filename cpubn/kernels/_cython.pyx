@@ -26,6 +26,7 @@ ctypedef fused work:
     double
 
 include "_algebra.pxi"
+include "_vectors.pxi"
 include "_sums.pxi"
 include "_apply.pxi"
 include "_chunks.pxi"
@@ -164,7 +165,7 @@ cdef object start(Job* job, cnp.ndarray x, int threads):
     if not job.sums:
         job.columns = job.inner < NARROW
     if job.columns:
-        whole = share_columns(job, size, moved <= CACHE // 2, threads)
+        whole = share_columns(job, size, moved, threads)
     else:
         whole = share_rows(job, threads)
     job.stream = job.apply and moved > (CACHE if job.sums and whole else 4 * CACHE)
@@ -185,10 +186,10 @@ cdef bint share_rows(Job* job, int threads) noexcept:
     """Channel by channel; whether each is to be finished by one thread, rather than its spans shared out."""
     job.group = job.band = job.block = 1
     job.groups = job.bands = job.channels
-    return job.spans == 1 or threads == 1 or job.channels >= 4 * threads
+    return job.span == 1 and (job.spans == 1 or threads == 1 or job.channels >= 4 * threads)
 
 
-cdef bint share_columns(Job* job, Py_ssize_t size, bint cached, int threads) noexcept:
+cdef bint share_columns(Job* job, Py_ssize_t size, size_t moved, int threads) noexcept:
     """Groups of channels; whether each is to be finished by one thread.
 
     That saves a read of x from memory. Where all is in cache there is none to save, and a group's rows, lying apart by a
@@ -198,7 +199,11 @@ cdef bint share_columns(Job* job, Py_ssize_t size, bint cached, int threads) noe
     cdef Py_ssize_t fitting = GROUP_BYTES // (job.outer * job.inner * size)
     cdef Py_ssize_t share = ((job.channels + threads - 1) // threads + LANES - 1) // LANES * LANES
     cdef Py_ssize_t units
-    cdef bint whole = job.sums and job.apply and not cached and min(fitting, share) * job.inner >= 4 * LANES
+    cdef bint small = moved <= <size_t>(2 * GROUP_BYTES * threads)
+    cdef bint whole = (
+        job.sums and job.span == 1 and (small or (job.apply and moved > CACHE // 2))
+        and min(fitting, share) * job.inner >= 4 * LANES
+    )
     job.group = widest
     if whole:
         job.group = min(widest, min(fitting, share))

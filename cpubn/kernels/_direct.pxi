@@ -38,14 +38,13 @@ def infer_directly(x, running_mean, running_var, weight, bias, momentum, eps, la
     cdef cnp.ndarray vectors, coefficients
     cdef double* v
     cdef double* a
-    cdef double centre
-    cdef Affine f
-    cdef Py_ssize_t n, c
+    cdef Py_ssize_t n
     if not describe(&job, x, channels_last(layout)) or not is_number(eps, 0.0, 1e308) or not is_number(momentum, 0.0, 1.0):
         return None
     n = job.channels
-    vectors = new_vectors(4, n)
+    vectors = new_vectors(5, n)
     v = <double*>cnp.PyArray_DATA(vectors)
+    memset(v + 4 * n, 0, n * sizeof(double))
     if not (
         read_vector(running_mean, n, v) and read_vector(running_var, n, v + n)
         and read_optional(weight, n, 1.0, v + 2 * n) and read_optional(bias, n, 0.0, v + 3 * n)
@@ -57,10 +56,10 @@ def infer_directly(x, running_mean, running_var, weight, bias, momentum, eps, la
         return None
     coefficients = new_vectors(3, n)
     a = <double*>cnp.PyArray_DATA(coefficients)
-    for c in range(n):
-        centre = <double><float>v[c] if is_single(x) else v[c]
-        f = affine_of(v[c], 0.0, v[n + c], v[2 * n + c], v[3 * n + c], <double>eps, centre)
-        a[c], a[n + c], a[2 * n + c] = centre, f.scale, f.shift
+    if is_single(x):
+        affine_vectors[float](NULL, n, v, v + 4 * n, v + n, 1.0, v + 2 * n, v + 3 * n, eps, a, n)
+    else:
+        affine_vectors[double](NULL, n, v, v + 4 * n, v + n, 1.0, v + 2 * n, v + 3 * n, eps, a, n)
     job.coefficients = a
     run_direct(&job, x, x, y, threads)
     return y
@@ -72,7 +71,7 @@ def train_directly(x, running_mean, running_var, weight, bias, momentum, eps, la
     cdef cnp.ndarray vectors, stats
     cdef double* v
     cdef double* s
-    cdef double count
+    cdef double count, share
     cdef Py_ssize_t n, c
     if not describe(&job, x, channels_last(layout)) or not is_number(eps, 5e-324, 1e308) or not is_number(momentum, 0.0, 1.0):
         return None
@@ -99,9 +98,10 @@ def train_directly(x, running_mean, running_var, weight, bias, momentum, eps, la
     job.weight, job.bias, job.eps, job.result = v, v + n, eps, s
     run_direct(&job, x, x, y, threads)
     if running_mean is not None:
+        share = momentum
         for c in range(n):
-            v[2 * n + c] = running_update(v[2 * n + c], s[c], momentum)
-            v[3 * n + c] = running_update(v[3 * n + c], unbiased(s[2 * n + c], count), momentum)
+            v[2 * n + c] = running_update(v[2 * n + c], s[c], share)
+            v[3 * n + c] = running_update(v[3 * n + c], unbiased(s[2 * n + c], count), share)
         write_vector(running_mean, n, v + 2 * n)
         write_vector(running_var, n, v + 3 * n)
     return y, stats
@@ -266,42 +266,3 @@ cdef bint overlap(a, b) noexcept:
     cdef char* p = cnp.PyArray_BYTES(<cnp.ndarray>a)
     cdef char* r = cnp.PyArray_BYTES(<cnp.ndarray>b)
     return p < r + cnp.PyArray_NBYTES(<cnp.ndarray>b) and r < p + cnp.PyArray_NBYTES(<cnp.ndarray>a)
-
-
-cdef cnp.ndarray new_vectors(int count, Py_ssize_t n):
-    cdef cnp.npy_intp[2] shape
-    shape[0], shape[1] = count, n
-    return cnp.PyArray_EMPTY(2, shape, cnp.NPY_FLOAT64, 0)
-
-
-cdef bint read_vector(v, Py_ssize_t n, double* into) noexcept:
-    """into (n,) <- v; whether v is a plain vector of n."""
-    cdef Py_ssize_t c
-    if not is_plain(v) or cnp.PyArray_NDIM(<cnp.ndarray>v) != 1 or cnp.PyArray_SIZE(v) != n:
-        return False
-    if is_single(v):
-        for c in range(n):
-            into[c] = (<float*>cnp.PyArray_DATA(<cnp.ndarray>v))[c]
-    else:
-        for c in range(n):
-            into[c] = (<double*>cnp.PyArray_DATA(<cnp.ndarray>v))[c]
-    return True
-
-
-cdef bint read_optional(v, Py_ssize_t n, double default, double* into) noexcept:
-    cdef Py_ssize_t c
-    if v is not None:
-        return read_vector(v, n, into)
-    for c in range(n):
-        into[c] = default
-    return True
-
-
-cdef void write_vector(v, Py_ssize_t n, const double* values) noexcept:
-    cdef Py_ssize_t c
-    if is_single(v):
-        for c in range(n):
-            (<float*>cnp.PyArray_DATA(<cnp.ndarray>v))[c] = <float>values[c]
-    else:
-        for c in range(n):
-            (<double*>cnp.PyArray_DATA(<cnp.ndarray>v))[c] = values[c]

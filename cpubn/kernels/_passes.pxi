@@ -2,43 +2,27 @@
 #
 # Which thread does what never changes a bit: chunks and spans are merged in their own order wherever they were summed.
 
-cdef void finish(const Job* job, const real* tag, Py_ssize_t c0, Py_ssize_t width, const double* totals) noexcept nogil:
-    """Results and coefficients of `width` channels from c0, from their sums (3, WIDEST)."""
+cdef void finish(
+    const Job* job, const real* tag, Py_ssize_t c0, Py_ssize_t width, const double* totals, Py_ssize_t plane
+) noexcept nogil:
+    """Results and coefficients of `width` channels from c0, from their sums (3, width), whose rows lie a plane apart."""
     cdef double count = <double>(job.outer * job.inner)
-    cdef double centre
-    cdef const double* mean = job.mean + c0 if job.backward else totals
-    cdef const double* second = totals + WIDEST
-    cdef const double* weight = job.weight + c0
-    cdef const double* var
-    cdef const double* bias
-    cdef double a[COEFFICIENTS * WIDEST]  # local: the compiler makes vectors only of what cannot overlap
-    cdef Affine f
-    cdef Gradient g
-    cdef Py_ssize_t n = job.channels, c, i
+    cdef const double* second = totals + plane
+    cdef Py_ssize_t n = job.channels, i
     for i in range(2 if job.backward else 3):
-        memcpy(job.result + i * n + c0, totals + i * WIDEST, width * sizeof(double))
+        memcpy(job.result + i * n + c0, totals + i * plane, width * sizeof(double))
     if not job.apply:
         return
     if job.backward:
-        var = job.var + c0
-        for c in range(width):
-            centre = <double><real>mean[c]
-            g = gradient_of(count, mean[c], var[c], weight[c], job.eps, centre, totals[c], second[c])
-            a[c] = centre
-            a[WIDEST + c] = g.r
-            a[2 * WIDEST + c] = g.s
-            a[3 * WIDEST + c] = g.k
-            a[4 * WIDEST + c] = g.scale
+        gradient_vectors(
+            tag, width, count, job.mean + c0, job.var + c0, job.weight + c0, job.eps, totals, second,
+            job.coefficients + c0, n
+        )
     else:
-        bias = job.bias + c0
-        for c in range(width):
-            centre = <double><real>mean[c]
-            f = affine_of(mean[c], second[c], totals[2 * WIDEST + c] / count, weight[c], bias[c], job.eps, centre)
-            a[c] = centre
-            a[WIDEST + c] = f.scale
-            a[2 * WIDEST + c] = f.shift
-    for i in range(COEFFICIENTS if job.backward else 3):
-        memcpy(job.coefficients + i * n + c0, a + i * WIDEST, width * sizeof(double))
+        affine_vectors(
+            tag, width, totals, second, second + plane, count, job.weight + c0, job.bias + c0, job.eps,
+            job.coefficients + c0, n
+        )
 
 
 cdef inline bint is_wide(const Job* job, const real* tag, Py_ssize_t c) noexcept nogil:
@@ -51,6 +35,13 @@ cdef inline bint is_wide(const Job* job, const real* tag, Py_ssize_t c) noexcept
         return backward_is_wide(a[0], a[n], a[2 * n], a[3 * n], a[4 * n])
     else:
         return forward_is_wide(a[0], a[n], a[2 * n])
+
+
+cdef inline Py_ssize_t wide_among(const Job* job, const real* tag, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil:
+    cdef Py_ssize_t c, wide = 0
+    for c in range(c0, c1):
+        wide += is_wide(job, tag, c)
+    return wide
 
 
 cdef void apply_narrow(
@@ -121,6 +112,8 @@ cdef void apply_block(
         for o in range(o0, o1):
             for c in range(c0, c1):
                 apply_channel(job, tag, o, i0, n, c, False)
+    elif wide_among(job, tag, c0, c1) == 0:
+        apply_narrow(job, tag, o0, o1, n, c0, c1)
     else:
         c = c0
         while c < c1:
@@ -138,7 +131,7 @@ cdef void apply_block(
 
 
 cdef enum Phase:
-    WHOLE  # a group of channels from its sums to its output, while it is in cache
+    WHOLE  # a group of channels from its sums to its output, while it is in cache; its spans are single chunks
     SUMS  # one span of one group
     COMBINE  # a group's spans to its coefficients
     APPLY  # a block of outer rows of one group
@@ -147,10 +140,9 @@ cdef enum Phase:
 cdef void unit(const Job* job, const real* tag, Phase phase, Py_ssize_t u) noexcept nogil:
     """One unit of work of a phase; units may run in any order and at the same time."""
     cdef double totals[3 * WIDEST]
-    cdef double fresh[3 * WIDEST]
+    cdef double* parts
     cdef double before
-    cdef Py_ssize_t c0, c1, span, chunk, o0, i0, plane
-    cdef const double* part
+    cdef Py_ssize_t c0, c1, n, span, chunk, o0, i0
     cdef Py_ssize_t group = job.band if phase == APPLY else job.group
     cdef Py_ssize_t groups = job.bands if phase == APPLY else job.groups
     if phase == APPLY:
@@ -158,27 +150,28 @@ cdef void unit(const Job* job, const real* tag, Phase phase, Py_ssize_t u) noexc
         u //= job.pieces
     c0 = u % groups * group
     c1 = min(c0 + group, job.channels)
+    n = c1 - c0
     if phase == SUMS:
-        span_sums(
-            job, tag, u // job.groups, c0, c1 - c0, job.parts + 3 * (u // job.groups) * job.channels + c0, job.channels
-        )
+        span = u // groups
+        parts = job.parts + 3 * span * job.channels + c0
+        span *= job.span
+        chunks_sums(job, tag, span, min(span + job.span, job.chunks), c0, n, parts, job.channels)
+    elif phase == COMBINE:
+        parts = job.parts + c0
+        for span in range(1, job.spans):
+            before = samples_before(job, span * job.span)
+            combine(
+                job, parts, job.channels, parts + 3 * span * job.channels, job.channels, n, before,
+                samples_before(job, min((span + 1) * job.span, job.chunks)) - before
+            )
+        finish(job, tag, c0, n, parts, job.channels)
     elif phase == APPLY:
         o0 = u // groups * job.block
         apply_block(job, tag, o0, min(o0 + job.block, job.outer), i0, min(job.piece, job.inner - i0), c0, c1)
     else:
-        for span in range(job.spans):
-            if phase == WHOLE:
-                span_sums(job, tag, span, c0, c1 - c0, fresh, WIDEST)
-                part, plane = fresh, WIDEST
-            else:
-                part, plane = job.parts + 3 * span * job.channels + c0, job.channels
-            before = samples_before(job, span * job.span)
-            combine(
-                job, totals, WIDEST, part, plane, c1 - c0, before,
-                samples_before(job, min((span + 1) * job.span, job.chunks)) - before
-            )
-        finish(job, tag, c0, c1 - c0, totals)
-        if phase == WHOLE and job.apply:
+        chunks_sums(job, tag, 0, job.chunks, c0, n, totals, WIDEST)
+        finish(job, tag, c0, n, totals, WIDEST)
+        if job.apply:
             for chunk in range(job.chunks):
                 o0 = chunk // job.pieces * job.rows
                 i0 = chunk % job.pieces * job.piece

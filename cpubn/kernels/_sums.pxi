@@ -12,8 +12,16 @@ cdef enum:
     FOLD = 8
     WIDEST = 1024  # columns taken together: their coefficients and accumulators stay in the first two cache levels
     LINE = 64  # bytes of a cache line
+    AHEAD = 1024  # elements of a row fetched before they are needed: where rows are short, those of channels to come
     DEEP = 64  # rows taken together at most
     TILE = 65536  # bytes of columns taken together, so that memory is read nearly row by row
+
+
+cdef inline void fetch_lanes(const real* p) noexcept nogil:
+    """Ask for LANES elements that will be read soon."""
+    cdef Py_ssize_t l
+    for l in range(LANES * <Py_ssize_t>sizeof(real) // LINE):
+        cpubn_prefetch(<const char*>p + l * LINE)
 
 
 cdef inline void row_sums(
@@ -31,6 +39,9 @@ cdef inline void row_sums(
         ls[l] = s[l]
         lq[l] = q[l]
     for block in range(n // LANES):
+        fetch_lanes(x + block * LANES + AHEAD)
+        if backward:
+            fetch_lanes(dy + block * LANES + AHEAD)
         for l in range(LANES):
             j = block * LANES + l
             d = <double>x[j * step] - centre
@@ -70,10 +81,9 @@ cdef inline void strip_sums(
         lc[l] = centre[l]
     for row in range(rows):
         if width == LANES:
-            for l in range(LANES * <Py_ssize_t>sizeof(real) // LINE):
-                cpubn_prefetch(<const char*>(x + ahead) + l * LINE)
-                if backward:
-                    cpubn_prefetch(<const char*>(dy + dy_ahead) + l * LINE)
+            fetch_lanes(x + ahead)
+            if backward:
+                fetch_lanes(dy + dy_ahead)
         for l in range(width):
             d = <double>x[l * step] - lc[l]
             g = <double>dy[l * dy_step] if backward else d
