@@ -55,8 +55,18 @@ def close(count: Value, pivot: Value, s: Value, q: Value) -> tuple[Value, Value,
 
 
 def pivot_is_far(s: Value, offset: Value, m2: Value) -> Value:
-    """Whether the pivot lay over 4 standard deviations from the chunk's mean, so that `close` cancelled."""
-    return s * offset > 16.0 * m2
+    """Whether the pivot lay over 4 standard deviations from the chunk's mean, or the sums are not finite.
+
+    Then `close` cancelled, or a difference overflowed. Differences are taken in the data's type: in float32 they may be
+    off by 2**-24 of themselves, and var by 2 * sqrt(17) * 2**-24 < 5e-7, where (mean - pivot)**2 <= 16 * var.
+    """
+    return not s * offset <= 16.0 * m2  # so written that NaN is far
+
+
+def moved_pivot(pivot: Value, offset: Value, real: type[np.floating[Any]]) -> Value:
+    """The chunk's mean as a pivot for its second sums; 0 where the first overflowed, since no x - 0 does."""
+    mean = pivot + offset
+    return np.float64(real(mean)) if abs(mean) < np.inf else 0.0
 
 
 def centre(mean: Value, real: type[np.floating[Any]]) -> Value:

@@ -19,17 +19,18 @@ class InstructionSet(NamedTuple):
 
 
 # Baseline first, best last. Baseline takes the compiler's default, which is x86-64-v1 unless a distribution raised it.
-# No -mfma: a contracted a * b + c rounds once, and the instruction sets would no longer give the same bits.
+# -mfma is for exact products: -ffp-contract=off keeps the compiler from contracting others, which would round once in
+# one instruction set and twice in another.
 INSTRUCTION_SETS = (
     InstructionSet("baseline", "_cython", None, None, {"unix": (), "msvc": ()}),
-    InstructionSet("avx2", "_cython_avx2", "avx2", X86_64, {"unix": ("-mavx2",), "msvc": ("/arch:AVX2",)}),
+    InstructionSet("avx2", "_cython_avx2", "avx2", X86_64, {"unix": ("-mavx2", "-mfma"), "msvc": ("/arch:AVX2",)}),
     InstructionSet(
         "avx512",
         "_cython_avx512",
         "avx512",
         X86_64,
         {
-            "unix": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"),
+            "unix": ("-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"),
             "msvc": ("/arch:AVX512",),
         },
     ),

@@ -26,7 +26,7 @@ CASES = [
     ("offset 100", "NCHW", (67, 100, 49), np.float32),
     ("offset 100", "NCHW", (301, 31, 7), np.float32),
     ("offset 100", "NCHW", (3001, 33, 2), np.float32),
-    ("offset 1", "NCHW", (70, 7, 255), np.float32),
+    ("offset 1", "NCHW", (70, 7, 319), np.float32),
     ("offset 1", "NHWC", (70001, 3, 1), np.float32),
     ("offset 1e+07", "NHWC", (5000, 64, 1), np.float32),
     ("zero corner", "NHWC", (1500, 257, 1), np.float32),

@@ -48,6 +48,24 @@ def test_openmp_limits_the_threads():
     assert python("from cpubn import _threads; print(_threads.limits()['OpenMP'])", OMP_NUM_THREADS="5") == "5"
 
 
+WIDE_GROUPS = """
+import numpy as np, cpubn
+cpubn.set_num_threads(2)
+for dtype in "float32", "float64":
+    for shape in (3136, 1024), (40, 200, 7, 7), (1, 2048, 7, 7), (2, 70, 300, 300):
+        x = np.random.default_rng(0).normal(size=shape).astype(dtype)
+        y, m = cpubn.batch_norm(x, None, None, training=True, return_moments=True, backend="cython")
+        cpubn.batch_norm_backward(y, x, m.mean, m.var(), backend="cython")
+print("done")
+"""
+
+
+def test_workers_need_no_more_than_a_small_stack():
+    """musl gives a thread 128 KB where nobody says otherwise; no check stands between a worker and its end."""
+    need_backend("cython")
+    assert python(WIDE_GROUPS, OMP_STACKSIZE="112k") == "done"
+
+
 def test_the_smallest_limit_is_the_default(monkeypatch):
     monkeypatch.delenv("CPUBN_NUM_THREADS", raising=False)
     monkeypatch.setattr(_threads, "limits", lambda: {"CPU affinity": 8, "cgroup quota": 3, "OpenMP": None})

@@ -207,7 +207,7 @@ cdef void chunk_sums(
             return
         for c in range(channels):
             if pivot_is_far(total[c], total[c] / count, parts[2 * plane + c]):
-                centre[c] += total[c] / count
+                centre[c] = moved_pivot(tag, centre[c], total[c] / count)
 
 
 cdef void chunks_sums(

@@ -13,6 +13,7 @@ cdef extern from "_machine.h" nogil:
     int cpubn_has_avx2()
     int cpubn_has_avx512()
     size_t cpubn_cache_bytes()
+    double cpubn_add_exact(double a, double b, double c)
     void cpubn_prefetch(const void* p)
     void cpubn_stream(void* to, const void* source, size_t bytes)
     void cpubn_stream_end()

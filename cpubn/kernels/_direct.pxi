@@ -18,7 +18,10 @@ cdef class DirectAffine:
     cdef object threads
     cdef int last
 
-    def __init__(self, cnp.ndarray narrow not None, cnp.ndarray wide not None, layout, threads):
+    def __cinit__(
+        self, cnp.ndarray[double, ndim=2, mode="c"] narrow not None, cnp.ndarray[double, ndim=2, mode="c"] wide not None,
+        layout, threads
+    ):
         self.narrow, self.wide, self.last, self.threads = narrow, wide, channels_last(layout), threads
 
     def __call__(self, x, out=None):

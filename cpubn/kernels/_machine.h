@@ -3,6 +3,7 @@
 #ifndef CPUBN_MACHINE_H
 #define CPUBN_MACHINE_H
 
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -41,7 +42,7 @@ static int cpubn_has_avx2(void) {
     return IsProcessorFeaturePresent(40 /* PF_AVX2_INSTRUCTIONS_AVAILABLE */) != 0;
 #else
     __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") != 0;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
 }
 
@@ -56,7 +57,7 @@ static int cpubn_has_avx512(void) {
     return (leaf[1] & (1 << 17)) && (leaf[1] & (1 << 30)) && (leaf[1] & (1 << 31));
 #else
     __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+    return __builtin_cpu_supports("fma") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 #endif
 }
@@ -81,6 +82,15 @@ static size_t cpubn_cache_bytes(void) {
     }
 #endif
     return bytes > 0 ? (size_t)bytes : (size_t)32 << 20;
+}
+
+/* a * b + c where a * b is exact, so that rounding once gives the same bits as rounding twice. */
+static inline double cpubn_add_exact(double a, double b, double c) {
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+    return fma(a, b, c);
+#else
+    return a * b + c;
+#endif
 }
 
 /* Ask for a line of memory that will be read soon. */

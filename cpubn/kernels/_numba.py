@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from cpubn import _algebra
 from cpubn.kernels import _numba_apply as loops
-from cpubn.kernels import _numba_sums
+from cpubn.kernels import _numba_jit, _numba_sums
 from cpubn.kernels._numba_sums import LANES, View, Walk
 from cpubn.kernels._order import order_of
 
@@ -36,9 +36,9 @@ APPLY = loops.APPLY
 TRAIN = SUMS | loops.COEFFICIENTS | APPLY
 # Columns of a group whose elements lie in a cache line each.
 SCATTERED = 256
-# Columns are shared out to threads from so many each on, four cache lines of float32, and up to so many bytes: beyond
-# the cache whole rows are (columns took 2.3 times as long at (100352, 256)).
-FEW_COLUMNS, CACHED = 64, 1 << 24
+# Columns are shared out to threads from so many each on, four cache lines of float32, and up to so many bytes; where
+# there are fewer spans than threads, 16 times as many. Beyond, whole rows are: (3136, 256) took 193 us so, and not 265.
+FEW_COLUMNS, CACHED = 64, 1 << 20
 # Elements that are normalized at once, after their coefficients were laid out for at most a 256th of them.
 BLOCK = 1 << 18
 
@@ -160,10 +160,12 @@ def _cut(shape: Shape, itemsize: int, strides: tuple[Shape, ...], threads: int) 
     if order.columns and all(channel == step * inner for _, _, channel, step in places):
         columns = channels * inner
         groups = -(-columns // (loops.COLUMNS if all(step == 1 for *_, step in places) else SCATTERED))
-        if columns >= threads * FEW_COLUMNS and outer * columns * itemsize <= CACHED:
+        cached = 16 * CACHED if order.spans < threads else CACHED
+        if columns >= threads * FEW_COLUMNS and outer * columns * itemsize <= cached:
             groups = -(-groups // threads) * threads
         groups = min(groups, channels)
-        block = max(1, min(BLOCK * groups // columns, -(-outer // threads)))
+        blocks = -(-outer // max(1, BLOCK * groups // columns))
+        block = -(-outer // (-(-blocks // threads) * threads))  # as many of one height for each thread
     group = -(-channels // groups)
     _, y_outer, y_channel, _ = places[-1]
     cut = group, -(-channels // group), block, abs(y_outer) >= abs(y_channel)
@@ -260,7 +262,7 @@ class _Pointer(numba.types.WrapperAddressProtocol):  # type: ignore[misc]
 
 def _named(function: Any) -> FunctionType:
     """A copy that is named after the sources of what it calls: Numba's cache watches its own source file alone."""
-    sources = "".join(inspect.getsource(module) for module in (_algebra, _numba_sums))
+    sources = "".join(inspect.getsource(module) for module in (_algebra, _numba_jit, _numba_sums))
     copy = FunctionType(function.__code__, function.__globals__)
     copy.__qualname__ = f"{function.__name__}_{hashlib.sha256(sources.encode()).hexdigest()[:16]}"
     return copy

@@ -5,7 +5,8 @@ import numpy as np
 from numba import prange
 
 from cpubn import _algebra
-from cpubn.kernels._numba_sums import add_span, compiled, inlined, lay_out, put_spans, u
+from cpubn.kernels._numba_jit import compiled, inlined, u
+from cpubn.kernels._numba_sums import add_span, lay_out, put_spans
 
 # Columns whose coefficients are laid out side by side; of narrower rows several are applied at once.
 COLUMNS = 1024

@@ -12,25 +12,16 @@ inlined: LLVM works through all that a compiled function calls once more.
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
-from numba.extending import register_jitable
 
 from cpubn import _algebra
+from cpubn.kernels._numba_jit import compiled, fetch, inlined, u
 
-# fastmath stays off: the same bits as Cython. "numpy": no division raises. No wrappers: Python calls only `work`.
-compiled = njit(error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-inlined = njit(error_model="numpy", inline="always")
-for formula in (
-    *(_algebra.two_sum, _algebra.merge, _algebra.close, _algebra.pivot_is_far, _algebra.centre, _algebra.rstd),
-    *(_algebra.affine, _algebra.gradient, _algebra.outside, _algebra.forward_is_wide, _algebra.backward_is_wide),
-):
-    register_jitable(error_model="numpy")(formula)
-
-u = np.uint64
 # Lanes of a row: element j of a run is added to lane j % LANES.
 LANES = 32
 # Lanes to which the columns of one channel are added up.
 FOLD = 8
+# Elements that are asked for before they are needed, and how many of float32 a cache line holds.
+AHEAD, LINE = 1024, 16
 
 
 class View(NamedTuple):
@@ -66,29 +57,41 @@ class Walk(NamedTuple):
 
 
 @inlined
+def fetch_rows(flat, at, stride, rows, lanes):
+    """Ask for the rows that come after these, AHEAD elements on at least."""
+    first = at + u(max(rows * stride, AHEAD))
+    for row in range(rows):
+        for i in range(0, lanes, LINE):
+            fetch(flat, first + u(row * stride + i))
+
+
+@inlined
 def add_squares(x, at, stride, rows, rest, lanes, pivots, s, q):
-    """s[j] += d and q[j] += d * d for d = x[row, j] - pivots[j], over the rows in turn.
+    """s[j] += d and q[j] += d * d for d = x[row, j] - pivots[j] in x's type, over the rows in turn.
 
     x (rows, lanes) real, rows `stride` apart, then `rest` elements of one more; pivots, s, q (lanes,) float64.
     Four rows in one pass: the sums are loaded and stored a quarter as often.
     Reads rows * lanes + rest elements of x.
     """
-    flat, step = x.flat, u(x.step)
+    flat, step, real = x.flat, u(x.step), x.flat.dtype.type
     fours = rows - rows % 4
     for row in range(0, fours, 4):
         a = u(at + row * stride)
         b, c, d = a + u(stride), a + u(2 * stride), a + u(3 * stride)
+        if step == 1:
+            fetch_rows(flat, a, stride, 4, lanes)
         for lane in range(lanes):
             j, i = u(lane), u(lane) * step
-            pivot = pivots[j]
-            e, f, g, h = flat[a + i] - pivot, flat[b + i] - pivot, flat[c + i] - pivot, flat[d + i] - pivot
+            pivot = real(pivots[j])
+            e, f = np.float64(flat[a + i] - pivot), np.float64(flat[b + i] - pivot)
+            g, h = np.float64(flat[c + i] - pivot), np.float64(flat[d + i] - pivot)
             s[j] = s[j] + e + f + g + h
             q[j] = q[j] + e * e + f * f + g * g + h * h
     for row in range(fours, rows + min(rest, 1)):
         a = u(at + row * stride)
         for lane in range(lanes if row < rows else rest):
             j, i = u(lane), u(lane) * step
-            e = flat[a + i] - pivots[j]
+            e = np.float64(flat[a + i] - real(pivots[j]))
             s[j] += e
             q[j] += e * e
 
@@ -106,6 +109,9 @@ def add_products(dy, dy_at, dy_stride, x, x_at, x_stride, rows, rest, lanes, mea
     for row in range(0, twos, 2):
         a, c = u(dy_at + row * dy_stride), u(x_at + row * x_stride)
         b, d = a + u(dy_stride), c + u(x_stride)
+        if dy_step == 1 and x_step == 1:
+            fetch_rows(dy_flat, a, dy_stride, 2, lanes)
+            fetch_rows(x_flat, c, x_stride, 2, lanes)
         for lane in range(lanes):
             j, i, k = u(lane), u(lane) * dy_step, u(lane) * x_step
             g, h = np.float64(dy_flat[a + i]), np.float64(dy_flat[b + i])
@@ -151,13 +157,14 @@ def start_chunk(dy, x, given, sample, first, last, centres):
 
 
 @compiled
-def move_pivots(channels, lanes, count, s, q, centres):
+def move_pivots(x, channels, lanes, count, s, q, centres):
     """Move the pivots that lay far from their channel's mean to it. Whether there was one."""
     far = False
     for c in range(channels):
-        offset = s[c * lanes] / count
-        if _algebra.pivot_is_far(s[c * lanes], offset, q[c * lanes] - s[c * lanes] * offset):
-            centres[c] += offset
+        total = s[c * lanes]
+        m2 = _algebra.close(count, centres[c], total, q[c * lanes])[2]
+        if _algebra.pivot_is_far(total, total / count, m2):
+            centres[c] = _algebra.moved_pivot(centres[c], total / count, x.flat.dtype.type)
             far = True
     return far
 
@@ -215,7 +222,7 @@ def add_span(dy, x, given, walk, first, last, span, state, sums):
             if lanes > 1:
                 for at in range(0, width, lanes):
                     fold(s, q, at, lanes, FOLD if walk.columns else LANES)
-            if len(dy) > 0 or not move_pivots(channels, lanes, count, s, q, centres):
+            if len(dy) > 0 or not move_pivots(x, channels, lanes, count, s, q, centres):
                 break
         put_chunk(dy, state, first, last, total, count, lanes, s, q, centres)
         total += count

@@ -11,11 +11,11 @@ from typing import NamedTuple
 CHUNK = 65536
 # Rows of a chunk where channels are columns: enough to hide the merge behind the sums, few enough to share out.
 TALL = 1024
-# Where they are several, their number is a multiple of this and their rows are as many each, for threads to share evenly:
-# (3136, 256, 1) has 4 chunks of 784 rows, and not 3 of 1024 and one of 64, which took 1.25 times as long on two threads.
+# Several such chunks are a multiple of so many, of equal height, for threads to share evenly: (3136, 256, 1) has 4 of
+# 784 rows, and not 3 of 1024 and one of 64, which took 1.25 times as long on two threads.
 EVEN = 4
 # Inner runs shorter than this are summed as columns (outer, channel * inner) and folded: as rows they drown in tails.
-SHORT = 256
+SHORT = 320
 # 64 spans of 32 bytes a channel are the 2 KB that a call may take beside its output.
 SPANS = 64
 
@@ -40,7 +40,8 @@ def order_of(outer: int, inner: int) -> Order:
     if columns:
         rows = min(rows, TALL)
         if rows < outer:
-            rows = -(-outer // (-(-outer // (EVEN * rows)) * EVEN))
+            chunks = -(-outer // (EVEN * rows)) * EVEN
+            rows = -(-outer // chunks)
     chunks = -(-outer // rows) * pieces
     span = -(-chunks // SPANS)
     return Order(columns, rows, piece, pieces, chunks, span, -(-chunks // span))

@@ -1,8 +1,10 @@
-# Two sums a channel, in the order that _order.py fixes, with d = x - centre in float64:
+# Two sums a channel, in the order that _order.py fixes, in float64:
 #
-#     moments:    s = sum(d),   q = sum(d * d)      centre: the chunk's pivot
-#     gradient:   s = sum(dy),  q = sum(dy * d)     centre: the mean
+#     moments:    s = sum(d),   q = sum(d * d)      d = x - pivot, in x's own type
+#     gradient:   s = sum(dy),  q = sum(dy * d)     d = x - mean, in float64
 #
+# A float32 difference moves a sample by 2**-24 of its distance from the pivot at most, and so the variance by less than
+# 5e-7 of itself (_algebra.pivot_is_far); its square is exact in float64, so that a fused multiply-add changes no bit.
 # Accumulators are local arrays of a constant length: behind a pointer, or with a length that the compiler cannot see, they
 # leave the registers and the loop runs three times slower. `backward`, `width` and the steps are constants where that
 # counts, so that each caller gets a loop of its own. Moves: every sample once.
@@ -24,6 +26,18 @@ cdef inline void fetch_lanes(const real* p) noexcept nogil:
         cpubn_prefetch(<const char*>p + l * LINE)
 
 
+cdef inline double distance(bint backward, real x, real pivot, double mean) noexcept nogil:
+    return <double>x - mean if backward else <double>(x - pivot)
+
+
+cdef inline double add_product(bint backward, real x, double g, double d, double q) noexcept nogil:
+    """q + g * d; x tells the type of the samples."""
+    if real is float:
+        if not backward:
+            return cpubn_add_exact(g, d, q)
+    return q + g * d
+
+
 cdef inline void row_sums(
     bint backward, const real* dy, Py_ssize_t dy_step, const real* x, Py_ssize_t step, Py_ssize_t n,
     double centre, double* s, double* q
@@ -34,6 +48,7 @@ cdef inline void row_sums(
     cdef double td[LANES]
     cdef double tg[LANES]
     cdef double d, g
+    cdef real pivot = <real>centre
     cdef Py_ssize_t block, l, j, tail = n % LANES
     for l in range(LANES):
         ls[l] = s[l]
@@ -44,21 +59,21 @@ cdef inline void row_sums(
             fetch_lanes(dy + block * LANES + AHEAD)
         for l in range(LANES):
             j = block * LANES + l
-            d = <double>x[j * step] - centre
+            d = distance(backward, x[j * step], pivot, centre)
             g = <double>dy[j * dy_step] if backward else d
             ls[l] += g
-            lq[l] += g * d
+            lq[l] = add_product(backward, x[j * step], g, d, lq[l])
     if tail:  # fill up with zeros, which change no bit: a tail lane by lane costs as much as ten blocks
         for l in range(LANES):
             td[l] = 0.0
             tg[l] = 0.0
         for l in range(tail):
             j = n - tail + l
-            td[l] = <double>x[j * step] - centre
+            td[l] = distance(backward, x[j * step], pivot, centre)
             tg[l] = <double>dy[j * dy_step] if backward else td[l]
         for l in range(LANES):
             ls[l] += tg[l]
-            lq[l] += tg[l] * td[l]
+            lq[l] = add_product(backward, pivot, tg[l], td[l], lq[l])
     for l in range(LANES):
         s[l] = ls[l]
         q[l] = lq[l]
@@ -72,23 +87,25 @@ cdef inline void strip_sums(
     """Add `rows` rows of `width` <= LANES columns to s and q, and fetch what stands `ahead` of them into the second cache level."""
     cdef double ls[LANES]
     cdef double lq[LANES]
-    cdef double lc[LANES]
+    cdef double means[LANES]
+    cdef real pivots[LANES]
     cdef double d, g
     cdef Py_ssize_t row, l
     for l in range(width):
         ls[l] = s[l]
         lq[l] = q[l]
-        lc[l] = centre[l]
+        means[l] = centre[l]
+        pivots[l] = <real>centre[l]
     for row in range(rows):
         if width == LANES:
             fetch_lanes(x + ahead)
             if backward:
                 fetch_lanes(dy + dy_ahead)
         for l in range(width):
-            d = <double>x[l * step] - lc[l]
+            d = distance(backward, x[l * step], pivots[l], means[l])
             g = <double>dy[l * dy_step] if backward else d
             ls[l] += g
-            lq[l] += g * d
+            lq[l] = add_product(backward, x[l * step], g, d, lq[l])
         x += stride
         dy += dy_stride
     for l in range(width):
@@ -185,6 +202,7 @@ cdef inline void run_sums(
     cdef double ls[FOLD]
     cdef double lq[FOLD]
     cdef double d, g
+    cdef real pivot = <real>centre
     cdef Py_ssize_t block, l, j, tail = n % FOLD
     for l in range(FOLD):
         ls[l] = 0.0
@@ -192,15 +210,15 @@ cdef inline void run_sums(
     for block in range(n // FOLD):
         for l in range(FOLD):
             j = block * FOLD + l
-            d = <double>x[j * step] - centre
+            d = distance(backward, x[j * step], pivot, centre)
             g = <double>dy[j * dy_step] if backward else d
             ls[l] += g
-            lq[l] += g * d
+            lq[l] = add_product(backward, x[j * step], g, d, lq[l])
     for l in range(tail):
         j = n - tail + l
-        d = <double>x[j * step] - centre
+        d = distance(backward, x[j * step], pivot, centre)
         g = <double>dy[j * dy_step] if backward else d
         ls[l] += g
-        lq[l] += g * d
+        lq[l] = add_product(backward, x[j * step], g, d, lq[l])
     s[0] = fold(ls)
     q[0] = fold(lq)
