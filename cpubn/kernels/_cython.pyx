@@ -193,23 +193,24 @@ cdef bint share_rows(Job* job, int threads) noexcept:
 
 
 cdef bint share_columns(Job* job, Py_ssize_t size, size_t moved, int threads) noexcept:
-    """Groups of channels; whether each is to be finished by one thread.
+    """Groups of channels; whether each is to be finished by one thread, and not its sums first and then its rows.
 
-    That saves a read of x from memory. Where all is in cache there is none to save, and a group's rows, lying apart by a
-    power of two, throw each other out of the second level: (1024, 1024) took 421 us by groups and 160 by phases.
+    That saves a read of x from memory, or forks where all is small. Where all is in cache there is none to save, and a
+    group's rows, lying apart by a power of two, throw each other out of the second level: (1024, 1024) took 421 us by
+    groups and 160 by phases. And where two threads write the halves of many rows, each row has a cache line that both
+    want: (1000, 128) took 170 us so, and 31 with one thread.
     """
     cdef Py_ssize_t widest = max(1, WIDEST // job.inner)
     cdef Py_ssize_t fitting = GROUP_BYTES // (job.outer * job.inner * size)
     cdef Py_ssize_t share = ((job.channels + threads - 1) // threads + LANES - 1) // LANES * LANES
     cdef Py_ssize_t units
-    cdef bint small = moved <= <size_t>(2 * GROUP_BYTES * threads)
-    cdef bint whole = (
-        job.sums and job.span == 1 and (small or (job.apply and moved > CACHE // 2))
-        and min(fitting, share) * job.inner >= 4 * LANES
-    )
+    cdef bint few_rows = (job.outer <= 64 and job.channels * job.inner >= LANES * threads) or threads == 1
+    cdef bint small = moved <= <size_t>(2 * GROUP_BYTES * threads) and few_rows
+    cdef bint large = moved > CACHE // 2 and min(fitting, share) * job.inner >= 8 * LANES
+    cdef bint whole = job.sums and job.span == 1 and (small or (job.apply and large))
     job.group = widest
     if whole:
-        job.group = min(widest, min(fitting, share))
+        job.group = max(1, min(widest, min(fitting, share)))
     elif job.sums and job.spans < threads:
         job.group = min(widest, share)
     job.groups = (job.channels + job.group - 1) // job.group
@@ -217,12 +218,8 @@ cdef bint share_columns(Job* job, Py_ssize_t size, size_t moved, int threads) no
         job.groups = (job.groups + threads - 1) // threads * threads
         job.group = (job.channels + job.groups - 1) // job.groups
         job.groups = (job.channels + job.group - 1) // job.group
-    # Columns that are still in the second-level cache of the thread that summed them stay with it; others are taken by
-    # rows as long as can be: (1024, 1024) took 730 us by halves of rows and 160 by rows.
-    job.band, job.bands = widest, (job.channels + widest - 1) // widest
-    if job.outer * job.channels * job.inner * size <= GROUP_BYTES * threads:
-        job.band, job.bands = job.group, job.groups
     # As few blocks of rows as keep every thread busy: each looks at its channels' coefficients and spreads them once.
+    job.band, job.bands = widest, (job.channels + widest - 1) // widest
     units = 1 if job.bands % threads == 0 else 1 + (2 * threads - 1) // job.bands  # of each band
     job.block = max((job.outer + units - 1) // units, min(job.outer, 16))
     return whole
