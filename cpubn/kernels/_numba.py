@@ -126,7 +126,7 @@ def _run(
     """Do a job: group by group where that keeps all threads busy, and where not one of its steps after the other."""
     threads = min(threads, thread_limit())
     strides = tuple(x.strides if a is None else a.strides for a in (dy, x, y))
-    walk, dy_place, x_place, y_place = _cut(x.shape, x.itemsize, strides, threads)
+    walk, dy_place, x_place, y_place = _cut(x.shape, x.itemsize, strides, threads, job != APPLY)
     coefficient_rows, sum_rows = (3, 3) if dy is None else (5, 2)
     lanes = walk.group * walk.inner if walk.columns else LANES
     columns = max(loops.COLUMNS, lanes) if walk.columns else 1
@@ -151,7 +151,7 @@ def _run(
 
 
 @functools.lru_cache(maxsize=1024)
-def _cut(shape: Shape, itemsize: int, strides: tuple[Shape, ...], threads: int) -> tuple[Any, ...]:
+def _cut(shape: Shape, itemsize: int, strides: tuple[Shape, ...], threads: int, sums: bool) -> tuple[Any, ...]:
     """The walk over arrays of that shape and those strides, and where in its flat memory each array goes along."""
     outer, channels, inner = shape
     order = order_of(outer, inner)
@@ -161,7 +161,7 @@ def _cut(shape: Shape, itemsize: int, strides: tuple[Shape, ...], threads: int) 
         columns = channels * inner
         groups = -(-columns // (loops.COLUMNS if all(step == 1 for *_, step in places) else SCATTERED))
         cached = 16 * CACHED if order.spans < threads else CACHED
-        if columns >= threads * FEW_COLUMNS and outer * columns * itemsize <= cached:
+        if sums and columns >= threads * FEW_COLUMNS and outer * columns * itemsize <= cached:
             groups = -(-groups // threads) * threads
         groups = min(groups, channels)
         blocks = -(-outer // max(1, BLOCK * groups // columns))
