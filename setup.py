@@ -104,10 +104,11 @@ class BuildVariants(build_ext):
         failure = self.failure(EMPTY_PROGRAM)
         self.no_compiler = failure and f"no C compiler: {self.name} cannot compile an empty program: {failure}"
         openmp, openmp_failure = self.find_openmp()
+        known = [flag for flag in ISA.OPTIONAL_FLAGS[self.family] if self.failure(EMPTY_PROGRAM, flag) is None]
         self.reasons: dict[str, str | None] = {}
         for extension in self.extensions:
             variant = VARIANTS[extension.name]
-            extension.extra_compile_args = [*ISA.FLAGS[self.family], *variant.flags[self.family], *openmp[0]]
+            extension.extra_compile_args = [*ISA.FLAGS[self.family], *known, *variant.flags[self.family], *openmp[0]]
             extension.extra_link_args = openmp[1]
         super().build_extensions()
         report = {

@@ -63,10 +63,14 @@ def pivot_is_far(s: Value, offset: Value, m2: Value) -> Value:
     return not s * offset <= 16.0 * m2  # so written that NaN is far
 
 
-def moved_pivot(pivot: Value, offset: Value, real: type[np.floating[Any]]) -> Value:
-    """The chunk's mean as a pivot for its second sums; 0 where the first overflowed, since no x - 0 does."""
-    mean = pivot + offset
-    return np.float64(real(mean)) if abs(mean) < np.inf else 0.0
+def next_pivot(pivot: Value, offset: Value, m2: Value, first: bool, real: type[np.floating[Any]]) -> Value:
+    """Where a chunk whose pivot is far is summed again: about 0 if a difference overflowed, since no x - 0 does.
+
+    Otherwise about its mean, if those were its first sums; the same pivot means that the sums stand.
+    """
+    if m2 != m2:
+        return 0.0
+    return np.float64(real(pivot + offset)) if first else pivot
 
 
 def centre(mean: Value, real: type[np.floating[Any]]) -> Value:

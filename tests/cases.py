@@ -71,6 +71,15 @@ def largest_of_one_sign(rng, channels, samples):
     return rng.uniform(1e38, 3.4e38, (channels, samples))
 
 
+def largest_but_one(rng, channels, samples):
+    """The largest float32 but for one sample, from which, or from the mean, the difference overflows."""
+    rows = np.full((channels, samples), np.finfo(np.float32).max, float)
+    rows[::2, 0] = 0
+    rows[::2, 1:2] *= -1
+    rows[1::2, 0] *= -1
+    return rows
+
+
 def tiny(rng, channels, samples):
     """Denormal in float32."""
     return 1e-40 * rng.standard_normal((channels, samples))
@@ -103,6 +112,7 @@ FAMILIES = {f"offset {ratio:g}": offset(ratio) for ratio in (0, 1, 1e2, 1e4, 1e5
     "pixels": pixels,
     "largest": largest,
     "largest of one sign": largest_of_one_sign,
+    "largest but one": largest_but_one,
     "tiny": tiny,
     "mixed scales": mixed_scales,
     "constant": constant,

@@ -1,6 +1,6 @@
 # The Cython twin of cpubn/_algebra.py: the same operations in the same order, so the same bits.
 
-from libc.math cimport INFINITY, fabs, sqrt
+from libc.math cimport fabs, sqrt
 
 cdef double LARGE = 2.0**100
 cdef double TINY = 2.0**-126
@@ -46,9 +46,10 @@ cdef inline bint pivot_is_far(double s, double offset, double m2) noexcept nogil
     return not s * offset <= 16.0 * m2
 
 
-cdef inline double moved_pivot(const real* tag, double pivot, double offset) noexcept nogil:
-    cdef double mean = pivot + offset
-    return <double><real>mean if fabs(mean) < INFINITY else 0.0
+cdef inline double next_pivot(const real* tag, double pivot, double offset, double m2, bint first) noexcept nogil:
+    if m2 != m2:
+        return 0.0
+    return <double><real>(pivot + offset) if first else pivot
 
 
 cdef inline Moments close(double count, double pivot, double s, double q) noexcept nogil:

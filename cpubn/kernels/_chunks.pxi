@@ -135,7 +135,7 @@ cdef void column_totals(
     const Job* job, const real* tag, Py_ssize_t o0, Py_ssize_t o1, Py_ssize_t c0, Py_ssize_t n,
     const double* centre, double* total, double* square
 ) noexcept nogil:
-    """Sums of the rows o0 to o1 of n channels from c0, whose samples are columns; total and square have room for those."""
+    """Sums of the rows o0 to o1 of n channels from c0, whose samples are columns; total, square have room for these."""
     cdef double centres[WIDEST]
     cdef Py_ssize_t inner = job.inner, rows = o1 - o0, c = 0, j, together
     cdef Py_ssize_t dy_step = column_step(&job.dy, inner), step = column_step(&job.x, inner)
@@ -170,7 +170,8 @@ cdef void column_totals(
 
 
 cdef void chunk_sums(
-    const Job* job, const real* tag, Py_ssize_t chunk, Py_ssize_t c0, Py_ssize_t channels, double* parts, Py_ssize_t plane
+    const Job* job, const real* tag, Py_ssize_t chunk, Py_ssize_t c0, Py_ssize_t channels,
+    double* parts, Py_ssize_t plane
 ) noexcept nogil:
     """parts (3, channels), whose rows lie a plane apart, <- the sums of one chunk of each channel."""
     cdef double centre[WIDEST]
@@ -179,12 +180,13 @@ cdef void chunk_sums(
     cdef Py_ssize_t o0 = chunk // job.pieces * job.rows, i0 = chunk % job.pieces * job.piece
     cdef Py_ssize_t o1 = min(o0 + job.rows, job.outer), n = min(job.piece, job.inner - i0)
     cdef double count = <double>((o1 - o0) * n)
+    cdef double pivot, m2
     cdef Moments m
-    cdef Py_ssize_t c, far
+    cdef Py_ssize_t c, far, moved
     cdef int attempt
     for c in range(channels):
         centre[c] = job.mean[c0 + c] if job.backward else <double>at(tag, &job.x, o0, c0 + c, i0)[0]
-    for attempt in range(2):
+    for attempt in range(3):
         if not job.columns:
             for c in range(channels):
                 row_totals(job, tag, o0, o1, i0, n, c0 + c, centre[c], total + c, square + c)
@@ -203,11 +205,17 @@ cdef void chunk_sums(
             parts[plane + c] = m.low
             parts[2 * plane + c] = m.m2
             far += pivot_is_far(total[c], total[c] / count, m.m2)
-        if attempt == 1 or far == 0:
+        if far == 0:
             return
+        moved = 0
         for c in range(channels):
-            if pivot_is_far(total[c], total[c] / count, parts[2 * plane + c]):
-                centre[c] = moved_pivot(tag, centre[c], total[c] / count)
+            m2 = parts[2 * plane + c]
+            if pivot_is_far(total[c], total[c] / count, m2):
+                pivot = next_pivot(tag, centre[c], total[c] / count, m2, attempt == 0)
+                moved += pivot != centre[c]
+                centre[c] = pivot
+        if moved == 0:
+            return
 
 
 cdef void chunks_sums(

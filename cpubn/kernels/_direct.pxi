@@ -19,8 +19,8 @@ cdef class DirectAffine:
     cdef int last
 
     def __cinit__(
-        self, cnp.ndarray[double, ndim=2, mode="c"] narrow not None, cnp.ndarray[double, ndim=2, mode="c"] wide not None,
-        layout, threads
+        self, cnp.ndarray[double, ndim=2, mode="c"] narrow not None,
+        cnp.ndarray[double, ndim=2, mode="c"] wide not None, layout, threads
     ):
         self.narrow, self.wide, self.last, self.threads = narrow, wide, channels_last(layout), threads
 
@@ -42,7 +42,9 @@ def infer_directly(x, running_mean, running_var, weight, bias, momentum, eps, la
     cdef double* v
     cdef double* a
     cdef Py_ssize_t n
-    if not describe(&job, x, channels_last(layout)) or not is_number(eps, 0.0, 1e308) or not is_number(momentum, 0.0, 1.0):
+    if not (
+        describe(&job, x, channels_last(layout)) and is_number(eps, 0.0, 1e308) and is_number(momentum, 0.0, 1.0)
+    ):
         return None
     n = job.channels
     vectors = new_vectors(5, n)
@@ -76,7 +78,9 @@ def train_directly(x, running_mean, running_var, weight, bias, momentum, eps, la
     cdef double* s
     cdef double count, share
     cdef Py_ssize_t n, c
-    if not describe(&job, x, channels_last(layout)) or not is_number(eps, 5e-324, 1e308) or not is_number(momentum, 0.0, 1.0):
+    if not (
+        describe(&job, x, channels_last(layout)) and is_number(eps, 5e-324, 1e308) and is_number(momentum, 0.0, 1.0)
+    ):
         return None
     n = job.channels
     count = <double>(job.outer * job.inner)
@@ -119,7 +123,10 @@ def backward_directly(dy, x, mean, var, weight, eps, bint training, layout, out,
     cdef double* s
     cdef double r
     cdef Py_ssize_t n, c
-    if not describe(&job, x, channels_last(layout)) or not is_number(eps, 5e-324 if training else 0.0, 1e308) or not is_like(dy, x):
+    if not (
+        describe(&job, x, channels_last(layout)) and is_number(eps, 5e-324 if training else 0.0, 1e308)
+        and is_like(dy, x)
+    ):
         return None
     n = job.channels
     vectors, sums = new_vectors(6, n), new_vectors(2, n)
@@ -172,7 +179,7 @@ cdef int channels_last(layout):
 
 
 cdef bint describe(Job* job, x, int last) noexcept:
-    """A job over a contiguous array of samples, with nothing but its shape and an elementwise pass; whether x is one."""
+    """A job over a contiguous array of samples, with but its shape and an elementwise pass; whether x is one."""
     cdef cnp.npy_intp* shape
     cdef int rank, axis, i
     if last < 0 or not is_plain(x):

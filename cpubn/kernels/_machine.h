@@ -1,4 +1,5 @@
-/* What Cython has no words for: the CPU's features, the size of its last-level cache, and stores that bypass it. */
+/* What Cython has no words for: the CPU's features, its fused multiply-add, the size of its last-level cache, and how to
+   ask for memory early and write past the cache. */
 
 #ifndef CPUBN_MACHINE_H
 #define CPUBN_MACHINE_H
@@ -39,7 +40,7 @@ static int cpubn_has_avx2(void) {
 #if !CPUBN_X86_64
     return 0;
 #elif defined(_MSC_VER) && !defined(__clang__)
-    return IsProcessorFeaturePresent(40 /* PF_AVX2_INSTRUCTIONS_AVAILABLE */) != 0;
+    return IsProcessorFeaturePresent(40 /* PF_AVX2_INSTRUCTIONS_AVAILABLE */) != 0; /* cl uses no FMA without __FMA__ */
 #else
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -93,7 +94,7 @@ static inline double cpubn_add_exact(double a, double b, double c) {
 #endif
 }
 
-/* Ask for a line of memory that will be read soon. */
+/* Ask for a line of memory that will be read soon, into the second-level cache: the first is too small. */
 static void cpubn_prefetch(const void *p) {
 #if CPUBN_X86_64
     _mm_prefetch((const char *)p, _MM_HINT_T1);

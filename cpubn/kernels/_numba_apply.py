@@ -11,7 +11,7 @@ from cpubn.kernels._numba_sums import add_span, lay_out, put_spans
 # Columns whose coefficients are laid out side by side; of narrower rows several are applied at once.
 COLUMNS = 1024
 # Of so few rows, runs at least so long are applied one after the other: their coefficients are not worth laying out.
-FEW_ROWS, LONG = 4, 16
+FEW_ROWS, LONG_RUN = 4, 16
 # What a job is made of: the sums of every span; their sum in turn; the coefficients from it; y.
 SPANS, SUMS, COEFFICIENTS, APPLY = 1, 2, 4, 8
 
@@ -132,7 +132,7 @@ def apply_block(dy, x, y, coefficients, walk, first, last, o_first, o_last, vect
     width, columns, wide = (last - first) * inner, vectors.size // kinds, 0
     for c in range(first, last):
         wide += is_wide(dy, coefficients, c, channels)
-    if not walk.columns or (rows < FEW_ROWS and inner >= LONG):
+    if not walk.columns or (rows < FEW_ROWS and inner >= LONG_RUN):
         for c in range(first, last):
             for kind in range(kinds):
                 vectors[kind] = coefficients[c + kind * channels]

@@ -12,7 +12,7 @@ from cpubn import _algebra
 compiled = njit(error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 inlined = njit(error_model="numpy", inline="always")
 for formula in (
-    *(_algebra.two_sum, _algebra.merge, _algebra.close, _algebra.pivot_is_far, _algebra.moved_pivot),
+    *(_algebra.two_sum, _algebra.merge, _algebra.close, _algebra.pivot_is_far, _algebra.next_pivot),
     *(_algebra.centre, _algebra.rstd, _algebra.affine, _algebra.gradient),
     *(_algebra.outside, _algebra.forward_is_wide, _algebra.backward_is_wide),
 ):

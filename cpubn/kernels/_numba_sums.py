@@ -20,8 +20,8 @@ from cpubn.kernels._numba_jit import compiled, fetch, inlined, u
 LANES = 32
 # Lanes to which the columns of one channel are added up.
 FOLD = 8
-# Elements that are asked for before they are needed, and how many of float32 a cache line holds.
-AHEAD, LINE = 1024, 16
+# Elements that are asked for before they are needed; bytes of a cache line.
+AHEAD, LINE = 1024, 64
 
 
 class View(NamedTuple):
@@ -58,10 +58,10 @@ class Walk(NamedTuple):
 
 @inlined
 def fetch_rows(flat, at, stride, rows, lanes):
-    """Ask for the rows that come after these, AHEAD elements on at least."""
+    """Ask for as many rows that come after these, or what stands AHEAD elements on if that is farther."""
     first = at + u(max(rows * stride, AHEAD))
     for row in range(rows):
-        for i in range(0, lanes, LINE):
+        for i in range(0, lanes, LINE // flat.itemsize):
             fetch(flat, first + u(row * stride + i))
 
 
@@ -157,16 +157,17 @@ def start_chunk(dy, x, given, sample, first, last, centres):
 
 
 @compiled
-def move_pivots(x, channels, lanes, count, s, q, centres):
-    """Move the pivots that lay far from their channel's mean to it. Whether there was one."""
-    far = False
+def move_pivots(x, attempt, channels, lanes, count, s, q, centres):
+    """Move the pivots that lay far from their channel's mean. Whether there was one."""
+    moved = False
     for c in range(channels):
         total = s[c * lanes]
         m2 = _algebra.close(count, centres[c], total, q[c * lanes])[2]
         if _algebra.pivot_is_far(total, total / count, m2):
-            centres[c] = _algebra.moved_pivot(centres[c], total / count, x.flat.dtype.type)
-            far = True
-    return far
+            pivot = _algebra.next_pivot(centres[c], total / count, m2, attempt == 0, x.flat.dtype.type)
+            moved = moved or pivot != centres[c]
+            centres[c] = pivot
+    return moved
 
 
 @compiled
@@ -211,7 +212,7 @@ def add_span(dy, x, given, walk, first, last, span, state, sums):
         rows, rest = o_last - o_first, 0
         count = np.float64(rows * (i_last - i_first))
         start_chunk(dy, x, given, x.start + o_first * x.outer + i_first * x.step, first, last, centres)
-        for _ in range(2):
+        for attempt in range(3):
             lay_out(centres, 0, channels, lanes, pivots, 0)
             for lane in range(width):
                 s[lane] = q[lane] = 0.0
@@ -222,7 +223,7 @@ def add_span(dy, x, given, walk, first, last, span, state, sums):
             if lanes > 1:
                 for at in range(0, width, lanes):
                     fold(s, q, at, lanes, FOLD if walk.columns else LANES)
-            if len(dy) > 0 or not move_pivots(x, channels, lanes, count, s, q, centres):
+            if len(dy) > 0 or not move_pivots(x, attempt, channels, lanes, count, s, q, centres):
                 break
         put_chunk(dy, state, first, last, total, count, lanes, s, q, centres)
         total += count

@@ -11,8 +11,8 @@ from typing import NamedTuple
 CHUNK = 65536
 # Rows of a chunk where channels are columns: enough to hide the merge behind the sums, few enough to share out.
 TALL = 1024
-# Several such chunks are a multiple of so many, of equal height, for threads to share evenly: (3136, 256, 1) has 4 of
-# 784 rows, and not 3 of 1024 and one of 64, which took 1.25 times as long on two threads.
+# Several such chunks are cut to a multiple of so many, about equally high, for threads to share evenly: (3136, 256, 1)
+# has 4 of 784 rows, and not 3 of 1024 and one of 64, which took 1.25 times as long on two threads.
 EVEN = 4
 # Inner runs shorter than this are summed as columns (outer, channel * inner) and folded: as rows they drown in tails.
 SHORT = 320

@@ -5,7 +5,7 @@
 cdef void finish(
     const Job* job, const real* tag, Py_ssize_t c0, Py_ssize_t width, const double* totals, Py_ssize_t plane
 ) noexcept nogil:
-    """Results and coefficients of `width` channels from c0, from their sums (3, width), whose rows lie a plane apart."""
+    """Results and coefficients of `width` channels from c0, from their sums (3, width); rows lie a plane apart."""
     cdef double count = <double>(job.outer * job.inner)
     cdef const double* second = totals + plane
     cdef Py_ssize_t n = job.channels, i
@@ -134,7 +134,7 @@ cdef enum Phase:
     WHOLE  # a group of channels from its sums to its output, while it is in cache; its spans are single chunks
     SUMS  # one span of one group
     COMBINE  # a group's spans to its coefficients
-    APPLY  # a block of outer rows of one group
+    APPLY  # a block of outer rows of one band
 
 
 cdef void unit(const Job* job, const real* tag, Phase phase, Py_ssize_t u) noexcept nogil:

@@ -5,9 +5,9 @@
 #
 # A float32 difference moves a sample by 2**-24 of its distance from the pivot at most, and so the variance by less than
 # 5e-7 of itself (_algebra.pivot_is_far); its square is exact in float64, so that a fused multiply-add changes no bit.
-# Accumulators are local arrays of a constant length: behind a pointer, or with a length that the compiler cannot see, they
-# leave the registers and the loop runs three times slower. `backward`, `width` and the steps are constants where that
-# counts, so that each caller gets a loop of its own. Moves: every sample once.
+# Accumulators are local arrays of a constant length: behind a pointer, or with a length that the compiler cannot see,
+# they leave the registers and the loop runs three times slower. `backward`, `width` and the steps are constants where
+# that counts, so that each caller gets a loop of its own. Moves: every sample once.
 
 cdef enum:
     LANES = 32  # of a row; the widest strip of columns
@@ -54,9 +54,10 @@ cdef inline void row_sums(
         ls[l] = s[l]
         lq[l] = q[l]
     for block in range(n // LANES):
-        fetch_lanes(x + block * LANES + AHEAD)
-        if backward:
-            fetch_lanes(dy + block * LANES + AHEAD)
+        if step == 1 and dy_step == 1:
+            fetch_lanes(x + block * LANES + AHEAD)
+            if backward:
+                fetch_lanes(dy + block * LANES + AHEAD)
         for l in range(LANES):
             j = block * LANES + l
             d = distance(backward, x[j * step], pivot, centre)
@@ -84,7 +85,7 @@ cdef inline void strip_sums(
     const real* x, Py_ssize_t stride, Py_ssize_t step, Py_ssize_t rows, Py_ssize_t width,
     Py_ssize_t dy_ahead, Py_ssize_t ahead, const double* centre, double* s, double* q
 ) noexcept nogil:
-    """Add `rows` rows of `width` <= LANES columns to s and q, and fetch what stands `ahead` of them into the second cache level."""
+    """Add `rows` rows of `width` <= LANES columns to s and q, and fetch what stands `ahead` of them."""
     cdef double ls[LANES]
     cdef double lq[LANES]
     cdef double means[LANES]

@@ -29,8 +29,8 @@ cdef void affine_vectors(
 
 
 cdef void gradient_vectors(
-    const real* tag, Py_ssize_t n, double count, const double* mean, const double* var, const double* weight, double eps,
-    const double* s0, const double* s1, double* a, Py_ssize_t plane
+    const real* tag, Py_ssize_t n, double count, const double* mean, const double* var, const double* weight,
+    double eps, const double* s0, const double* s1, double* a, Py_ssize_t plane
 ) noexcept nogil:
     """a (5, n), whose rows lie a plane apart, <- centre, r, s, k, scale."""
     cdef double centre[SLICE]
