@@ -104,7 +104,7 @@ class BuildVariants(build_ext):
         failure = self.failure(EMPTY_PROGRAM)
         self.no_compiler = failure and f"no C compiler: {self.name} cannot compile an empty program: {failure}"
         openmp, openmp_failure = self.find_openmp()
-        known = [flag for flag in ISA.OPTIONAL_FLAGS[self.family] if self.failure(EMPTY_PROGRAM, flag) is None]
+        known = [flag for flag in ISA.OPTIONAL_FLAGS[self.family] if self.failure(EMPTY_PROGRAM, [flag]) is None]
         self.reasons: dict[str, str | None] = {}
         for extension in self.extensions:
             variant = VARIANTS[extension.name]
@@ -113,6 +113,7 @@ class BuildVariants(build_ext):
         super().build_extensions()
         report = {
             "compiler": self.no_compiler or self.version(),
+            "options": known,
             "openmp": openmp_failure is None,
             "openmp_reason": openmp_failure,
             "variants": {name: {"built": reason is None, "reason": reason} for name, reason in self.reasons.items()},

@@ -35,6 +35,7 @@ CASES = [
     ("tiny", "NCHW", (9, 33, 700), np.float32),
     ("mixed scales", "NCHW", (80, 33, 49), np.float32),
     ("mixed scales", "NHWC", (4000, 33, 1), np.float32),
+    ("mixed scales", "NHWC", (300, 1500, 1), np.float32),
     ("constant", "NCHW", (9, 33, 700), np.float32),
     ("offset 1e+06", "NCHW", (5, 33, 3137), np.float64),
     ("ramp", "NCHW", (67, 100, 49), np.float64),

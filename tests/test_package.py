@@ -129,6 +129,13 @@ def test_table_of_instruction_sets():
         assert not {"-ffast-math", "-Ofast", "-march=native"} & set(flags)
 
 
+def test_options_that_the_compiler_knows_are_used():
+    report = _variants.build_report()
+    if not report or not report["compiler"].startswith("gcc"):
+        pytest.skip("not built by gcc")
+    assert report["options"] == [*_isa.OPTIONAL_FLAGS["unix"]]
+
+
 def test_every_instruction_set_has_a_source():
     sources = CHECKOUT / "cpubn" / "kernels"
     if not (sources / "_cython.pyx").exists():

@@ -63,13 +63,13 @@ cdef inline void apply_row(
 
 cdef inline void apply_columns_run(
     bint backward, const real* dy, Py_ssize_t dy_step, const real* x, Py_ssize_t step, real* y, Py_ssize_t y_step,
-    Py_ssize_t width, const real* a
+    Py_ssize_t width, const real* a, Py_ssize_t plane
 ) noexcept nogil:
-    """One row of `width` columns; a holds the columns' coefficients, WIDEST apart."""
-    cdef const real* b = a + WIDEST
-    cdef const real* c = a + 2 * WIDEST
-    cdef const real* k = a + 3 * WIDEST
-    cdef const real* scale = a + 4 * WIDEST
+    """One row of `width` columns; a holds the columns' coefficients, each kind a plane apart."""
+    cdef const real* b = a + plane
+    cdef const real* c = a + 2 * plane
+    cdef const real* k = a + 3 * plane
+    cdef const real* scale = a + 4 * plane
     cdef Py_ssize_t j
     if backward:
         for j in range(width):
@@ -82,23 +82,33 @@ cdef inline void apply_columns_run(
 cdef inline void apply_columns(
     bint backward, const real* dy, Py_ssize_t dy_stride, Py_ssize_t dy_step,
     const real* x, Py_ssize_t stride, Py_ssize_t step, real* y, Py_ssize_t y_stride, Py_ssize_t y_step,
-    Py_ssize_t rows, Py_ssize_t width, const real* a, bint stream
+    Py_ssize_t rows, Py_ssize_t width, const real* a, Py_ssize_t plane, bint stream
 ) noexcept nogil:
-    """`rows` rows of `width` <= WIDEST narrow columns; rows that follow one another in memory are streamed together."""
+    """`rows` rows of `width` narrow columns; what follows one another in memory is streamed together."""
     cdef real buffer[BUFFER]
-    cdef Py_ssize_t row = 0, filled = 0
+    cdef Py_ssize_t row = 0, filled = 0, j, part
     if step != 1 or y_step != 1 or dy_step != 1:
         for row in range(rows):
             apply_columns_run(
-                backward, dy + row * dy_stride, dy_step, x + row * stride, step, y + row * y_stride, y_step, width, a
+                backward, dy + row * dy_stride, dy_step, x + row * stride, step, y + row * y_stride, y_step,
+                width, a, plane
             )
     elif not stream:
         for row in range(rows):
-            apply_columns_run(backward, dy + row * dy_stride, 1, x + row * stride, 1, y + row * y_stride, 1, width, a)
+            apply_columns_run(
+                backward, dy + row * dy_stride, 1, x + row * stride, 1, y + row * y_stride, 1, width, a, plane
+            )
     else:
         for row in range(rows):
-            apply_columns_run(backward, dy + row * dy_stride, 1, x + row * stride, 1, buffer + filled, 1, width, a)
-            filled += width
-            if y_stride != width or filled + width > BUFFER or row == rows - 1:
-                cpubn_stream(y + row * y_stride - (filled - width), buffer, filled * sizeof(real))
-                filled = 0
+            j = 0
+            while j < width:
+                part = min(width - j, <Py_ssize_t>WIDEST)
+                apply_columns_run(
+                    backward, dy + row * dy_stride + j, 1, x + row * stride + j, 1, buffer + filled, 1,
+                    part, a + j, plane
+                )
+                j += part
+                filled += part
+                if filled + WIDEST > BUFFER or (j == width and (y_stride != width or row == rows - 1)):
+                    cpubn_stream(y + row * y_stride + j - filled, buffer, filled * sizeof(real))
+                    filled = 0

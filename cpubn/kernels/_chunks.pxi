@@ -36,6 +36,7 @@ cdef struct Job:
     double eps
     double* result  # (3, C) moments or (2, C) gradient sums
     double* coefficients  # (3 or COEFFICIENTS, C), as _apply.pxi numbers them
+    void* narrow  # the same in the data's type, where a band is of more than WIDEST columns
     double* parts  # (spans, 3, C)
 
 
