@@ -9,8 +9,10 @@ import numpy as np
 import oracle
 import pytest
 import views
+from conftest import need_backend
 
 import cpubn
+from cpubn import _dispatch
 
 MAKERS = {2: cpubn.BatchNorm1d, 3: cpubn.BatchNorm1d, 4: cpubn.BatchNorm2d, 5: cpubn.BatchNorm3d}
 # From less than a vector register holds to more than a serial call takes.
@@ -179,3 +181,12 @@ def test_bad_statistics_are_refused(name, value, error, match):
     arguments = {"weight": None, "bias": None, "running_mean": np.zeros(3), "running_var": np.ones(3)}
     with pytest.raises(error, match=match):
         cpubn.FrozenBatchNorm(**arguments | {name: value})
+
+
+def test_compiled_path_cannot_be_made_without_coefficients():
+    need_backend("cython")
+    path = _dispatch.direct_kernels("cython").DirectAffine
+    with pytest.raises(TypeError):
+        path.__new__(path)
+    with pytest.raises(ValueError, match="Buffer"):
+        path(np.zeros(3), np.zeros(3), "NCHW", len)
