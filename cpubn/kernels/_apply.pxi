@@ -9,7 +9,7 @@ cdef enum:
     COEFFICIENTS = 5
     BUFFER = 2048  # elements computed in the first-level cache before they are streamed past it
     PIECE = 512  # of a row, which needs no more: 0.9 to 0.97 of the time of 2048
-    NARROW = 128  # longer runs, their coefficients known, are taken one by one: 0.5 of the time at (32, 1024, 196)
+    APART = 128  # longer runs, their coefficients known, are taken one by one: 0.5 of the time at (32, 1024, 196)
     LONG = 1024  # shorter runs, streamed one by one, took 1.4 to 3.4 times as long at 102 to 205 MB
     FEW_ROWS = 4  # fewer do not pay for spreading a channel's coefficients and accumulators over its columns
 

@@ -164,7 +164,7 @@ cdef object start(Job* job, cnp.ndarray x, int threads):
     cdef bint whole
     cdef cnp.ndarray parts, coefficients, narrow
     if not job.sums:
-        job.columns = job.inner < NARROW
+        job.columns = job.inner < APART
     if job.columns:
         whole = share_columns(job, size, moved, threads)
     else:
@@ -207,8 +207,8 @@ cdef bint share_columns(Job* job, Py_ssize_t size, size_t moved, int threads) no
     cdef Py_ssize_t fitting = GROUP_BYTES // (job.outer * job.inner * size)
     cdef Py_ssize_t share = ((job.channels + threads - 1) // threads + LANES - 1) // LANES * LANES
     cdef Py_ssize_t units
-    cdef bint few_rows = (job.outer <= 64 and job.channels * job.inner >= LANES * threads) or threads == 1
-    cdef bint small = moved <= <size_t>(2 * GROUP_BYTES * threads) and few_rows
+    cdef bint uncontended = (job.outer <= 64 and job.channels * job.inner >= LANES * threads) or threads == 1
+    cdef bint small = moved <= <size_t>(2 * GROUP_BYTES * threads) and uncontended
     cdef bint large = moved > CACHE // 2 and min(fitting, share) * job.inner >= 8 * LANES
     cdef bint whole = job.sums and job.span == 1 and (small or (job.apply and large))
     job.group = widest

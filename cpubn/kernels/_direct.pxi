@@ -210,7 +210,7 @@ cdef object run_direct(Job* job, dy, x, y, threads):
     if job.sums:
         set_order(job)
     else:
-        job.columns = job.inner < NARROW
+        job.columns = job.inner < APART
         job.piece = min(job.inner, CHUNK)
         job.pieces = (job.inner + job.piece - 1) // job.piece
     if job.sums or cnp.PyArray_NBYTES(<cnp.ndarray>x) > TINY_BYTES:

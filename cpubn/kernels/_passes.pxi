@@ -50,6 +50,7 @@ cdef inline bint is_wide(const Job* job, const real* tag, Py_ssize_t c) noexcept
 
 
 cdef inline Py_ssize_t wide_among(const Job* job, const real* tag, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil:
+    """How many of the channels c0 to c1 must be computed in float64: by vectors, as a search is not."""
     cdef Py_ssize_t c, wide = 0
     for c in range(c0, c1):
         wide += is_wide(job, tag, c)
@@ -60,6 +61,7 @@ cdef inline void apply_with(
     const Job* job, const real* tag, Py_ssize_t o0, Py_ssize_t o1, Py_ssize_t n, Py_ssize_t c0, Py_ssize_t c1,
     const real* a, Py_ssize_t plane
 ) noexcept nogil:
+    """`apply_narrow` with coefficients a, each kind a plane apart."""
     cdef const Strided* dy = &job.dy
     if job.backward:
         apply_columns(
