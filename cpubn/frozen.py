@@ -24,7 +24,7 @@ class FrozenBatchNorm:
     layout : "NCHW" (channels on axis 1) or "NHWC" (channels last).
     backend : "cython", "numba" or "numpy"; None for the default at the time when this object is made.
 
-    The vectors are copied. Raises ValueError and TypeError as batch_norm does.
+    ``running_mean``, ``running_var``, ``weight``, ``bias`` and ``eps`` are kept, read-only float64 copies. Raises ValueError and TypeError as batch_norm does.
     """
 
     def __init__(
@@ -44,11 +44,14 @@ class FrozenBatchNorm:
         mean = _check.channel_vector(running_mean, "running_mean")
         self.num_features = mean.size
         vectors = (
-            _check.vector(mean, "running_mean", mean.size, layout),
-            _check.vector(running_var, "running_var", mean.size, layout),
-            _check.optional_vector(weight, "weight", mean.size, layout, 1.0),
-            _check.optional_vector(bias, "bias", mean.size, layout, 0.0),
+            _check.vector(mean, "running_mean", mean.size, layout).copy(),
+            _check.vector(running_var, "running_var", mean.size, layout).copy(),
+            _check.optional_vector(weight, "weight", mean.size, layout, 1.0).copy(),
+            _check.optional_vector(bias, "bias", mean.size, layout, 0.0).copy(),
         )
+        for vector in vectors:
+            vector.flags.writeable = False
+        self.running_mean, self.running_var, self.weight, self.bias = vectors
         self._affine = {t: affine_of(t, *vectors, self.eps) for t in map(np.dtype, (np.float32, np.float64))}
         self._direct = self._direct_path()
 
