@@ -13,10 +13,12 @@ from cpubn._dispatch import (
     show_config,
     use_backend,
 )
+from cpubn.fold import fold_conv, fold_into_next_conv, fold_into_next_linear, fold_linear
 from cpubn.frozen import FrozenBatchNorm
 from cpubn.functional import batch_norm, batch_norm_backward, moments
 from cpubn.layers import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from cpubn.statistics import Moments
+from cpubn.verify import verify_fold
 
 __version__ = "0.1.0"
 
@@ -29,9 +31,14 @@ __all__ = [
     "available_backends",
     "batch_norm",
     "batch_norm_backward",
+    "fold_conv",
+    "fold_into_next_conv",
+    "fold_into_next_linear",
+    "fold_linear",
     "get_num_threads",
     "moments",
     "set_num_threads",
     "show_config",
     "use_backend",
+    "verify_fold",
 ]
