@@ -49,7 +49,7 @@ class AffineLayer:
                 "a linear layer's is for fold_linear and fold_into_next_linear"
             )
         groups = _check.count(groups, "groups", "that of the convolution")
-        form = f"{array.shape}, groups={groups}, transposed={transposed}, kernel_layout={kernel_layout!r}"
+        form = f"shape {array.shape}, groups={groups}, transposed={transposed}, kernel_layout={kernel_layout!r}"
         axis = 0 if kernel_layout == "OIHW" else array.ndim - 1
         if groups == 0 or array.shape[axis] % groups:
             raise ValueError(
@@ -67,7 +67,7 @@ class AffineLayer:
                 f"weight must have shape (out, in), got {array.shape}; "
                 "a convolution's is for fold_conv and fold_into_next_conv"
             )
-        return cls._of(array, bias, 1, False, "OIHW", f"{array.shape}")
+        return cls._of(array, bias, 1, False, "OIHW", f"shape {array.shape}")
 
     @classmethod
     def _of(
