@@ -17,7 +17,6 @@ KernelLayout: TypeAlias = Literal["OIHW", "HWIO"]
 Side: TypeAlias = Literal["input", "output"]
 LAYERS = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
 Norm: TypeAlias = FrozenBatchNorm | BatchNorm1d | BatchNorm2d | BatchNorm3d
-FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class AffineLayer:
                 "kernel_layout must be 'OIHW' (channels first, as torch keeps weights, for any rank) or 'HWIO' "
                 f"(channels last, as Keras and Flax do), got {kernel_layout!r}"
             )
-        array = floats(weight, "weight")
+        array = _check.data(weight, "weight", _check.FLOATS)
         if not 3 <= array.ndim <= 5:
             raise ValueError(
                 f"weight must have 3 to 5 dimensions, two of them channels, got shape {array.shape}; "
@@ -61,7 +60,7 @@ class AffineLayer:
     @classmethod
     def linear(cls, weight: ArrayLike, bias: ArrayLike | None) -> Self:
         """A linear layer, which is a convolution of no dimensions."""
-        array = floats(weight, "weight")
+        array = _check.data(weight, "weight", _check.FLOATS)
         if array.ndim != 2:
             raise ValueError(
                 f"weight must have shape (out, in), got {array.shape}; "
@@ -91,25 +90,9 @@ class AffineLayer:
         return cls(weight, view, vector, array.dtype, outputs, inputs, form)
 
 
-def floats(a: ArrayLike, name: str) -> Array:
-    """An array of a type that layers keep their parameters in, half types included."""
-    if isinstance(a, np.ma.MaskedArray):
-        raise TypeError(f"{name} must be a plain array, got a masked array; fill it first with {name}.filled(value)")
-    try:
-        array = np.asarray(a)
-    except Exception as error:  # a tensor that needs detaching first, or a list of lists of many lengths
-        raise TypeError(f"{name} must be an array, got {type(a).__name__}: {error}; pass an array of it") from error
-    if array.dtype.name not in FLOATS:
-        raise TypeError(
-            f"{name} must be an array of {', '.join(FLOATS)}, got {type(a).__name__} of {array.dtype}; "
-            f"convert it, for example with np.asarray({name}, dtype=np.float32)"
-        )
-    return array
-
-
 def channel_values(v: ArrayLike, name: str, count: int, side: Side, form: str) -> Vector:
     """One value for each channel on one side of a layer."""
-    array = floats(v, name)
+    array = _check.data(v, name, _check.FLOATS)
     if array.shape != (count,):
         raise ValueError(
             f"{name} must have shape ({count},), the {side} channels of weight ({form}), got {array.shape}; "

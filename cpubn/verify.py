@@ -37,7 +37,7 @@ def verify_fold(
     ----------
     weight, bias, bn, groups, transposed, kernel_layout : what was folded; weight of two dimensions is a linear layer's.
     folded : what the fold returned, (weight', bias') or (weight', bias', pad).
-    x : float32 or float64 in bn's layout: (N, in, *spatial) for "NCHW", (N, *spatial, in) for "NHWC". None for normal
+    x : of any float type, in bn's layout: (N, in, *spatial) for "NCHW", (N, *spatial, in) for "NHWC". None for normal
         random data, the same in each call, which norm_first brings to the running statistics.
     norm_first : whether bn stands before the layer.
     stride, padding, dilation, output_padding : the layer's, in torch's terms: a number, or one for each spatial axis.

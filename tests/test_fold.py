@@ -188,7 +188,8 @@ def test_a_shift_before_a_transposed_convolution(stride, zero_padding):
 def test_an_activation_stands_behind_but_not_between():
     bn = norm_of(6)
     plain = cpubn.fold_conv(WEIGHT, BIAS, bn, **FORM)
-    bn.activation = "relu"
+    vectors = bn.weight, bn.bias, bn.running_mean, bn.running_var
+    bn = cpubn.FrozenBatchNorm(*vectors, activation="relu")
     for a, b in zip(cpubn.fold_conv(WEIGHT, BIAS, bn, **FORM), plain, strict=True):
         np.testing.assert_array_equal(a, b)
     assert cpubn.verify_fold(WEIGHT, BIAS, bn, plain, **FORM) < 1e-13

@@ -38,11 +38,7 @@ def test_results_before_a_layer_that_are_not_finite():
         cpubn.fold_into_next_linear(MATRIX, BIAS, no_eps)
 
 
-WEIGHTS = {
-    f"{kind}": (value, error, match.replace("float32 or float64", "float16, bfloat16, float32, float64"))
-    for kind, (value, error, match) in bad.DATA.items()
-    if kind != "half"
-}
+WEIGHTS = {kind: wrong for kind, wrong in bad.DATA.items() if kind != "half"}
 
 
 @pytest.mark.parametrize("name", ["weight", "bias"])
@@ -138,7 +134,7 @@ VERIFY = {
     ),
     "x of rank 3": ({"x": np.ones((2, 4, 5))}, ValueError, r"x must have 4 dimensions, .*got shape \(2, 4, 5\)"),
     "x of 5 channels": ({"x": np.ones((2, 5, 7, 7))}, ValueError, "x must have 4 channels on axis 1.*got 5"),
-    "x of integers": ({"x": np.ones((2, 4, 7, 7), int)}, TypeError, "x must be an array of float32 or float64"),
+    "x of integers": ({"x": np.ones((2, 4, 7, 7), int)}, TypeError, "x must be an array of .*float32 or float64"),
     "x that is too small": (
         {"x": np.ones((2, 4, 2, 7))},
         ValueError,
