@@ -16,40 +16,53 @@ from cpubn._types import Array, Layout, Vector
 from cpubn._walk import Walk, is_same, overlap, overlaps_itself
 
 
-def data(a: ArrayLike, name: str) -> Array:
-    """An array of float32 or float64, of either byte order."""
+SINGLE_OR_DOUBLE = "float32", "float64"
+FLOATS = "float16", "bfloat16", *SINGLE_OR_DOUBLE
+INTEGERS = "uint8", "int8", "uint16", "int16"
+
+
+def data(a: ArrayLike, name: str, kinds: tuple[str, ...] = SINGLE_OR_DOUBLE) -> Array:
+    """An array of one of some types, of either byte order."""
     if isinstance(a, np.ma.MaskedArray):
         raise TypeError(f"{name} must be a plain array, got a masked array; fill it first with {name}.filled(value)")
     try:
         array = np.asarray(a)
     except Exception as error:  # a list of lists of many lengths, or a tensor that needs detaching first
         raise TypeError(f"{name} must be an array, got {type(a).__name__}: {error}; pass an array of it") from error
-    if array.dtype.type not in (np.float32, np.float64):
+    if array.dtype.name not in kinds:
         raise TypeError(
-            f"{name} must be an array of float32 or float64, got {type(a).__name__} of {array.dtype}; "
+            f"{name} must be an array of {alternatives(kinds)}, got {type(a).__name__} of {array.dtype}; "
             f"convert it, for example with np.asarray({name}, dtype=np.float32)"
         )
     return array
 
 
-def layout_name(layout: Any) -> Layout:
+def alternatives(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def layout_name(layout: Any, name: str = "layout") -> Layout:
     if not isinstance(layout, str) or layout not in ("NCHW", "NHWC"):
         raise ValueError(
-            f"layout must be 'NCHW' (channels on axis 1, for any rank) or 'NHWC' (channels last), got {layout!r}"
+            f"{name} must be 'NCHW' (channels on axis 1, for any rank) or 'NHWC' (channels last), got {layout!r}"
         )
     return layout  # type: ignore[return-value]
 
 
-def batch(x: ArrayLike, layout: str) -> tuple[Array, int]:
+def batch(x: ArrayLike, layout: str, kinds: tuple[str, ...] = FLOATS) -> tuple[Array, int]:
     """The data of a batch, and its channel axis."""
     layout_name(layout)
-    array = data(x, "x")
+    array = data(x, "x", kinds)
     if not 2 <= array.ndim <= 5:
         raise ValueError(
             f"x must have 2 to 5 dimensions, got {array.ndim} with shape {array.shape}; "
             "a single sample needs a batch axis: x[np.newaxis]"
         )
-    return array, 1 if layout == "NCHW" else array.ndim - 1
+    return array, channel_axis(array, layout)
+
+
+def channel_axis(x: Array, layout: str) -> int:
+    return 1 if layout == "NCHW" else x.ndim - 1
 
 
 def channels(x: Array, axis: int, expected: int, layout: str) -> None:
@@ -74,7 +87,7 @@ def layer_input(x: ArrayLike, layer: str, ranks: tuple[int, ...], features: int,
 
 def gradient(dy: ArrayLike, x: Array) -> Array:
     """A gradient of x's shape and dtype."""
-    array = data(dy, "dy")
+    array = data(dy, "dy", FLOATS)
     if array.shape != x.shape:
         raise ValueError(f"dy must have x's shape {x.shape}, got {array.shape}; pass the gradient of the output")
     if array.dtype.type != x.dtype.type:
@@ -143,26 +156,29 @@ def updatable(mean: Any, var: Any, apart_from: dict[str, Any]) -> None:
         raise ValueError("running_mean and running_var must be two arrays, got overlapping memory; copy one of them")
 
 
-def output(out: Any, x: Array, instead_of: dict[str, Array], apart_from: dict[str, Any]) -> None:
+def output(
+    out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], instead_of: dict[str, Any], apart_from: dict[str, Any]
+) -> None:
     """An array to write to: it may be one of `instead_of`, and must overlap nothing else."""
+    make = f"np.empty({shape}, {dtype.name!r})"
     if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
-        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}; allocate it with np.empty_like(x)")
-    if out.shape != x.shape:
-        raise ValueError(f"out must have x's shape {x.shape}, got {out.shape}; allocate it with np.empty_like(x)")
-    if out.dtype.type != x.dtype.type:
-        raise TypeError(f"out must have x's dtype {x.dtype}, got {out.dtype}; allocate it with np.empty_like(x)")
+        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}; allocate it with {make}")
+    if out.shape != shape:
+        raise ValueError(f"out must have the result's shape {shape}, got {out.shape}; allocate it with {make}")
+    if out.dtype.type != dtype.type:
+        raise TypeError(f"out must have the result's dtype {dtype.name}, got {out.dtype}; allocate it with {make}")
     if not out.flags.writeable:
         raise ValueError("out must be writeable, got a read-only array; pass a copy of it: out.copy()")
     if overlaps_itself(out):
         raise ValueError(f"out must not overlap itself, got strides {out.strides} for shape {out.shape}; pass a copy")
-    for name, other in {**instead_of, **apart_from}.items():
+    for name, other in (*instead_of.items(), *apart_from.items()):
         if other is None or not overlap(out, np.asarray(other)):
             continue
-        if name not in instead_of:
+        if name in apart_from:
             raise ValueError(f"out must not overlap {name}, got memory that does; pass an array of its own")
         if not is_same(out, other):
             raise ValueError(
-                f"out must be {' or '.join(instead_of)} itself or apart from it, "
+                f"out must be {' or '.join(name for name, a in instead_of.items() if a is not None)} itself or apart from it, "
                 f"got memory that partly overlaps {name}; pass an array of its own"
             )
 
@@ -207,13 +223,18 @@ def count(value: Any, name: str, what: str) -> int:
     return int(value)
 
 
+def dtype_of(dtype: DTypeLike) -> np.dtype[Any] | None:
+    """A dtype, or None where that names none."""
+    try:
+        return None if dtype is None else np.dtype(dtype)
+    except TypeError:
+        return None
+
+
 def parameter_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """The dtype of weight and bias."""
-    try:
-        kind = None if dtype is None else np.dtype(dtype)
-    except TypeError:
-        kind = None
-    if kind is None or kind.type not in (np.float32, np.float64):
+    kind = dtype_of(dtype)
+    if kind is None or kind.name not in SINGLE_OR_DOUBLE:
         raise TypeError(
             f"dtype must be float32 or float64, got {kind or repr(dtype)}; the data's own dtype need not be the same"
         )

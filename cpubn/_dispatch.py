@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from cpubn import _threads, _variants
+from cpubn._epilogue import Activation
 from cpubn._threads import SERIAL_BYTES, get_num_threads, set_num_threads, threads
 
 __all__ = [
     "SERIAL_BYTES",
     "absence",
     "available_backends",
+    "backend_for",
     "config",
     "direct_kernels",
     "get_num_threads",
@@ -68,6 +70,17 @@ def resolve(name: str | None = None) -> str:
         return _current.get() or _default()
     _check(name, "backend")
     return name
+
+
+def backend_for(activation: Activation | None, name: str | None) -> str | None:
+    """The backend for an activation: a function that Numba compiled is fused into Numba's loops alone."""
+    if activation is None or activation.function is None:
+        return name
+    if name not in (None, "numba"):
+        raise ValueError(
+            f"backend must be 'numba' for an activation of your own, got {name!r}; leave it out, or name a built-in one"
+        )
+    return resolve("numba")
 
 
 def use_backend(name: str) -> AbstractContextManager[None]:

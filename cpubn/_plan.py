@@ -2,21 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn import _check
+from cpubn import _check, _check_output
+from cpubn._epilogue import Activation, Epilogue, Quantization
 from cpubn._types import Array, Vector
-from cpubn._walk import Target, Walk, new_target, target_of, walk_of
+from cpubn._walk import Target, Walk, new_output, target_of, walk_of
+
+
+class Call(NamedTuple):
+    """What of a call every kernel that computes y from x takes, for all of x or one of its images."""
+
+    x: Array
+    epilogue: Epilogue
+    y: Target
+    walk: Walk
+
+
+class Output(NamedTuple):
+    """Where y goes, and by which epilogue. `array` is the caller's; `y` and `residual` are views with the axes of x."""
+
+    x: Array
+    axis: int
+    walk: Walk
+    array: Array
+    y: Array
+    residual: Array | None
+    activation: Activation | None
+    quantization: Quantization | None
+
+    @property
+    def computed_in(self) -> np.dtype[Any]:
+        return np.dtype(np.float64 if np.float64 in (self.x.dtype.type, self.y.dtype.type) else np.float32)
+
+    def call(self, any_type: bool) -> Call:
+        """For a kernel that takes samples of any type, or else only of the type that is computed in."""
+        mixed = self.computed_in == np.float64 and (self.x.dtype, self.y.dtype) != (np.float64, np.float64)
+        dtype = self.computed_in if mixed or not any_type else None
+        residual = None if self.residual is None else self.walk.view(self.residual, dtype)
+        target = target_of(self.y, self.walk, dtype)
+        if dtype is not None:  # scratch, which is quantized on delivery
+            target = target._replace(quantization=self.quantization)
+        epilogue = Epilogue(self.activation, residual, self.quantization if dtype is None else None)
+        return Call(self.walk.view(self.x, dtype), epilogue, target, self.walk)
+
+    def calls(self, any_type: bool) -> Iterator[Call]:
+        """One call, or one for each image where y, being of another layout than x, is not walked with x at once."""
+        images = len(self.x)
+        if not any_type or images <= 1 or np.may_share_memory(self.walk.view(self.y), self.y):
+            yield self.call(any_type)
+            return
+        for i in range(images):
+            x, y = self.x[i : i + 1], self.y[i : i + 1]
+            residual = None if self.residual is None else self.residual[i : i + 1]
+            yield self._replace(x=x, walk=walk_of(x, self.axis), y=y, residual=residual).call(any_type)
 
 
 class Forward(NamedTuple):
     """Arrays and numbers of a forward pass."""
 
-    x: Array
-    y: Target
-    walk: Walk
+    output: Output
     weight: Vector
     bias: Vector
     running: tuple[Vector, Vector] | None  # mean and variance
@@ -37,14 +86,6 @@ class Backward(NamedTuple):
     eps: float
 
 
-class Apply(NamedTuple):
-    """Arrays of a pass whose coefficients are known."""
-
-    x: Array
-    y: Target
-    walk: Walk
-
-
 def forward(
     x: ArrayLike,
     running_mean: Any,
@@ -55,9 +96,13 @@ def forward(
     momentum: float,
     eps: float,
     layout: str,
+    activation: Activation | None,
+    residual: ArrayLike | None,
+    dtype: DTypeLike,
+    out_layout: str | None,
     out: Array | None,
 ) -> Forward:
-    x, axis = _check.batch(x, layout)
+    x, axis = _check.batch(x, layout, _check.FLOATS if training else (*_check.FLOATS, *_check.INTEGERS))
     channels = x.shape[axis]
     eps = _check.epsilon(eps, training=training)
     momentum = _check.momentum(momentum)
@@ -69,10 +114,52 @@ def forward(
     if training:
         _check.enough_values(walk, x)
         if running:
-            _check.updatable(running_mean, running_var, {"x": x, **parameters})
+            _check.updatable(running_mean, running_var, {"x": x, "residual": residual, **parameters})
     given = {"running_mean": running_mean, "running_var": running_var, **parameters}
-    y = _target(x, out, walk, {"x": x}, given)
-    return Forward(walk.view(x), y, walk, w, b, running, momentum, eps)
+    kind = _check_output.dtype(dtype, x)
+    output = _output(x, axis, walk, layout, kind, activation, residual, None, out_layout, out, given)
+    return Forward(output, w, b, running, momentum, eps)
+
+
+class Gradient(NamedTuple):
+    """Arrays of a pass from the gradient of the output to that of what was activated."""
+
+    dy: Array
+    source: Array  # x, or the output where that is enough
+    bias: Vector | None  # None for the output
+    epilogue: Epilogue
+    g: Target
+
+
+def gradient(
+    dy: ArrayLike,
+    x: ArrayLike,
+    bias: ArrayLike | None,
+    layout: str,
+    activation: Activation,
+    residual: ArrayLike | None,
+    y: ArrayLike | None,
+    room: Array | None,
+    any_type: bool,
+) -> Gradient:
+    """g in `room`, which is not x: that is still needed; None for a new array."""
+    x, axis = _check.batch(x, layout)
+    dy = _check.gradient(dy, x)
+    _check_output.differentiable(activation)
+    kind = x.dtype.newbyteorder("=")
+    b: Vector | None = _check.optional_vector(bias, "bias", x.shape[axis], layout, 0.0)
+    added = _check_output.residual(residual, x.shape, kind)
+    source = x
+    if y is not None:
+        output = _check_output.of_result(y, "y", x.shape, kind)
+        of_output = activation.of_output(kind)
+        if of_output is not None:
+            activation, source, added, b = of_output, output, None, None
+    walk = walk_of(x, axis)
+    dtype = None if any_type or kind == np.float64 else np.dtype(np.float32)
+    epilogue = Epilogue(activation, None if added is None else walk.view(added, dtype))
+    g = new_output(x, walk, kind) if room is None else room
+    return Gradient(walk.view(dy, dtype), walk.view(source, dtype), b, epilogue, target_of(g, walk, dtype))
 
 
 def backward(
@@ -85,6 +172,8 @@ def backward(
     training: bool,
     layout: str,
     out: Array | None,
+    any_type: bool,
+    apart_from: dict[str, Any],
 ) -> Backward:
     x, axis = _check.batch(x, layout)
     dy = _check.gradient(dy, x)
@@ -96,26 +185,67 @@ def backward(
     w = _check.optional_vector(weight, "weight", channels, layout, 1.0)
     if training:
         _check.enough_values(walk, x)
-    dx = _target(x, out, walk, {"dy": dy, "x": x}, {"mean": mean, "var": var, "weight": weight})
-    return Backward(walk.view(dy), walk.view(x), dx, walk, m, v, w, eps)
+    kind = x.dtype.newbyteorder("=")
+    if out is not None:
+        apart_from = {"mean": mean, "var": var, "weight": weight, **apart_from}
+        _check.output(out, x.shape, kind, {"dy": dy, "x": x}, apart_from)
+    dx = new_output(x, walk, kind) if out is None else out
+    dtype = None if any_type or kind == np.float64 else np.dtype(np.float32)
+    return Backward(walk.view(dy, dtype), walk.view(x, dtype), target_of(dx, walk, dtype), walk, m, v, w, eps)
 
 
-def apply(x: ArrayLike, channels: int, layout: str, out: Array | None) -> Apply:
-    x, axis = _check.batch(x, layout)
+def apply(
+    x: ArrayLike,
+    channels: int,
+    layout: str,
+    activation: Activation | None,
+    residual: ArrayLike | None,
+    dtype: DTypeLike,
+    quantization: Quantization | None,
+    out_layout: str | None,
+    out: Array | None,
+) -> Output:
+    """With a quantization, dtype is the type of x and of the output."""
+    kinds = (*_check.FLOATS, *_check.INTEGERS) if quantization is None else (np.dtype(dtype).name,)
+    x, axis = _check.batch(x, layout, kinds)
     _check.channels(x, axis, channels, layout)
+    kind = _check_output.dtype(dtype, x) if quantization is None else np.dtype(dtype)
     walk = walk_of(x, axis)
-    return Apply(walk.view(x), _target(x, out, walk, {"x": x}, {}), walk)
+    return _output(x, axis, walk, layout, kind, activation, residual, quantization, out_layout, out, {})
 
 
-def sample(x: ArrayLike, layout: str) -> tuple[Array, Walk]:
+def sample(x: ArrayLike, layout: str, any_type: bool) -> tuple[Array, Walk]:
     """`x` as its walk sees it, and the walk."""
-    x, axis = _check.batch(x, layout)
+    x, axis = _check.batch(x, layout, (*_check.FLOATS, *_check.INTEGERS))
     walk = walk_of(x, axis)
-    return walk.view(x), walk
+    return walk.view(x, None if any_type or x.dtype.type is np.float64 else np.dtype(np.float32)), walk
 
 
-def _target(x: Array, out: Any, walk: Walk, instead_of: dict[str, Array], apart_from: dict[str, Any]) -> Target:
-    if out is None:
-        return new_target(x, walk)
-    _check.output(out, x, instead_of, apart_from)
-    return target_of(out, walk)
+def _output(
+    x: Array,
+    axis: int,
+    walk: Walk,
+    layout: Any,
+    kind: np.dtype[Any],
+    activation: Activation | None,
+    residual: Any,
+    quantization: Quantization | None,
+    out_layout: str | None,
+    out: Any,
+    apart_from: dict[str, Any],
+) -> Output:
+    out_axis = _check.channel_axis(x, _check_output.out_layout(out_layout, layout))
+    shape = x.shape if out_axis == axis else np.moveaxis(x, axis, out_axis).shape
+    added = _check_output.residual(residual, shape, kind)
+    if out is not None:
+        # In another layout, x would be overwritten before it is read.
+        instead_of = {"x": x if out_axis == axis else None, "residual": added}
+        _check.output(out, shape, kind, instead_of, apart_from if out_axis == axis else {"x": x, **apart_from})
+    elif out_axis == axis:
+        out = new_output(x, walk, kind)
+    else:
+        out = np.empty(shape, kind)
+    y = out
+    if out_axis != axis:
+        y, added = np.moveaxis(out, out_axis, axis), None if added is None else np.moveaxis(added, out_axis, axis)
+    return Output(x, axis, walk, out, y, added, activation, quantization)

@@ -1,10 +1,13 @@
 """Names for the types that annotations repeat."""
 
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array: TypeAlias = NDArray[Any]  # float32 or float64
+Array: TypeAlias = NDArray[Any]  # of samples
 Vector: TypeAlias = NDArray[np.float64]  # one value per channel
 Layout: TypeAlias = Literal["NCHW", "NHWC"]
+# A name, a name with its parameters, a function compiled by Numba, or that and its derivative.
+ActivationLike: TypeAlias = str | tuple[Any, ...] | Callable[[float], float] | None

@@ -14,11 +14,13 @@ from cpubn._isa import INSTRUCTION_SETS, InstructionSet
 BY_NAME = {variant.name: variant for variant in INSTRUCTION_SETS}
 # What the kernels of every instruction set define, as _cython.pyi lists it.
 NAMES = (
+    "ANY_TYPE",
     "moments",
     "normalize",
     "train_forward",
     "gradient_sums",
     "train_backward",
+    "activation_gradient",
     "openmp_max_threads",
     "cpu_features",
     "DirectAffine",

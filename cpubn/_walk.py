@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from cpubn._epilogue import Quantization
 from cpubn._types import Array
 
 
@@ -23,24 +24,29 @@ class Walk(NamedTuple):
         """Values per channel."""
         return self.shape[0] * self.shape[2]
 
-    def view(self, a: Array) -> Array:
-        """`a` as (outer, channel, inner), native and aligned: a view where its strides allow it, else a copy."""
-        if not (a.flags.aligned and a.dtype.isnative):
+    def view(self, a: Array, dtype: np.dtype[Any] | None = None) -> Array:
+        """`a` as (outer, channel, inner), native and aligned: a view where strides and dtype allow it, else a copy."""
+        if dtype is not None and a.dtype != dtype:
+            a = a.astype(dtype)
+        elif not (a.flags.aligned and a.dtype.isnative):
             a = a.astype(a.dtype.newbyteorder("="))
         return a.transpose(self.axes).reshape(self.shape)
 
 
 class Target(NamedTuple):
-    """An output: the array the caller gets, and the view of it, or scratch, that a kernel writes."""
+    """An output: the array that it is for, with x's axes, and the view of it, or scratch, that a kernel writes."""
 
     array: Array
     view: Array
+    quantization: Quantization | None = None  # of scratch, which holds real numbers
 
     def deliver(self, walk: Walk) -> None:
-        """Complete the caller's array."""
+        """Complete the array."""
         if not np.may_share_memory(self.array, self.view):
             ordered = self.array.transpose(walk.axes)
-            ordered[...] = self.view.reshape(ordered.shape)
+            made = self.view.reshape(ordered.shape)
+            with np.errstate(over="ignore"):
+                ordered[...] = made if self.quantization is None else self.quantization.of(made)
 
 
 def walk_of(x: Array, axis: int) -> Walk:
@@ -85,16 +91,15 @@ def _follow(x: Array, axes: Sequence[int]) -> bool:
     return all(x.strides[a] == x.strides[b] * x.shape[b] for a, b in pairwise(long))
 
 
-def new_target(x: Array, walk: Walk) -> Target:
-    """A new output that is walked as x is, in memory of its own."""
-    ordered = np.empty([x.shape[a] for a in walk.axes], x.dtype.newbyteorder("="))
-    return Target(ordered.transpose(np.argsort(walk.axes)), ordered.reshape(walk.shape))
+def new_output(x: Array, walk: Walk, dtype: np.dtype[Any]) -> Array:
+    """A new array of x's shape and order of memory."""
+    return np.empty([x.shape[a] for a in walk.axes], dtype).transpose(np.argsort(walk.axes))
 
 
-def target_of(out: Array, walk: Walk) -> Target:
-    """An output that the caller brought."""
-    view = walk.view(out)
-    return Target(out, view if np.may_share_memory(view, out) else np.empty(walk.shape, view.dtype))
+def target_of(array: Array, walk: Walk, dtype: np.dtype[Any] | None = None) -> Target:
+    """What a kernel that computes in `dtype` writes of an array; None: it writes any type."""
+    view = walk.view(array) if dtype in (None, array.dtype) else array[:0]
+    return Target(array, view if np.may_share_memory(view, array) else np.empty(walk.shape, dtype or view.dtype))
 
 
 def is_same(a: Array, b: Array) -> bool:

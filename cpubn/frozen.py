@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn import _check, _dispatch, _plan
-from cpubn._types import Array, Layout
-from cpubn.functional import affine_of
+from cpubn import _check, _check_output, _dispatch, _plan
+from cpubn._epilogue import Quantization
+from cpubn._types import ActivationLike, Array, Layout, Vector
+from cpubn.functional import affine_of, apply
 
 
 class FrozenBatchNorm:
-    """y = (x - running_mean) / sqrt(running_var + eps) * weight + bias, with constants.
+    """y = activation((x - running_mean) / sqrt(running_var + eps) * weight + bias + residual), with constants.
 
     Parameters
     ----------
     weight, bias : (C,) float32 or float64, or None for ones and zeros.
     running_mean, running_var : (C,) float32 or float64.
     eps : added to the variance.
-    layout : "NCHW" (channels on axis 1) or "NHWC" (channels last).
+    layout : of x, "NCHW" (channels on axis 1) or "NHWC" (channels last).
+    activation, dtype, out_layout : as in batch_norm: the activation, and the type and layout of y.
     backend : "cython", "numba" or "numpy"; None for the default at the time when this object is made.
 
-    ``running_mean``, ``running_var``, ``weight``, ``bias`` and ``eps`` are kept, read-only float64 copies. Raises ValueError and TypeError as batch_norm does.
+    ``running_mean``, ``running_var``, ``weight``, ``bias`` and ``eps`` are kept, read-only float64 copies. Raises
+    ValueError and TypeError as batch_norm does.
     """
 
     def __init__(
@@ -36,47 +39,94 @@ class FrozenBatchNorm:
         eps: float = 1e-5,
         *,
         layout: Layout = "NCHW",
+        activation: ActivationLike = None,
+        dtype: DTypeLike = None,
+        out_layout: Layout | None = None,
         backend: str | None = None,
     ) -> None:
         self.layout = _check.layout_name(layout)
+        self.out_layout = _check_output.out_layout(out_layout, self.layout)
         self.eps = _check.epsilon(eps, training=False)
-        self.backend = _dispatch.resolve(backend)
+        self.activation = _check_output.activation(activation)
+        self.dtype = None if dtype is None else _check_output.floating(dtype)
+        self.backend = _dispatch.resolve(_dispatch.backend_for(self.activation, backend))
         mean = _check.channel_vector(running_mean, "running_mean")
         self.num_features = mean.size
-        vectors = (
-            _check.vector(mean, "running_mean", mean.size, layout).copy(),
-            _check.vector(running_var, "running_var", mean.size, layout).copy(),
-            _check.optional_vector(weight, "weight", mean.size, layout, 1.0).copy(),
-            _check.optional_vector(bias, "bias", mean.size, layout, 0.0).copy(),
-        )
-        for vector in vectors:
-            vector.flags.writeable = False
-        self.running_mean, self.running_var, self.weight, self.bias = vectors
-        self._affine = {t: affine_of(t, *vectors, self.eps) for t in map(np.dtype, (np.float32, np.float64))}
-        self._direct = self._direct_path()
+        self.running_mean = _constant(_check.vector(mean, "running_mean", mean.size, layout))
+        self.running_var = _constant(_check.vector(running_var, "running_var", mean.size, layout))
+        self.weight = _constant(_check.optional_vector(weight, "weight", mean.size, layout, 1.0))
+        self.bias = _constant(_check.optional_vector(bias, "bias", mean.size, layout, 0.0))
+        self._quantization: Quantization | None = None
+        self._set_affine(self.running_mean, self.running_var, self.eps)
 
-    def __call__(self, x: ArrayLike, *, out: Array | None = None) -> Array:
-        """Normalize `x`, float32 or float64 of 2 to 5 dimensions with C channels; `out` may be `x` itself."""
-        y = self._direct(x, out)
-        return self._any(x, out) if y is None else y
+    @classmethod
+    def quantized(
+        cls,
+        weight: ArrayLike | None,
+        bias: ArrayLike | None,
+        running_mean: ArrayLike,
+        running_var: ArrayLike,
+        eps: float = 1e-5,
+        *,
+        scale: float,
+        zero_point: int,
+        out_scale: float,
+        out_zero_point: int,
+        dtype: DTypeLike = "int8",
+        layout: Layout = "NCHW",
+        activation: ActivationLike = None,
+        backend: str | None = None,
+    ) -> Self:
+        """Batch norm of int8 or uint8 data: x_real = (x - zero_point) * scale, and the same of y by its own numbers.
+
+            y = saturate(round(y_real / out_scale) + out_zero_point)         rounded to nearest, ties to even
+
+        The vectors are in real units; ``dtype``, "int8" or "uint8", is that of x and of y. Jacob et al., "Quantization
+        and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference" (2018), equation 1.
+        """
+        kind = _check_output.quantized_dtype(dtype)
+        step, zero = _check_output.scale(scale, "scale"), _check_output.zero_point(zero_point, "zero_point", kind)
+        quantization = _check_output.quantization(out_scale, out_zero_point, kind)
+        made = cls(
+            weight, bias, running_mean, running_var, eps, layout=layout, activation=activation, backend=backend
+        )
+        made.dtype, made._quantization = kind, quantization
+        with np.errstate(all="ignore"):
+            made._set_affine(made.running_mean / step + zero, made.running_var / step**2, made.eps / step**2)
+        return made
+
+    def __call__(self, x: ArrayLike, residual: ArrayLike | None = None, out: Array | None = None) -> Array:
+        """Normalize `x`, of 2 to 5 dimensions with C channels; `out` may be `x` itself, or `residual`."""
+        y = self._direct(x, residual, out)
+        return self._any(x, residual, out) if y is None else y
 
     def __repr__(self) -> str:
-        return f"FrozenBatchNorm({self.num_features}, eps={self.eps}, layout={self.layout!r}, backend={self.backend!r})"
+        rest = {"activation": self.activation, "dtype": self.dtype and self.dtype.name}
+        if self.out_layout != self.layout:
+            rest["out_layout"] = self.out_layout
+        given = "".join(f"{name}={value!r}, " for name, value in rest.items() if value is not None)
+        return f"FrozenBatchNorm({self.num_features}, eps={self.eps}, layout={self.layout!r}, {given}backend={self.backend!r})"
 
-    def _any(self, x: ArrayLike, out: Array | None) -> Array:
-        plan = _plan.apply(x, self.num_features, self.layout, out)
-        if plan.x.size:
-            affine = self._affine[plan.x.dtype]
-            _dispatch.kernels(self.backend).normalize(plan.x, affine, plan.y.view, _dispatch.threads(plan.x.nbytes))
-            plan.y.deliver(plan.walk)
-        return plan.y.array
+    def _set_affine(self, mean: Vector, var: Vector, eps: float) -> None:
+        vectors = mean, var, self.weight, self.bias, eps
+        self._affine = {t: affine_of(t, *vectors) for t in map(np.dtype, (np.float32, np.float64))}
+        self._direct = self._direct_path()
 
-    def _direct_path(self) -> Callable[[Any, Any], Array | None]:
+    def _any(self, x: ArrayLike, residual: ArrayLike | None, out: Array | None) -> Array:
+        if self._quantization is not None and residual is not None:
+            raise ValueError("residual must be None where data is quantized, got one; add it to what comes next")
+        output = _plan.apply(
+            *(x, self.num_features, self.layout, self.activation, residual),
+            *(self.dtype, self._quantization, self.out_layout, out),
+        )
+        return apply(output, self._affine[output.computed_in], _dispatch.kernels(self.backend))
+
+    def _direct_path(self) -> Callable[[Any, Any, Any], Array | None]:
         """What takes contiguous arrays without the cost of a plan, and answers None for all others."""
         direct = _dispatch.direct_kernels(self.backend)
-        if direct is None:
-            return lambda x, out: None
-        path: Any = direct.DirectAffine(*self._affine.values(), self.layout, _dispatch.threads)
+        if direct is None or self.dtype is not None or self.out_layout != self.layout:
+            return lambda x, residual, out: None
+        path: Any = direct.DirectAffine(*self._affine.values(), self.activation, self.layout, _dispatch.threads)
         return path  # type: ignore[no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -85,3 +135,9 @@ class FrozenBatchNorm:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._direct = self._direct_path()
+
+
+def _constant(vector: Vector) -> Vector:
+    copy = vector.copy()
+    copy.flags.writeable = False
+    return copy

@@ -8,11 +8,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn import _check, _dispatch
-from cpubn._types import Array, Layout, Vector
+from cpubn import _check, _check_output, _dispatch
+from cpubn._signs import Signs, kept_of
+from cpubn._types import ActivationLike, Array, Layout, Vector
 from cpubn._walk import overlap
 from cpubn.frozen import FrozenBatchNorm
-from cpubn.functional import batch_norm, batch_norm_backward
+from cpubn.functional import backward_through, batch_norm
 
 PARAMETERS = """
 
@@ -24,12 +25,16 @@ PARAMETERS = """
     affine : whether the layer has a weight and a bias, (C,), starting at ones and zeros.
     track_running_stats : whether running statistics are kept; without them eval mode uses the batch's own.
     layout : "NCHW" (channels on axis 1) or "NHWC" (channels last).
+    activation : y = activation(affine + residual), as in batch_norm. One of your own is a pair of functions compiled by
+        ``numba.njit``, the function and its derivative, and runs on the Numba backend.
     dtype : of weight and bias, float32 or float64. Running statistics and gradients are float64: C numbers each, in
         which float32 would throw away what the kernels kept at a large mean.
     backend : "cython", "numba" or "numpy"; None for the current default.
 
     Errors are ValueError and TypeError, raised before anything is written, or RuntimeError where backward has no input.
-    The input is kept for backward until the next call; serve with ``freeze()``, which keeps nothing.
+    For backward a layer keeps until its next call, by reference, the input, and beside it: for relu, relu6, leaky_relu
+    and clip one bit an element, for sigmoid and tanh the output, for other activations the residual. They must not be
+    changed before. Serve with ``freeze()``, which keeps nothing.
     """
 
 
@@ -45,6 +50,7 @@ class _BatchNorm:
         track_running_stats: bool = True,
         *,
         layout: Layout = "NCHW",
+        activation: ActivationLike = None,
         dtype: DTypeLike = "float32",
         backend: str | None = None,
     ) -> None:
@@ -52,9 +58,10 @@ class _BatchNorm:
         self.eps = _check.epsilon(eps, training=True)
         self.momentum = None if momentum is None else _check.momentum(momentum)
         self.layout = _check.layout_name(layout)
-        if backend is not None:
-            _dispatch.resolve(backend)
-        self.backend = backend
+        self.activation = _check_output.activation(activation)
+        self.backend = _dispatch.backend_for(self.activation, backend)
+        if self.backend is not None:
+            _dispatch.resolve(self.backend)
         self.training = True
         kind = _check.parameter_dtype(dtype)
         self.weight: Array | None = np.ones(num_features, kind) if affine else None
@@ -64,12 +71,18 @@ class _BatchNorm:
         self.running_mean: Vector | None = np.zeros(num_features) if track_running_stats else None
         self.running_var: Vector | None = np.ones(num_features) if track_running_stats else None
         self.num_batches_tracked: int | None = 0 if track_running_stats else None
+        self.residual_grad: Array | None = None
         self._input: Array | None = None  # of the last forward
-        self._overwritten = False
+        self._residual: Array | None = None
+        self._kept: Array | Signs | None = None  # what the activation's gradient needs of its output
+        self._overwritten: str | None = None  # what backward would need
         self._statistics: tuple[Vector, Vector] | None = None  # of the last batch; None: the running ones
 
-    def __call__(self, x: ArrayLike, *, out: Array | None = None) -> Array:
-        """Normalize `x`, in training mode with the batch's statistics; `out` may be `x`, at the price of backward."""
+    def __call__(self, x: ArrayLike, residual: ArrayLike | None = None, out: Array | None = None) -> Array:
+        """y = activation(affine + residual), in training mode with the batch's statistics.
+
+        `residual` has x's shape and dtype. `out` may be `x`, at the price of backward, or `residual`.
+        """
         if not self.training and self.running_mean is not None and type(x) is np.ndarray and x.ndim in self.ranks:
             direct = _dispatch.direct_kernels(self.backend)
             y = direct and direct.infer_directly(
@@ -81,15 +94,17 @@ class _BatchNorm:
                 0.0,
                 self.eps,
                 self.layout,
+                self.activation,
+                residual,
                 out,
                 _dispatch.threads,
             )
             if y is not None:
-                self._keep(x, y is x, None)
+                self._keep(x, residual, y, None)
                 return y  # type: ignore[no-any-return]
         array = _check.layer_input(x, type(self).__name__, self.ranks, self.num_features, self.layout)
         if self.training or self.running_mean is None:
-            return self._with_batch_statistics(array, out)
+            return self._with_batch_statistics(array, residual, out)
         y = batch_norm(
             array,
             self.running_mean,
@@ -98,37 +113,32 @@ class _BatchNorm:
             self.bias,
             eps=self.eps,
             layout=self.layout,
+            activation=self.activation,
+            residual=residual,
             out=out,
             backend=self.backend,
         )
-        self._keep(array, overlap(y, array), None)
+        self._keep(array, residual, y, None)
         return y
 
     def backward(self, dy: ArrayLike, *, out: Array | None = None) -> Array:
         """Gradient with respect to the last input; adds to weight_grad and bias_grad. `out` may be `dy`.
 
-        The input is kept by reference: it must not have been changed since the forward.
+        If there was a residual, its gradient is put into residual_grad.
         """
-        if self._input is None:
-            lost = "which was overwritten by out=x; give the forward an output of its own"
+        if self._input is None or self._overwritten:
+            lost = f"the {self._overwritten}, which was overwritten by out; give the forward an output of its own"
             raise RuntimeError(
-                f"backward needs the input of the last forward, "
-                f"{lost if self._overwritten else 'got none; call the layer first'}"
+                "backward needs what the last forward read, got "
+                f"{f'not {lost}' if self._overwritten else 'none; call the layer first'}"
             )
-        mean, var = self._statistics or self._running()
-        dx, weight_grad, bias_grad = batch_norm_backward(
-            dy,
-            self._input,
-            mean,
-            var,
-            self.weight,
-            eps=self.eps,
-            training=self._statistics is not None,
-            layout=self.layout,
-            out=out,
-            backend=self.backend,
+        dx, weight_grad, bias_grad, g = backward_through(
+            *(dy, self._input, *(self._statistics or self._running()), self.weight, self.bias),
+            *(self.eps, self._statistics is not None, self.layout),
+            *(self.activation, self._residual, self._kept, out, self.backend),
         )
-        self._keep(self._input, overlap(dx, self._input), self._statistics)
+        self.residual_grad = None if self._residual is None else g
+        self._note_overwriting(dx)
         if self.weight_grad is not None and self.bias_grad is not None:
             with np.errstate(all="ignore"):  # opposite infinities add up to NaN, without a warning
                 self.weight_grad += weight_grad
@@ -176,19 +186,26 @@ class _BatchNorm:
                 current[name][...] = value
         self._forget_inference()
 
-    def freeze(self) -> FrozenBatchNorm:
-        """The layer as inference calls it: a copy of its weight, bias and running statistics."""
-        mean, var = self._running()
-        return FrozenBatchNorm(self.weight, self.bias, mean, var, self.eps, layout=self.layout, backend=self.backend)
+    def freeze(self, activation: ActivationLike = None) -> FrozenBatchNorm:
+        """The layer as inference calls it: a copy of its weight, bias and running statistics.
+
+        With its own activation, unless another one is given: what stood behind the layer while it was trained.
+        """
+        return FrozenBatchNorm(
+            *(self.weight, self.bias, *self._running(), self.eps),
+            layout=self.layout,
+            activation=self.activation if activation is None else activation,
+            backend=self.backend,
+        )
 
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self.num_features}, eps={self.eps}, momentum={self.momentum}, "
             f"affine={self.weight is not None}, track_running_stats={self.running_mean is not None}, "
-            f"layout={self.layout!r}, backend={self.backend!r})"
+            f"layout={self.layout!r}, activation={self.activation!r}, backend={self.backend!r})"
         )
 
-    def _with_batch_statistics(self, x: Array, out: Array | None) -> Array:
+    def _with_batch_statistics(self, x: Array, residual: ArrayLike | None, out: Array | None) -> Array:
         tracked, mean, var = self.num_batches_tracked or 0, None, None
         if self.training:
             mean, var = self.running_mean, self.running_var
@@ -202,13 +219,15 @@ class _BatchNorm:
             momentum=1.0 / (tracked + 1) if self.momentum is None else self.momentum,
             eps=self.eps,
             layout=self.layout,
+            activation=self.activation,
+            residual=residual,
             out=out,
             return_moments=True,
             backend=self.backend,
         )
         if mean is not None and batch.count:
             self.num_batches_tracked = tracked + 1
-        self._keep(x, overlap(y, x), (batch.mean, batch.m2 / max(batch.count, 1)))
+        self._keep(x, residual, y, (batch.mean, batch.m2 / max(batch.count, 1)))
         return y
 
     def _running(self) -> tuple[Vector, Vector]:
@@ -219,11 +238,22 @@ class _BatchNorm:
             )
         return self.running_mean, self.running_var
 
-    def _keep(self, x: Array, overwritten: bool, statistics: tuple[Vector, Vector] | None) -> None:
-        """Remember for backward what the forward read, unless its output stands where that stood."""
-        self._overwritten = overwritten
-        self._input = None if overwritten else x
-        self._statistics = statistics
+    def _keep(
+        self, x: Array, residual: ArrayLike | None, y: Array, statistics: tuple[Vector, Vector] | None
+    ) -> None:
+        """Remember for backward what the forward read, and of what it wrote what the activation needs."""
+        self._input, self._statistics, self._overwritten = x, statistics, None
+        self._residual = None if residual is None else np.asarray(residual)
+        self._kept = kept_of(self.activation, y)
+        self._note_overwriting(y)
+
+    def _note_overwriting(self, written: Array) -> None:
+        needed = {"input": self._input}
+        if self.activation is not None and self._kept is None:
+            needed["residual"] = self._residual
+        for name, array in needed.items():
+            if array is not None and overlap(written, array):
+                self._overwritten = name
 
     def _forget_inference(self) -> None:
         """Backward of an inference needs the running statistics that it saw."""
@@ -231,8 +261,8 @@ class _BatchNorm:
             self._input = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy or pickle of a layer leaves out the last input."""
-        return self.__dict__ | {"_input": None, "_statistics": None}
+        """A copy or pickle of a layer leaves out what backward needs."""
+        return self.__dict__ | dict.fromkeys(("_input", "_residual", "_kept", "_statistics", "residual_grad"))
 
     def _state(self) -> dict[str, Any]:
         state = {name: getattr(self, name) for name in ("weight", "bias", "running_mean", "running_var")}

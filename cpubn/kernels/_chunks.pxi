@@ -1,48 +1,4 @@
-# A job, and the sums of its chunks and spans, in the order that _order.py fixes.
-
-cdef struct Strided:
-    void* data
-    Py_ssize_t outer  # strides in elements
-    Py_ssize_t channel
-    Py_ssize_t inner
-
-cdef struct Job:
-    bint backward
-    bint sums  # otherwise the coefficients are given
-    bint apply  # otherwise only the sums are wanted
-    Py_ssize_t outer
-    Py_ssize_t channels
-    Py_ssize_t inner
-    bint columns  # the order of summation: see _order.py
-    Py_ssize_t rows
-    Py_ssize_t piece
-    Py_ssize_t pieces
-    Py_ssize_t chunks
-    Py_ssize_t span
-    Py_ssize_t spans
-    Py_ssize_t group  # channels summed together
-    Py_ssize_t groups
-    Py_ssize_t block  # outer rows taken together where the coefficients are known
-    Py_ssize_t band  # and channels of them
-    Py_ssize_t bands
-    bint stream
-    Strided x
-    Strided dy
-    Strided y
-    const double* mean
-    const double* var
-    const double* weight
-    const double* bias
-    double eps
-    double* result  # (3, C) moments or (2, C) gradient sums
-    double* coefficients  # (3 or COEFFICIENTS, C), as _apply.pxi numbers them
-    void* narrow  # the same in the data's type, where a band is of more than WIDEST columns
-    double* parts  # (spans, 3, C)
-
-
-cdef inline const real* at(const real* tag, const Strided* w, Py_ssize_t o, Py_ssize_t c, Py_ssize_t i) noexcept nogil:
-    return <const real*>w.data + (o * w.outer + c * w.channel + i * w.inner)
-
+# The sums of a job's chunks and spans, in the order that _order.py fixes.
 
 cdef inline double samples_before(const Job* job, Py_ssize_t chunk) noexcept nogil:
     """Samples of a channel in the chunks before this one."""
@@ -87,6 +43,9 @@ cdef void row_totals(
         s[l] = 0.0
         q[l] = 0.0
     for o in range(o0, o1):
+        if job.loaded:
+            loaded_row_sums(job, tag, o, i0, n, c, centre, s, q)
+            continue
         x = at(tag, &job.x, o, c, i0)
         dy = at(tag, &job.dy, o, c, i0)
         if job.backward and unit:
@@ -111,6 +70,9 @@ cdef void run_totals(
     cdef const real* x
     cdef const real* dy
     for c in range(n):
+        if job.loaded:
+            loaded_run_sums(job, tag, o, c0 + c, centre[c], total + c, square + c)
+            continue
         x = at(tag, &job.x, o, c0 + c, 0)
         dy = at(tag, &job.dy, o, c0 + c, 0)
         if job.backward and unit:
@@ -121,15 +83,6 @@ cdef void run_totals(
             run_sums(False, x, 1, x, 1, job.inner, centre[c], total + c, square + c)
         else:
             run_sums(False, x, step, x, step, job.inner, centre[c], total + c, square + c)
-
-
-cdef inline bint packed(const Strided* w, Py_ssize_t inner) noexcept nogil:
-    """Whether the inner runs of all channels lie one step apart from one another."""
-    return inner == 1 or w.channel == inner * w.inner
-
-
-cdef inline Py_ssize_t column_step(const Strided* w, Py_ssize_t inner) noexcept nogil:
-    return w.channel if inner == 1 else w.inner
 
 
 cdef void column_totals(
@@ -148,12 +101,17 @@ cdef void column_totals(
                 centres[c * inner + j] = centre[c]
         centre = centres
     together = n if packed(&job.x, inner) and packed(&job.dy, inner) else 1
+    for j in range(n * inner):
+        total[j] = 0.0
+        square[j] = 0.0
     c = 0
     while c < n:
         x = at(tag, &job.x, o0, c0 + c, 0)
         dy = at(tag, &job.dy, o0, c0 + c, 0)
         j = c * inner
-        if job.backward:
+        if job.loaded:
+            loaded_column_sums(job, tag, o0, o1, c0 + c, together * inner, centre + j, total + j, square + j)
+        elif job.backward:
             column_sums(
                 True, dy, job.dy.outer, dy_step, x, job.x.outer, step, rows, together * inner,
                 centre + j, total + j, square + j
@@ -186,7 +144,7 @@ cdef void chunk_sums(
     cdef Py_ssize_t c, far, moved
     cdef int attempt
     for c in range(channels):
-        centre[c] = job.mean[c0 + c] if job.backward else <double>at(tag, &job.x, o0, c0 + c, i0)[0]
+        centre[c] = job.mean[c0 + c] if job.backward else sample(job, tag, o0, c0 + c, i0)
     for attempt in range(3):
         if not job.columns:
             for c in range(channels):

@@ -3,12 +3,23 @@ from typing import Any, final
 
 from numpy.typing import NDArray
 
+from cpubn._epilogue import Activation, Epilogue
+
 _Array = NDArray[Any]
 
+ANY_TYPE: bool
+
 def moments(x: _Array, stats: _Array, threads: int) -> None: ...
-def normalize(x: _Array, affine: _Array, y: _Array, threads: int) -> None: ...
+def normalize(x: _Array, affine: _Array, epilogue: Epilogue, y: _Array, threads: int) -> None: ...
 def train_forward(
-    x: _Array, weight: _Array, bias: _Array, eps: float, stats: _Array, y: _Array, threads: int
+    x: _Array,
+    weight: _Array,
+    bias: _Array,
+    eps: float,
+    stats: _Array,
+    epilogue: Epilogue,
+    y: _Array,
+    threads: int,
 ) -> None: ...
 def gradient_sums(dy: _Array, x: _Array, mean: _Array, sums: _Array, threads: int) -> None: ...
 def train_backward(
@@ -22,13 +33,23 @@ def train_backward(
     dx: _Array,
     threads: int,
 ) -> None: ...
+def activation_gradient(
+    dy: _Array, x: _Array, affine: _Array | None, epilogue: Epilogue, g: _Array, threads: int
+) -> None: ...
 def openmp_max_threads() -> int: ...
 def cpu_features() -> frozenset[str]: ...
 
 @final
 class DirectAffine:
-    def __new__(cls, narrow: _Array, wide: _Array, layout: str, threads: Callable[[int], int]) -> DirectAffine: ...
-    def __call__(self, x: object, out: object = None) -> _Array | None: ...
+    def __new__(
+        cls,
+        narrow: _Array,
+        wide: _Array,
+        activation: Activation | None,
+        layout: str,
+        threads: Callable[[int], int],
+    ) -> DirectAffine: ...
+    def __call__(self, x: object, residual: object = None, out: object = None) -> _Array | None: ...
 
 def infer_directly(
     x: object,
@@ -39,6 +60,8 @@ def infer_directly(
     momentum: object,
     eps: object,
     layout: object,
+    activation: Activation | None,
+    residual: object,
     out: object,
     threads: Callable[[int], int],
 ) -> _Array | None: ...
@@ -51,6 +74,8 @@ def train_directly(
     momentum: object,
     eps: object,
     layout: object,
+    activation: Activation | None,
+    residual: object,
     out: object,
     threads: Callable[[int], int],
 ) -> tuple[_Array, _Array] | None: ...

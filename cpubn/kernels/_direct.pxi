@@ -9,34 +9,39 @@ cdef Py_ssize_t TINY_BYTES = 32768
 
 
 cdef class DirectAffine:
-    """y = (x - centre) * scale + shift.
+    """y = activation((x - centre) * scale + shift + residual).
 
-    narrow, wide: (3, C) float64 centre, scale, shift for float32 and for float64 data.
+    narrow, wide: (3, C) float64 centre, scale, shift for what is computed in float32 and for float64 data.
     """
 
     cdef cnp.ndarray narrow, wide
-    cdef object threads
+    cdef object activation, threads
     cdef int last
 
     def __cinit__(
         self, cnp.ndarray[double, ndim=2, mode="c"] narrow not None,
-        cnp.ndarray[double, ndim=2, mode="c"] wide not None, layout, threads
+        cnp.ndarray[double, ndim=2, mode="c"] wide not None, activation, layout, threads
     ):
-        self.narrow, self.wide, self.last, self.threads = narrow, wide, channels_last(layout), threads
+        self.narrow, self.wide, self.activation = narrow, wide, activation
+        self.last, self.threads = channels_last(layout), threads
 
-    def __call__(self, x, out=None):
+    def __call__(self, x, residual=None, out=None):
         cdef Job job
         if not describe(&job, x, self.last) or job.channels != self.narrow.shape[1]:
             return None
+        if not set_direct_epilogue(&job, x, self.activation, residual, out):
+            return None
         y = output_for(x, x, out)
         if y is not None:
-            job.coefficients = <double*>cnp.PyArray_DATA(self.narrow if is_single(x) else self.wide)
+            job.coefficients = <double*>cnp.PyArray_DATA(self.wide if job.x.type == FLOAT64 else self.narrow)
             run_direct(&job, x, x, y, self.threads)
         return y
 
 
-def infer_directly(x, running_mean, running_var, weight, bias, momentum, eps, layout, out, threads):
-    """y = (x - running_mean) / sqrt(running_var + eps) * weight + bias."""
+def infer_directly(
+    x, running_mean, running_var, weight, bias, momentum, eps, layout, activation, residual, out, threads
+):
+    """y = activation((x - running_mean) / sqrt(running_var + eps) * weight + bias + residual)."""
     cdef Job job
     cdef cnp.ndarray vectors, coefficients
     cdef double* v
@@ -44,6 +49,7 @@ def infer_directly(x, running_mean, running_var, weight, bias, momentum, eps, la
     cdef Py_ssize_t n
     if not (
         describe(&job, x, channels_last(layout)) and is_number(eps, 0.0, 1e308) and is_number(momentum, 0.0, 1.0)
+        and set_direct_epilogue(&job, x, activation, residual, out)
     ):
         return None
     n = job.channels
@@ -61,16 +67,18 @@ def infer_directly(x, running_mean, running_var, weight, bias, momentum, eps, la
         return None
     coefficients = new_vectors(3, n)
     a = <double*>cnp.PyArray_DATA(coefficients)
-    if is_single(x):
-        affine_vectors[float](NULL, n, v, v + 4 * n, v + n, 1.0, v + 2 * n, v + 3 * n, eps, a, n)
-    else:
+    if job.x.type == FLOAT64:
         affine_vectors[double](NULL, n, v, v + 4 * n, v + n, 1.0, v + 2 * n, v + 3 * n, eps, a, n)
+    else:
+        affine_vectors[float](NULL, n, v, v + 4 * n, v + n, 1.0, v + 2 * n, v + 3 * n, eps, a, n)
     job.coefficients = a
     run_direct(&job, x, x, y, threads)
     return y
 
 
-def train_directly(x, running_mean, running_var, weight, bias, momentum, eps, layout, out, threads):
+def train_directly(
+    x, running_mean, running_var, weight, bias, momentum, eps, layout, activation, residual, out, threads
+):
     """y and the batch's stats (3, C), by train_forward; running statistics, which may be None, are updated."""
     cdef Job job
     cdef cnp.ndarray vectors, stats
@@ -80,6 +88,7 @@ def train_directly(x, running_mean, running_var, weight, bias, momentum, eps, la
     cdef Py_ssize_t n, c
     if not (
         describe(&job, x, channels_last(layout)) and is_number(eps, 5e-324, 1e308) and is_number(momentum, 0.0, 1.0)
+        and set_direct_epilogue(&job, x, activation, residual, out)
     ):
         return None
     n = job.channels
@@ -95,7 +104,8 @@ def train_directly(x, running_mean, running_var, weight, bias, momentum, eps, la
     if running_mean is not None and not (
         read_vector(running_mean, n, v + 2 * n) and read_vector(running_var, n, v + 3 * n)
         and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>running_mean) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>running_var)
-        and apart(running_mean, (x, weight, bias, running_var)) and apart(running_var, (x, weight, bias))
+        and apart(running_mean, (x, residual, weight, bias, running_var))
+        and apart(running_var, (x, residual, weight, bias))
     ):
         return None
     y = output_for(x, x, out)
@@ -182,7 +192,7 @@ cdef bint describe(Job* job, x, int last) noexcept:
     """A job over a contiguous array of samples, with but its shape and an elementwise pass; whether x is one."""
     cdef cnp.npy_intp* shape
     cdef int rank, axis, i
-    if last < 0 or not is_plain(x):
+    if last < 0 or not is_sample(x):
         return False
     rank = cnp.PyArray_NDIM(<cnp.ndarray>x)
     axis = rank - 1 if last else 1
@@ -191,6 +201,7 @@ cdef bint describe(Job* job, x, int last) noexcept:
     shape = cnp.PyArray_DIMS(<cnp.ndarray>x)
     memset(job, 0, sizeof(Job))
     job.apply = True
+    job.x.type, job.x.size = type_of(x), cnp.PyArray_ITEMSIZE(x)
     job.outer = job.inner = 1
     for i in range(axis):
         job.outer *= shape[i]
@@ -201,12 +212,27 @@ cdef bint describe(Job* job, x, int last) noexcept:
     return job.channels > 1
 
 
+cdef bint set_direct_epilogue(Job* job, x, activation, residual, out):
+    """The epilogue of a pass over x; whether the residual, if there is one, is like x and `out` is it or apart from it."""
+    if activation is not None:
+        job.epilogue.activation, job.epilogue.low, job.epilogue.high = activation[:3]
+    if residual is None:
+        return True
+    if not is_like(residual, x) or (out is not None and out is not residual and not apart(out, (residual,))):
+        return False
+    job.epilogue.residual = contiguous(job, residual)
+    return True
+
+
+cdef Strided contiguous(const Job* job, a) noexcept:
+    return Strided(
+        cnp.PyArray_DATA(<cnp.ndarray>a), job.channels * job.inner, job.inner, 1, job.x.type, job.x.size
+    )
+
+
 cdef object run_direct(Job* job, dy, x, y, threads):
-    cdef Strided walk = Strided(NULL, job.channels * job.inner, job.inner, 1)
-    job.dy = job.x = job.y = walk
-    job.dy.data = cnp.PyArray_DATA(<cnp.ndarray>dy)
-    job.x.data = cnp.PyArray_DATA(<cnp.ndarray>x)
-    job.y.data = cnp.PyArray_DATA(<cnp.ndarray>y)
+    job.dy, job.y = contiguous(job, dy), contiguous(job, y)
+    job.x = contiguous(job, x)
     if job.sums:
         set_order(job)
     else:
@@ -214,15 +240,16 @@ cdef object run_direct(Job* job, dy, x, y, threads):
         job.piece = min(job.inner, CHUNK)
         job.pieces = (job.inner + job.piece - 1) // job.piece
     if job.sums or cnp.PyArray_NBYTES(<cnp.ndarray>x) > TINY_BYTES:
-        start(job, x, threads(cnp.PyArray_NBYTES(<cnp.ndarray>x)))
+        start(job, threads(cnp.PyArray_NBYTES(<cnp.ndarray>x)))
         return
+    set_stages(job)
     job.band = max(1, WIDEST // job.inner) if job.columns else 1
     job.bands = (job.channels + job.band - 1) // job.band
     job.block = job.outer if job.columns else 1
-    if is_single(x):
-        run[float](job, NULL, 1)
-    else:
+    if job.x.type == FLOAT64:
         run[double](job, NULL, 1)
+    else:
+        run[float](job, NULL, 1)
 
 
 cdef object output_for(dy, x, out):
@@ -242,6 +269,13 @@ cdef inline bint is_single(x) noexcept:
     return cnp.PyArray_TYPE(<cnp.ndarray>x) == cnp.NPY_FLOAT32
 
 
+cdef bint is_sample(a) noexcept:
+    """Whether `a` is a contiguous, aligned, native array of a floating type that samples may have."""
+    if type(a) is not cnp.ndarray or not cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>a):
+        return False
+    return FLOAT32 <= type_of(a) <= BFLOAT16
+
+
 cdef inline bint is_number(value, double low, double high) noexcept:
     return type(value) is float and low <= <double>value <= high
 
@@ -254,25 +288,25 @@ cdef bint is_plain(a) noexcept:
 
 
 cdef bint is_like(a, x) noexcept:
-    """Whether `a` is plain and of x's shape and dtype."""
+    """Whether `a` is a sample array of x's shape and dtype."""
     return (
-        is_plain(a) and cnp.PyArray_TYPE(<cnp.ndarray>a) == cnp.PyArray_TYPE(<cnp.ndarray>x)
+        is_sample(a) and cnp.PyArray_TYPE(<cnp.ndarray>a) == cnp.PyArray_TYPE(<cnp.ndarray>x)
         and cnp.PyArray_SAMESHAPE(<cnp.ndarray>a, <cnp.ndarray>x)
     )
 
 
 cdef bint apart(a, tuple others):
-    """Whether `a` is a plain array, the others that are not None are too, and it shares no memory with them."""
-    if not is_plain(a):
+    """Whether `a` is a contiguous array, the others that are not None are too, and it shares no memory with them."""
+    if not is_sample(a):
         return False
     for other in others:
-        if other is not None and (not is_plain(other) or overlap(a, other)):
+        if other is not None and (not is_sample(other) or overlap(a, other)):
             return False
     return True
 
 
 cdef bint overlap(a, b) noexcept:
-    """Whether two plain arrays share memory."""
+    """Whether two contiguous arrays share memory."""
     cdef char* p = cnp.PyArray_BYTES(<cnp.ndarray>a)
     cdef char* r = cnp.PyArray_BYTES(<cnp.ndarray>b)
     return p < r + cnp.PyArray_NBYTES(<cnp.ndarray>b) and r < p + cnp.PyArray_NBYTES(<cnp.ndarray>a)

@@ -94,6 +94,23 @@ static inline double cpubn_add_exact(double a, double b, double c) {
 #endif
 }
 
+/* 2**k from k + bias + 1.5 * 2**23 (2**52 in double), whose lowest bits are those of the exponent. */
+static inline float cpubn_power_of_two_float(float biased) {
+    uint32_t bits;
+    memcpy(&bits, &biased, sizeof(bits));
+    bits <<= 23;
+    memcpy(&biased, &bits, sizeof(bits));
+    return biased;
+}
+
+static inline double cpubn_power_of_two_double(double biased) {
+    uint64_t bits;
+    memcpy(&bits, &biased, sizeof(bits));
+    bits <<= 52;
+    memcpy(&biased, &bits, sizeof(bits));
+    return biased;
+}
+
 /* Ask for a line of memory that will be read soon, into the second-level cache: the first is too small. */
 static void cpubn_prefetch(const void *p) {
 #if CPUBN_X86_64

@@ -17,11 +17,12 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba.core.errors import NumbaWarning
+from numba.core.errors import NumbaError, NumbaWarning
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from cpubn import _algebra
+from cpubn import _activations, _algebra, _elementary
+from cpubn._epilogue import PLAIN, Activation, Epilogue
 from cpubn.kernels import _numba_apply as loops
 from cpubn.kernels import _numba_jit, _numba_sums
 from cpubn.kernels._numba_sums import LANES, View, Walk
@@ -31,6 +32,8 @@ Real = NDArray[np.floating[Any]]
 Float64 = NDArray[np.float64]
 Shape = tuple[int, ...]
 
+# Samples are of the type that is computed in.
+ANY_TYPE = False
 SUMS = loops.SPANS | loops.SUMS
 APPLY = loops.APPLY
 TRAIN = SUMS | loops.COEFFICIENTS | APPLY
@@ -53,24 +56,33 @@ def moments(x: Real, stats: Float64, threads: int) -> None:
     _run(SUMS, threads, x, out=stats)
 
 
-def normalize(x: Real, affine: Float64, y: Real, threads: int) -> None:
-    """y = (x - centre) * scale + shift.
+def normalize(x: Real, affine: Float64, epilogue: Epilogue, y: Real, threads: int) -> None:
+    """y = epilogue((x - centre) * scale + shift).
 
     x, y (O, C, I) real, which may be the same; affine (3, C) float64: centre, scale, shift.
     A float32 channel is computed in float64 where float32 cannot hold its coefficients or might overflow on the way.
-    Reads x once, writes y once.
+    Reads x and the residual once, writes y once.
     """
-    _run(APPLY, threads, x, y=y, coefficients=affine.flatten())
+    _run(APPLY, threads, x, y=y, coefficients=affine.flatten(), epilogue=epilogue)
 
 
-def train_forward(x: Real, weight: Float64, bias: Float64, eps: float, stats: Float64, y: Real, threads: int) -> None:
-    """y = (x - mean) / sqrt(var + eps) * weight + bias with x's own moments, which go to stats.
+def train_forward(
+    x: Real,
+    weight: Float64,
+    bias: Float64,
+    eps: float,
+    stats: Float64,
+    epilogue: Epilogue,
+    y: Real,
+    threads: int,
+) -> None:
+    """y = epilogue((x - mean) / sqrt(var + eps) * weight + bias) with x's own moments, which go to stats.
 
     x, y (O, C, I) real, which may be the same; weight, bias (C,), stats (3, C) float64.
     A thread takes a group of channels from sums to y while it is in cache; a sweep for each would read x twice.
-    Reads x once, writes y once.
+    Reads x and the residual once, writes y once.
     """
-    _run(TRAIN, threads, x, y=y, given=(weight, bias), eps=eps, out=stats)
+    _run(TRAIN, threads, x, y=y, given=(weight, bias), eps=eps, out=stats, epilogue=epilogue)
 
 
 def gradient_sums(dy: Real, x: Real, mean: Float64, sums: Float64, threads: int) -> None:
@@ -93,6 +105,24 @@ def train_backward(
     Reads dy and x once, writes dx once.
     """
     _run(TRAIN, threads, x, dy=dy, y=dx, given=(mean, var, weight), eps=eps, out=sums)
+
+
+def activation_gradient(
+    dy: Real, x: Real, affine: Float64 | None, epilogue: Epilogue, g: Real, threads: int
+) -> None:
+    """g = dy * activation'((x - centre) * scale + shift + residual); without affine, of x as it is.
+
+    dy, x, g (O, C, I) real, of which g may be dy; affine (3, C) float64: centre, scale, shift.
+    The derivatives first, by the loops of `normalize`: loops of its own would be compiled for every activation.
+    Reads x, the residual and dy once, writes the derivatives and g once.
+    """
+    if affine is None:
+        affine = np.zeros((3, x.shape[1]))
+        affine[1] = 1.0
+    derivatives = np.empty_like(x)
+    _run(APPLY, threads, x, y=derivatives, coefficients=affine.flatten(), epilogue=epilogue, derived=True)
+    with np.errstate(all="ignore"):
+        np.multiply(dy, derivatives, out=g)
 
 
 def thread_limit() -> int:
@@ -122,17 +152,22 @@ def _run(
     eps: float = 0.0,
     coefficients: Float64 | None = None,
     out: Float64 | None = None,
+    epilogue: Epilogue = PLAIN,
+    derived: bool = False,
 ) -> None:
     """Do a job: group by group where that keeps all threads busy, and where not one of its steps after the other."""
     threads = min(threads, thread_limit())
-    strides = tuple(x.strides if a is None else a.strides for a in (dy, x, y))
-    walk, dy_place, x_place, y_place = _cut(x.shape, x.itemsize, strides, threads, job != APPLY)
+    activation, residual, _ = epilogue
+    strides = tuple(x.strides if a is None else a.strides for a in (dy, residual, x, y))
+    walk, dy_place, residual_place, x_place, y_place = _cut(x.shape, x.itemsize, strides, threads, job != APPLY)
     coefficient_rows, sum_rows = (3, 3) if dy is None else (5, 2)
     lanes = walk.group * walk.inner if walk.columns else LANES
     columns = max(loops.COLUMNS, lanes) if walk.columns else 1
     arguments = (
         () if dy is None else View(_read_only(_flat(dy)), *dy_place),
         View(_read_only(_flat(x)), *x_place),
+        () if residual is None else View(_read_only(_flat(residual)), *residual_place),
+        (x.dtype.type(0), x.dtype.type(0)) if activation is None else tuple(map(x.dtype.type, activation[1:3])),
         View(np.empty(0, x.dtype) if y is None else _flat(y), *y_place),
         np.array(given, ndmin=2),
         float(eps),
@@ -147,7 +182,16 @@ def _run(
     busy = -(-walk.groups // threads) * threads * 3 <= walk.groups * 4
     steps = (job,) if busy or job == APPLY else (loops.SPANS, job & (loops.SUMS | loops.COEFFICIENTS), job & APPLY)
     for step in filter(None, steps):
-        _call(x.dtype.char, arguments, step, threads)
+        _call(x.dtype.char, arguments, step, threads, _function_of(activation, derived))
+
+
+def _function_of(activation: Activation | None, derived: bool) -> Any:
+    """What is applied to each z: a function of _activations, or the user's own."""
+    if activation is None:
+        return None
+    if activation.function is not None:
+        return activation.derivative if derived else activation.function
+    return (_activations.GRADIENTS if derived else _activations.FUNCTIONS)[activation.code - 1]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -201,17 +245,18 @@ def _read_only(a: Real) -> Real:
 
 # --------------------------------------------------------------------------------------------------- compiling, threads
 
-_compiled: dict[tuple[str, bool, bool], Callable[..., None]] = {}
+_compiled: dict[Any, Callable[..., None]] = {}
 _compiling = threading.Lock()
 _alone = threading.Lock()
 
 
-def _call(real: str, arguments: tuple[Any, ...], job: int, threads: int) -> None:
-    key = real, len(arguments[0]) == 0, threads > 1
+def _call(real: str, arguments: tuple[Any, ...], job: int, threads: int, function: Any) -> None:
+    without = tuple(len(arguments[i]) == 0 for i in (0, 2))  # dy and residual
+    key = real, without, threads > 1, function
     if key not in _compiled:
         with _compiling:
             if key not in _compiled:
-                _compiled[key] = _compile(tuple(map(numba.typeof, (*arguments, job))), parallel=threads > 1)
+                _compiled[key] = _compile(tuple(map(numba.typeof, (*arguments, job))), threads > 1, function)
     if threads == 1:
         _compiled[key](*arguments, job, 0, 1)
     else:
@@ -219,17 +264,33 @@ def _call(real: str, arguments: tuple[Any, ...], job: int, threads: int) -> None
             _compiled[key](*arguments, job, threads)
 
 
-def _compile(types: tuple[Any, ...], parallel: bool) -> Callable[..., None]:
+def _compile(types: tuple[Any, ...], parallel: bool, function: Any) -> Callable[..., None]:
+    if isinstance(function, numba.core.registry.CPUDispatcher):
+        try:  # not kept on disk, where a later version of the function would find the code of this one
+            return _entry(types, parallel, _of_one_argument(function), cache=False)
+        except NumbaError as error:
+            raise TypeError(
+                f"activation must be a function of one number that Numba compiles for {types[3][0]}, got "
+                f"{function!r}, with which that fails: {error}; try it on a scalar first"
+            ) from error
     try:
-        return _entry(types, parallel, cache=True)
+        return _entry(types, parallel, function, cache=True)
     except (OSError, RuntimeError):  # no folder that can be written, a full disk, no source to watch
-        return _entry(types, parallel, cache=False)
+        return _entry(types, parallel, function, cache=False)
 
 
-def _entry(types: tuple[Any, ...], parallel: bool, cache: bool) -> Callable[..., None]:
+def _of_one_argument(function: Any) -> Any:
+    def activate(z: Any, low: Any, high: Any) -> Any:
+        return function(z)
+
+    activate.__name__ += f"_{id(function)}"
+    return activate
+
+
+def _entry(types: tuple[Any, ...], parallel: bool, function: Any, cache: bool) -> Callable[..., None]:
     """What `loops.work` or `loops.team` is entered by: the dispatchers before it would look at each argument's type."""
     signature = numba.void(*types, numba.int64, numba.int64)
-    work = _work(signature, cache)
+    work = _work(signature, function, cache)
     if not parallel:
         return work.compile(signature)  # type: ignore[no-any-return]
     team = numba.njit(_named(loops.team), cache=cache, error_model="numpy", nogil=True, parallel=True)
@@ -238,8 +299,9 @@ def _entry(types: tuple[Any, ...], parallel: bool, cache: bool) -> Callable[...,
 
 
 @functools.cache
-def _work(signature: Any, cache: bool) -> Any:
-    work = numba.njit(_named(loops.work), cache=cache, error_model="numpy", nogil=True)
+def _work(signature: Any, function: Any, cache: bool) -> Any:
+    source = loops if function is None else loops.variant(function)
+    work = numba.njit(_named(source.work, function), cache=cache, error_model="numpy", nogil=True)
     work.compile(signature)
     return work
 
@@ -260,11 +322,14 @@ class _Pointer(numba.types.WrapperAddressProtocol):  # type: ignore[misc]
         return self._signature
 
 
-def _named(function: Any) -> FunctionType:
-    """A copy that is named after the sources of what it calls: Numba's cache watches its own source file alone."""
-    sources = "".join(inspect.getsource(module) for module in (_algebra, _numba_jit, _numba_sums))
-    copy = FunctionType(function.__code__, function.__globals__)
-    copy.__qualname__ = f"{function.__name__}_{hashlib.sha256(sources.encode()).hexdigest()[:16]}"
+def _named(loop: Any, function: Any = None) -> FunctionType:
+    """A copy that is named after what it calls: Numba's cache watches its own source file alone."""
+    modules = (_algebra, _elementary, _activations, _numba_jit, _numba_sums)
+    sources = "".join(inspect.getsource(module) for module in modules)
+    copy = FunctionType(loop.__code__, loop.__globals__)
+    copy.__qualname__ = f"{loop.__name__}_{hashlib.sha256(sources.encode()).hexdigest()[:16]}"
+    if function is not None:
+        copy.__qualname__ += f"_{function.__name__}"
     return copy
 
 

@@ -1,50 +1,74 @@
 """The results of the Numba backend: y and dx from coefficients, and how threads share out sums and results."""
 # mypy: allow-untyped-defs, allow-untyped-calls
 
+import importlib.util
+import sys
+
 import numpy as np
-from numba import prange
+from numba import njit, prange
 
 from cpubn import _algebra
-from cpubn.kernels._numba_jit import compiled, inlined, u
+from cpubn.kernels._numba_jit import compiled, identity, inlined, u
 from cpubn.kernels._numba_sums import add_span, lay_out, put_spans
 
 # Columns whose coefficients are laid out side by side; of narrower rows several are applied at once.
 COLUMNS = 1024
 # Of so few rows, runs at least so long are applied one after the other: their coefficients are not worth laying out.
 FEW_ROWS, LONG_RUN = 4, 16
+# What is applied to each normalized value, by (z, low, high). `variant` makes a module of this source with another one: an
+# argument would be called through a pointer, for which Numba keeps no machine code on disk.
+activate = globals().get("activate", identity)
 # What a job is made of: the sums of every span; their sum in turn; the coefficients from it; y.
 SPANS, SUMS, COEFFICIENTS, APPLY = 1, 2, 4, 8
 
 
-@inlined
-def forward_run(x, x_at, y, y_at, n, centre, scale, shift):
-    """y[j] = (x[j] - centre) * scale + shift, for one channel.
+def variant(function):
+    """This module, with that function to be applied."""
+    name = f"{__name__}_{function.__name__}"
+    spec = importlib.util.spec_from_file_location(name, __file__)
+    module = importlib.util.module_from_spec(spec)
+    module.activate = njit(function, error_model="numpy")
+    spec.loader.exec_module(module)
+    return sys.modules.setdefault(name, module)
 
-    x, y (n,) real; the coefficients real, or float64 where real cannot hold them.
+
+@compiled
+def plus(z, residual, at, j):
+    """z + residual[j]; z itself where the residual is ()."""
+    return z if len(residual) == 0 else z + residual.flat[u(at) + j * u(residual.step)]
+
+
+@inlined
+def forward_run(x, x_at, residual, residual_at, limits, y, y_at, n, centre, scale, shift):
+    """y[j] = activate((x[j] - centre) * scale + shift + residual[j]), for one channel.
+
+    x, residual, y (n,) real; the coefficients real, or float64 where real cannot hold them.
     No copy where y is x: LLVM then takes the loop without vectors, which still keeps up with memory.
-    Reads n elements of x, writes n of y.
+    Reads n elements of x and of the residual, writes n of y.
     """
-    x_flat, y_flat = x.flat, y.flat
+    x_flat, y_flat, real = x.flat, y.flat, y.flat.dtype.type
     x_at, x_step, y_at, y_step = u(x_at), u(x.step), u(y_at), u(y.step)
     for element in range(n):
         j = u(element)
-        y_flat[y_at + j * y_step] = (x_flat[x_at + j * x_step] - centre) * scale + shift
+        z = real((x_flat[x_at + j * x_step] - centre) * scale + shift)
+        y_flat[y_at + j * y_step] = activate(plus(z, residual, residual_at, j), limits[0], limits[1])
 
 
 @inlined
-def forward_columns(x, x_at, y, y_at, n, v, at, columns):
-    """y[j] = (x[j] - centre[j]) * scale[j] + shift[j], for columns from `at` on.
+def forward_columns(x, x_at, residual, residual_at, limits, y, y_at, n, v, at, columns):
+    """y[j] = activate((x[j] - centre[j]) * scale[j] + shift[j] + residual[j]), for columns from `at` on.
 
-    x, y (n,) real; v (3 * columns,) real: centre, scale, shift.
+    x, residual, y (n,) real; v (3 * columns,) real: centre, scale, shift.
     Coefficients laid out beforehand, not one channel after another: a channel may be a single column.
-    Reads n elements of x, writes n of y.
+    Reads n elements of x and of the residual, writes n of y.
     """
     x_flat, y_flat = x.flat, y.flat
     x_at, x_step, y_at, y_step = u(x_at), u(x.step), u(y_at), u(y.step)
     centre, scale, shift = u(at), u(at + columns), u(at + 2 * columns)
     for element in range(n):
         j = u(element)
-        y_flat[y_at + j * y_step] = (x_flat[x_at + j * x_step] - v[centre + j]) * v[scale + j] + v[shift + j]
+        z = (x_flat[x_at + j * x_step] - v[centre + j]) * v[scale + j] + v[shift + j]
+        y_flat[y_at + j * y_step] = activate(plus(z, residual, residual_at, j), limits[0], limits[1])
 
 
 @inlined
@@ -90,14 +114,22 @@ def is_wide(dy, v, at, each):
 
 
 @compiled
-def apply_run(dy, x, y, o, c, n, v, at, each):
+def place_of(view, o, c):
+    """Where in its flat memory a view, or (), has its first element of channel c in outer row o."""
+    return 0 if len(view) == 0 else view.start + o * view.outer + c * view.channel
+
+
+@compiled
+def apply_run(dy, x, residual, limits, y, o, c, n, v, at, each):
     """n elements of channel c in outer row o, with the coefficients v[at], v[at + each] and so on.
 
     In v's type where that is the wider one.
     """
     x_at, y_at = x.start + o * x.outer + c * x.channel, y.start + o * y.outer + c * y.channel
     if len(dy) == 0:
-        forward_run(x, x_at, y, y_at, n, v[at], v[at + each], v[at + 2 * each])
+        place = place_of(residual, o, c)
+        centre, scale, shift = v[at], v[at + each], v[at + 2 * each]
+        forward_run(x, x_at, residual, place, limits, y, y_at, n, centre, scale, shift)
     else:
         dy_at = dy.start + o * dy.outer + c * dy.channel
         r, s, k, scale = v[at + each], v[at + 2 * each], v[at + 3 * each], v[at + 4 * each]
@@ -105,24 +137,31 @@ def apply_run(dy, x, y, o, c, n, v, at, each):
 
 
 @compiled
-def apply_columns(dy, x, y, o, c, n, v, at, columns):
+def apply_columns(dy, x, residual, limits, y, o, c, n, v, at, columns):
     """n columns from outer row o and channel c on, with the coefficients v from `at` on."""
     x_at, y_at = x.start + o * x.outer + c * x.channel, y.start + o * y.outer + c * y.channel
     if len(dy) == 0:
-        forward_columns(x, x_at, y, y_at, n, v, at, columns)
+        place = place_of(residual, o, c)
+        forward_columns(x, x_at, residual, place, limits, y, y_at, n, v, at, columns)
     else:
         backward_columns(dy, dy.start + o * dy.outer + c * dy.channel, x, x_at, y, y_at, n, v, at, columns)
 
 
 @compiled
-def lie_end_to_end(dy, x, y, width):
+def lie_end_to_end(dy, x, residual, y, width):
     """Whether the runs of consecutive outer rows, of that width, are one run."""
-    ends = x.outer == width * x.step and y.outer == width * y.step
-    return ends if len(dy) == 0 else ends and dy.outer == width * dy.step
+    return meets(x, width) and meets(y, width) and meets(dy, width) and meets(residual, width)
+
+
+@compiled
+def meets(view, width):
+    return True if len(view) == 0 else view.outer == width * view.step
 
 
 @inlined
-def apply_block(dy, x, y, coefficients, walk, first, last, o_first, o_last, vectors):
+def apply_block(
+    dy, x, residual, limits, y, coefficients, walk, first, last, o_first, o_last, vectors
+):
     """y of outer rows o_first ... o_last and channels first ... last.
 
     coefficients (3 or 5 times C,) float64; vectors (3 or 5 times columns,) real, to lay them out column by column.
@@ -138,12 +177,12 @@ def apply_block(dy, x, y, coefficients, walk, first, last, o_first, o_last, vect
                 vectors[kind] = coefficients[c + kind * channels]
             for o in range(o_first, o_last):
                 if wide > 0 and is_wide(dy, coefficients, c, channels):
-                    apply_run(dy, x, y, o, c, inner, coefficients, c, channels)
+                    apply_run(dy, x, residual, limits, y, o, c, inner, coefficients, c, channels)
                 else:
-                    apply_run(dy, x, y, o, c, inner, vectors, 0, 1)
+                    apply_run(dy, x, residual, limits, y, o, c, inner, vectors, 0, 1)
     else:
         # Rows of columns that lie end to end are applied together, as many as there is room for.
-        together = min(columns // width, rows) if wide == 0 and lie_end_to_end(dy, x, y, width) else 1
+        together = min(columns // width, rows) if wide == 0 and lie_end_to_end(dy, x, residual, y, width) else 1
         for kind in range(kinds):
             lay_out(coefficients, first + kind * channels, last - first, inner, vectors, kind * columns)
             for column in range(kind * columns + width, kind * columns + together * width):
@@ -155,9 +194,9 @@ def apply_block(dy, x, y, coefficients, walk, first, last, o_first, o_last, vect
                 while c < last and (wide == 0 or not is_wide(dy, coefficients, c, channels)):
                     c = c + 1 if wide > 0 else last
                 n, at = min(together, o_last - o) * (c - start) * inner, (start - first) * inner
-                apply_columns(dy, x, y, o, start, n, vectors, at, columns)
+                apply_columns(dy, x, residual, limits, y, o, start, n, vectors, at, columns)
                 if c < last:
-                    apply_run(dy, x, y, o, c, inner, coefficients, c, channels)
+                    apply_run(dy, x, residual, limits, y, o, c, inner, coefficients, c, channels)
                     c += 1
 
 
@@ -178,7 +217,9 @@ def set_coefficients(dy, x, walk, first, last, out, given, eps, v):
             v[c + n], v[c + 2 * n], v[c + 3 * n], v[c + 4 * n] = r, s, k, scale
 
 
-def work(dy, x, y, given, eps, coefficients, states, out, sums, vectors, walk, job, part, parts):
+def work(
+    dy, x, residual, limits, y, given, eps, coefficients, states, out, sums, vectors, walk, job, part, parts
+):
     """The share of thread `part` of `parts`: some spans of groups, blocks of outer rows, or whole groups of channels.
 
     given (weight, bias) or (mean, var, weight), each of C; coefficients (3 or 5 times C,); states (spans, 3 or 2, C);
@@ -210,10 +251,28 @@ def work(dy, x, y, given, eps, coefficients, states, out, sums, vectors, walk, j
         if job & COEFFICIENTS:
             set_coefficients(dy, x, walk, first, last, out, given, eps, coefficients)
         if job & APPLY:
-            apply_block(dy, x, y, coefficients, walk, first, last, o_first, o_last, vectors[part])
+            apply_block(
+                dy,
+                x,
+                residual,
+                limits,
+                y,
+                coefficients,
+                walk,
+                first,
+                last,
+                o_first,
+                o_last,
+                vectors[part],
+            )
 
 
-def team(task, dy, x, y, given, eps, coefficients, states, out, sums, vectors, walk, job, parts):
+def team(
+    task, dy, x, residual, limits, y, given, eps, coefficients, states, out, sums, vectors, walk, job, parts
+):
     """`work` by all threads. By pointer, since `prange` would have LLVM work through it three times more."""
     for part in prange(parts):
-        task(dy, x, y, given, eps, coefficients, states, out, sums, vectors, walk, job, np.int64(part), parts)
+        task(
+            dy, x, residual, limits, y, given, eps, coefficients, states, out, sums, vectors, walk, job,
+            np.int64(part), parts
+        )

@@ -5,17 +5,21 @@ They obey the numerical contract's bounds; their order of summation is NumPy's o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cpubn import _algebra
+from cpubn import _activations, _algebra
+from cpubn._epilogue import Epilogue
 
 Array = NDArray[Any]
 Block = tuple[slice, slice, slice]
+After = Callable[..., Array]
 
+# Samples are of the type that is computed in.
+ANY_TYPE = False
 # Elements of a block: its few float64 temporaries then take under 1 MB together.
 BLOCK = 32768
 
@@ -50,29 +54,29 @@ def moments(x: Array, stats: Array, threads: int) -> None:
             count[channels] += n
 
 
-def normalize(x: Array, affine: Array, y: Array, threads: int) -> None:
-    """y = (x - centre) * scale + shift.
+def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: int) -> None:
+    """y = epilogue((x - centre) * scale + shift).
 
-    x, y (O, C, I); affine (3, C) float64: centre, scale, shift; y may be x.
+    x, y (O, C, I); affine (3, C) float64: centre, scale, shift; y may be x or the epilogue's residual.
     The centre is taken off first: `x * scale + (shift - centre * scale)` loses digits as the mean grows.
-    Moves x and y once.
+    Moves x, the residual and y once.
     """
-    centre, scale, shift = affine
-    wide = _algebra.forward_is_wide(centre, scale, shift)
-
-    def apply(block: Array, c: Array, a: Array, b: Array) -> Array:
-        result: Array = block - c
-        result *= a
-        result += b
-        return result
-
-    _apply(apply, (x,), affine, wide, y)
+    _apply(_affine, (x,), affine, _algebra.forward_is_wide(*affine), y, _after(epilogue, y.dtype))
 
 
-def train_forward(x: Array, weight: Array, bias: Array, eps: float, stats: Array, y: Array, threads: int) -> None:
-    """y = (x - mean) / sqrt(var + eps) * weight + bias with the batch's own mean and biased variance.
+def train_forward(
+    x: Array,
+    weight: Array,
+    bias: Array,
+    eps: float,
+    stats: Array,
+    epilogue: Epilogue,
+    y: Array,
+    threads: int,
+) -> None:
+    """y = epilogue((x - mean) / sqrt(var + eps) * weight + bias) with the batch's own mean and biased variance.
 
-    x, y (O, C, I); weight, bias (C,) float64; stats (3, C) float64 <- mean, its low word, m2; y may be x.
+    x, y (O, C, I); weight, bias (C,) float64; stats (3, C) float64 <- mean, its low word, m2; y may be x or the residual.
     Two plain passes: NumPy offers no way to finish a channel while it is in cache without a Python loop over channels.
     Moves x twice and y once.
     """
@@ -82,7 +86,7 @@ def train_forward(x: Array, weight: Array, bias: Array, eps: float, stats: Array
         centre = _algebra.centre(mean, x.dtype.type)
         var = m2 / (x.shape[0] * x.shape[2])
         affine = np.stack((centre, *_algebra.affine(mean, low, var, weight, bias, eps, centre)))
-    normalize(x, affine, y, threads)
+    normalize(x, affine, epilogue, y, threads)
 
 
 def gradient_sums(dy: Array, x: Array, mean: Array, sums: Array, threads: int) -> None:
@@ -127,8 +131,52 @@ def train_backward(
     _apply(apply, (dy, x), np.stack((centre, *gradient)), wide, dx)
 
 
-def _apply(function: Any, inputs: tuple[Array, ...], coefficients: Array, wide: Array, out: Array) -> None:
-    """Write function(*inputs, *coefficients), in float64 for float32 channels that are wide."""
+def activation_gradient(
+    dy: Array, x: Array, affine: Array | None, epilogue: Epilogue, g: Array, threads: int
+) -> None:
+    """g = dy * activation'((x - centre) * scale + shift + residual); without affine, of x as it is.
+
+    dy, x, g (O, C, I); affine (3, C) float64: centre, scale, shift; g may be dy.
+    Moves dy, x, the residual and g once.
+    """
+    derivative = _after(epilogue, g.dtype, _activations.GRADIENTS)
+
+    def after(z: Array, block: Block) -> Array:
+        result: Array = dy[block] * derivative(z, block)
+        return result
+
+    if affine is None:
+        _apply(np.copy, (x,), np.empty((0, x.shape[1])), np.zeros(x.shape[1], bool), g, after)
+    else:
+        _apply(_affine, (x,), affine, _algebra.forward_is_wide(*affine), g, after)
+
+
+def _affine(x: Array, centre: Array, scale: Array, shift: Array) -> Array:
+    z: Array = x - centre
+    z *= scale
+    z += shift
+    return z
+
+
+def _after(epilogue: Epilogue, dtype: Any, table: Sequence[After] = _activations.FUNCTIONS) -> After:
+    """What makes y, or with a table of derivatives its gradient, of a block of z."""
+    activation, residual, _ = epilogue
+
+    def after(z: Array, block: Block) -> Array:
+        if residual is not None:
+            z += residual[block]
+        if activation is None:
+            return z
+        y: Array = table[activation.code - 1](z, dtype.type(activation.low), dtype.type(activation.high))
+        return y
+
+    return after
+
+
+def _apply(
+    function: Any, inputs: tuple[Array, ...], coefficients: Array, wide: Array, out: Array, after: After | None = None
+) -> None:
+    """Write after(function(*inputs, *coefficients), block), in float64 for float32 channels that are wide."""
     single = out.dtype == np.float32
     with np.errstate(all="ignore"):
         for block in _blocks(out.shape):
@@ -138,7 +186,7 @@ def _apply(function: Any, inputs: tuple[Array, ...], coefficients: Array, wide: 
             these = wide[block[1]]
             if single and these.any():
                 result[:, these] = function(*(p[:, these].astype(np.float64) for p in parts), *vectors[:, these])
-            out[block] = result
+            out[block] = result if after is None else after(result, block)
 
 
 def _blocks(shape: tuple[int, ...]) -> Iterator[Block]:

@@ -43,6 +43,8 @@ cdef inline bint is_wide(const Job* job, const real* tag, Py_ssize_t c) noexcept
     cdef Py_ssize_t n = job.channels
     if real is double:
         return False
+    elif job.epilogue.bare:
+        return False
     elif job.backward:
         return backward_is_wide(a[0], a[n], a[2 * n], a[3 * n], a[4 * n])
     else:
@@ -63,7 +65,9 @@ cdef inline void apply_with(
 ) noexcept nogil:
     """`apply_narrow` with coefficients a, each kind a plane apart."""
     cdef const Strided* dy = &job.dy
-    if job.backward:
+    if job.staged:
+        staged_columns(job, tag, o0, o1, n, c0, c1, a, plane, 1)
+    elif job.backward:
         apply_columns(
             True, at(tag, dy, o0, c0, 0), dy.outer, column_step(dy, n),
             at(tag, &job.x, o0, c0, 0), job.x.outer, column_step(&job.x, n),
@@ -88,7 +92,10 @@ cdef void apply_narrow(
     """
     cdef real a[COEFFICIENTS * WIDEST]
     cdef const double* coefficients
-    cdef Py_ssize_t c, i, j
+    cdef Py_ssize_t c, i, j, width = (c1 - c0) * n, together
+    if job.epilogue.bare:
+        staged_columns[real](job, tag, o0, o1, n, c0, c1, NULL, 0, o1 - o0 if lie_end_to_end(job, width) else 1)
+        return
     if job.narrow is not NULL:
         apply_with(job, tag, o0, o1, n, c0, c1, <const real*>job.narrow + c0, job.channels)
         return
@@ -101,7 +108,14 @@ cdef void apply_narrow(
             for c in range(c1 - c0):
                 for j in range(n):
                     a[i * WIDEST + c * n + j] = <real>coefficients[c]
-    apply_with(job, tag, o0, o1, n, c0, c1, a, WIDEST)
+    if job.staged and lie_end_to_end(job, width):
+        together = min(WIDEST // width, o1 - o0)
+        for i in range(COEFFICIENTS if job.backward else 3):
+            for j in range(i * WIDEST + width, i * WIDEST + together * width):
+                a[j] = a[j - width]
+        staged_columns(job, tag, o0, o1, n, c0, c1, a, WIDEST, together)
+    else:
+        apply_with(job, tag, o0, o1, n, c0, c1, a, WIDEST)
 
 
 cdef void apply_channel(
@@ -111,6 +125,9 @@ cdef void apply_channel(
     cdef double a[COEFFICIENTS]
     cdef const Strided* dy = &job.dy
     cdef bint wide = is_wide(job, tag, c)
+    if job.staged:
+        staged_channel(job, tag, o, i, n, c, down)
+        return
     cdef Py_ssize_t x_step = job.x.outer if down else job.x.inner
     cdef Py_ssize_t y_step = job.y.outer if down else job.y.inner
     cdef Py_ssize_t dy_step = dy.outer if down else dy.inner
@@ -137,7 +154,11 @@ cdef void apply_block(
     cdef bint columns = job.columns and (n == 1 or o1 - o0 >= FEW_ROWS)
     cdef Py_ssize_t first, c, o, i
     columns = columns and packed(&job.x, n) and packed(&job.y, n) and packed(&job.dy, n)
-    if not columns:
+    columns = columns and (job.epilogue.residual.data is NULL or packed(&job.epilogue.residual, n))
+    if job.down:
+        for c in range(c0, c1):
+            apply_channel(job, tag, o0, 0, o1 - o0, c, True)
+    elif not columns:
         for o in range(o0, o1):
             for c in range(c0, c1):
                 apply_channel(job, tag, o, i0, n, c, False)

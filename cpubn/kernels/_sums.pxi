@@ -119,13 +119,10 @@ cdef inline void column_sums(
     const real* x, Py_ssize_t stride, Py_ssize_t step, Py_ssize_t rows, Py_ssize_t width,
     const double* centre, double* s, double* q
 ) noexcept nogil:
-    """s, q <- sums of any number of columns, strip by strip; which strip a column is in leaves its bits alone."""
+    """Add any number of columns to s and q, strip by strip; which strip a column is in leaves its bits alone."""
     cdef Py_ssize_t tile = min(<Py_ssize_t>DEEP, max(4, TILE // (width * <Py_ssize_t>sizeof(real))))
     cdef Py_ssize_t tiled = 0, dy_ahead, ahead, j
     cdef bint unit = step == 1 and dy_step == 1
-    for j in range(width):
-        s[j] = 0.0
-        q[j] = 0.0
     while rows > 0:
         tile = min(tile, rows)
         if rows > tile or stride == width:

@@ -1,0 +1,141 @@
+"""Validation of what decides the output: its type and layout, the activation, the residual, the quantization."""
+
+from __future__ import annotations
+
+import importlib
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from cpubn import _activations, _check
+from cpubn._epilogue import Activation, Quantization
+from cpubn._types import Array, Layout
+
+PARAMETERS = {"leaky_relu": "('leaky_relu', slope)", "clip": "('clip', low, high)"}
+CHOICE = ", ".join(PARAMETERS.get(name, repr(name)) for name in _activations.NAMES)
+
+
+def activation(value: Any) -> Activation | None:
+    """What `activation` names; None for none."""
+    if value is None or isinstance(value, Activation):
+        return value
+    if is_compiled(value):
+        return Activation(0, function=value)
+    name, *parameters = value if isinstance(value, (tuple, list)) and value else (value,)
+    if is_compiled(name):
+        if len(parameters) != 1 or not is_compiled(parameters[0]):
+            raise TypeError(f"activation must be a function or a pair (function, derivative), got {value!r}")
+        return Activation(0, function=name, derivative=parameters[0])
+    if callable(name):
+        raise TypeError(
+            f"activation must be one of {CHOICE}, or a scalar function that Numba compiles, got {value!r}; "
+            "decorate the function with @numba.njit"
+        )
+    if not isinstance(name, str) or name not in _activations.NAMES:
+        raise ValueError(f"activation must be one of {CHOICE}, or a function compiled by numba.njit, got {value!r}")
+    form = PARAMETERS.get(name, repr(name))
+    if len(parameters) != form.count(","):
+        raise ValueError(f"activation must be {form}, got {value!r}; pass it in that form")
+    for parameter in parameters:
+        if isinstance(parameter, bool) or not isinstance(parameter, Real) or np.isnan(float(parameter)):
+            raise ValueError(f"activation must be {form} with numbers, got {value!r}; pass floats")
+    low, high = (*map(float, parameters), 0.0, 0.0)[:2]
+    if name == "clip" and not low <= high:
+        raise ValueError(f"activation must be {form} with low <= high, got {value!r}; swap them")
+    if name == "leaky_relu" and not np.isfinite(low):
+        raise ValueError(f"activation must be {form} with a finite slope, got {value!r}; it is usually 0.01")
+    return Activation(_activations.NAMES.index(name) + 1, low, high)
+
+
+def is_compiled(value: Any) -> bool:
+    """Whether it is a function compiled by Numba, which need not be imported to tell."""
+    return callable(value) and hasattr(value, "py_func")
+
+
+def differentiable(value: Activation | None) -> None:
+    if value is not None and value.function is not None and value.derivative is None:
+        raise ValueError(
+            f"activation must come with its derivative for a gradient, got {value.function!r} alone; "
+            "pass the pair (function, derivative), both compiled by numba.njit"
+        )
+
+
+def dtype(value: DTypeLike, x: Array) -> np.dtype[Any]:
+    """The type of the output: x's own where none is asked for."""
+    if value is None:
+        if x.dtype.name in _check.INTEGERS:
+            raise ValueError(f"dtype must be given where x is of {x.dtype}, got None; pass dtype='float32'")
+        return x.dtype.newbyteorder("=")
+    return floating(value)
+
+
+def floating(value: DTypeLike) -> np.dtype[Any]:
+    if isinstance(value, str) and value == "bfloat16":
+        try:
+            return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
+        except ImportError as error:
+            raise ValueError(
+                f"dtype 'bfloat16' must have ml_dtypes, which cannot be imported: {error}; "
+                'install it with pip install "cpubn[half]"'
+            ) from error
+    kind = _check.dtype_of(value)
+    if kind is None or kind.name not in _check.FLOATS:
+        raise TypeError(
+            f"dtype must be {_check.alternatives(_check.FLOATS)}, got {kind or repr(value)}; "
+            "pass the type that the next layer takes, usually 'float32'"
+        )
+    return kind.newbyteorder("=")
+
+
+def out_layout(value: Any, layout: Layout) -> Layout:
+    return layout if value is None else _check.layout_name(value, "out_layout")
+
+
+def residual(value: Any, shape: tuple[int, ...], kind: np.dtype[Any]) -> Array | None:
+    """What is added before the activation: an array of the result's shape and dtype."""
+    return None if value is None else of_result(value, "residual", shape, kind)
+
+
+def of_result(value: Any, name: str, shape: tuple[int, ...], kind: np.dtype[Any]) -> Array:
+    array = _check.data(value, name, _check.FLOATS)
+    if array.shape != shape:
+        raise ValueError(f"{name} must have the result's shape {shape}, got {array.shape}; pass one value for each of y")
+    if array.dtype.type != kind.type:
+        raise TypeError(
+            f"{name} must have the result's dtype {kind.name}, got {array.dtype}; "
+            f"convert it with {name}.astype({kind.name!r})"
+        )
+    return array
+
+
+def quantization(out_scale: Any, out_zero_point: Any, kind: np.dtype[Any]) -> Quantization:
+    zero = zero_point(out_zero_point, "out_zero_point", kind)
+    return Quantization(1.0 / scale(out_scale, "out_scale"), zero, *map(float, limits(kind)))
+
+
+def quantized_dtype(value: DTypeLike) -> np.dtype[Any]:
+    kind = _check.dtype_of(value)
+    if kind is None or kind.name not in ("int8", "uint8"):
+        raise TypeError(f"dtype must be int8 or uint8, got {kind or repr(value)}; pass the type of the quantized data")
+    return kind
+
+
+def scale(value: Any, name: str) -> float:
+    """Real units of one step of quantized data."""
+    return _check.number(value, name, "a finite number of at least 1e-30", 1e-30, 1e30, 0.05)
+
+
+def zero_point(value: Any, name: str, kind: np.dtype[Any]) -> float:
+    """The quantized number that stands for 0."""
+    low, high = limits(kind)
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be a whole number from {low} to {high}, got {value!r}; pass an int")
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be a whole number from {low} to {high}, as {kind} holds, got {value}")
+    return float(value)
+
+
+def limits(kind: np.dtype[Any]) -> tuple[int, int]:
+    return int(np.iinfo(kind).min), int(np.iinfo(kind).max)

@@ -1,0 +1,80 @@
+# Sums of samples that are not of the type computed in: read piece by piece into buffers, then summed as any others, in
+# the same order.
+
+cdef enum:
+    FEW_COLUMNS = 256  # read together, so that a buffer holds rows enough to pay for loading their accumulators
+    BUFFERED = 4096  # elements of a buffer of columns; with its twin, 32 KB of a first-level cache
+
+
+cdef void loaded_row_sums(
+    const Job* job, const real* tag, Py_ssize_t o, Py_ssize_t i0, Py_ssize_t n, Py_ssize_t c,
+    double centre, double* s, double* q
+) noexcept nogil:
+    """`row_sums` of n elements from i0 of row o of channel c."""
+    cdef real x[PIECE]
+    cdef real dy[PIECE]
+    cdef Py_ssize_t i = 0, part
+    while i < n:
+        part = min(n - i, <Py_ssize_t>PIECE)  # whole blocks of LANES, but for the last
+        load(job.x.type, spot(&job.x, o, c, i0 + i), job.x.inner, x, part)
+        if job.backward:
+            load(job.dy.type, spot(&job.dy, o, c, i0 + i), job.dy.inner, dy, part)
+            row_sums(True, dy, 1, x, 1, part, centre, s, q)
+        else:
+            row_sums(False, x, 1, x, 1, part, centre, s, q)
+        i += part
+
+
+cdef void loaded_run_sums(
+    const Job* job, const real* tag, Py_ssize_t o, Py_ssize_t c, double centre, double* s, double* q
+) noexcept nogil:
+    """`run_sums` of row o of channel c, which is shorter than a piece."""
+    cdef real x[PIECE]
+    cdef real dy[PIECE]
+    load(job.x.type, spot(&job.x, o, c, 0), job.x.inner, x, job.inner)
+    if job.backward:
+        load(job.dy.type, spot(&job.dy, o, c, 0), job.dy.inner, dy, job.inner)
+        run_sums(True, dy, 1, x, 1, job.inner, centre, s, q)
+    else:
+        run_sums(False, x, 1, x, 1, job.inner, centre, s, q)
+
+
+cdef inline void load_rows(
+    const Job* job, const Strided* w, Py_ssize_t o, Py_ssize_t c, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t columns,
+    real* to
+) noexcept nogil:
+    """to (rows, columns) <- columns from `first` on, counted from channel c, of the rows from o on."""
+    cdef Py_ssize_t step = column_step(w, job.inner), row
+    cdef const char* source = <const char*>spot(w, o, c, 0) + first * step * w.size
+    if step == 1 and w.outer == columns:
+        load(w.type, source, 1, to, rows * columns)
+        return
+    for row in range(rows):
+        load(w.type, source + row * w.outer * w.size, step, to + row * columns, columns)
+
+
+cdef void loaded_column_sums(
+    const Job* job, const real* tag, Py_ssize_t o0, Py_ssize_t o1, Py_ssize_t c, Py_ssize_t width,
+    const double* centre, double* s, double* q
+) noexcept nogil:
+    """`column_sums` of the rows o0 to o1 of `width` columns from channel c."""
+    cdef real x[BUFFERED]
+    cdef real dy[BUFFERED]
+    cdef Py_ssize_t columns, rows, o, first = 0
+    while first < width:
+        columns = min(width - first, <Py_ssize_t>FEW_COLUMNS)
+        o = o0
+        while o < o1:
+            rows = min(o1 - o, BUFFERED // columns)
+            load_rows(job, &job.x, o, c, first, rows, columns, x)
+            if job.backward:
+                load_rows(job, &job.dy, o, c, first, rows, columns, dy)
+                column_sums(
+                    True, dy, columns, 1, x, columns, 1, rows, columns, centre + first, s + first, q + first
+                )
+            else:
+                column_sums(
+                    False, x, columns, 1, x, columns, 1, rows, columns, centre + first, s + first, q + first
+                )
+            o += rows
+        first += columns
