@@ -64,13 +64,12 @@ class Norm:
     layout: Layout = "NCHW"
 
     def __post_init__(self) -> None:
-        checked: dict[str, Any] = {
-            name: None if value is None else finite_vector(value, name)
-            for name, value in self.vectors(also_none=True).items()
-        }
+        given = {"running_mean": self.running_mean, "running_var": self.running_var}
+        given |= {name: v for name, v in (("weight", self.weight), ("bias", self.bias)) if v is not None}
+        checked: dict[str, Any] = {name: finite_vector(value, name) for name, value in given.items()}
         shape = checked["running_mean"].shape
         for name, vector in checked.items():
-            if vector is not None and vector.shape != shape:
+            if vector.shape != shape:
                 raise ValueError(
                     f"{name} must have shape {shape}, that of running_mean, got {vector.shape}; "
                     "pass one value per channel of the same batch norm"
@@ -83,7 +82,7 @@ class Norm:
             )
         checked["eps"] = _check.epsilon(self.eps, training=False)
         checked["layout"] = _check.layout_name(self.layout)
-        if isinstance(self.momentum, float | int) or self.momentum not in (None, UNKNOWN):
+        if self.momentum is not None and self.momentum is not UNKNOWN:
             checked["momentum"] = _check.momentum(self.momentum)
         if self.num_batches_tracked is not UNKNOWN:
             what = "how many batches the running statistics have seen"
@@ -127,11 +126,10 @@ class Norm:
     def num_features(self) -> int:
         return self.running_mean.size
 
-    def vectors(self, *, also_none: bool = False) -> dict[str, Any]:
+    def vectors(self) -> dict[str, Vector]:
         """The vectors that there are, by name."""
-        names = ("weight", "bias", "running_mean", "running_var")
-        vectors = {name: getattr(self, name) for name in names}
-        return vectors if also_none else {name: vector for name, vector in vectors.items() if vector is not None}
+        vectors = {name: getattr(self, name) for name in ("weight", "bias", "running_mean", "running_var")}
+        return {name: vector for name, vector in vectors.items() if vector is not None}
 
     def freeze(self, **options: Any) -> FrozenBatchNorm:
         """The batch norm as inference calls it; options are FrozenBatchNorm's: layout, activation, backend."""
@@ -172,14 +170,15 @@ class Norm:
         vectors = self.with_variance("unbiased", values_per_channel).vectors()
         if len(vectors) == 3:
             vectors = {"weight": np.ones(self.num_features), "bias": np.zeros(self.num_features)} | vectors
+        state = {name: np.array(vector) for name, vector in vectors.items()}
         if self.num_batches_tracked is not UNKNOWN:
-            vectors["num_batches_tracked"] = np.int64(self.num_batches_tracked)
+            state["num_batches_tracked"] = np.array(self.num_batches_tracked, np.int64)
         elif self.momentum is None:
             raise ValueError(
                 "num_batches_tracked must be given where momentum is None, the cumulative average, got UNKNOWN; "
                 "pass dataclasses.replace(norm, num_batches_tracked=count), or another momentum"
             )
-        return {name: np.array(vector) for name, vector in vectors.items()}
+        return state
 
     def with_variance(self, variance: Variance, values_per_channel: Count = UNKNOWN) -> Norm:
         """unbiased = biased * M / (M - 1), for M = values_per_channel: N, N*L, N*H*W or N*D*H*W of a training batch.

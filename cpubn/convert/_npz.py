@@ -34,6 +34,9 @@ def from_npz(
     with reading(path, KIND):
         archive = zipfile.ZipFile(path)
     with archive:
+        with reading(path, KIND):
+            for member in archive.infolist():
+                archive.open(member).close()  # compares the two places where its name stands
         keys = [name.removesuffix(".npy") for name in archive.namelist()]
         if len(set(keys)) < len(keys):
             twice = next(key for key in keys if keys.count(key) > 1)

@@ -144,7 +144,8 @@ def _values(norm: Norm, node: BatchNormalization, folder: str) -> tuple[dict[int
 
 
 def _attributes(norm: Norm) -> dict[str, float]:
-    eps = float(np.float32(norm.eps)) if norm.eps <= np.finfo(np.float32).max else np.inf
+    with np.errstate(over="ignore"):
+        eps = float(np.float32(norm.eps))
     if np.isinf(eps) or (eps == 0.0) != (norm.eps == 0.0):
         raise ValueError(f"eps must fit float32, in which ONNX keeps it, got {norm.eps}; take another, usually 1e-5")
     return {"epsilon": eps} | ({} if norm.momentum is UNKNOWN else {"momentum": their_momentum(norm, "ONNX")})

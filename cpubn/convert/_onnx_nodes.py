@@ -75,7 +75,13 @@ def open_model(source: Source) -> tuple[ModelProto, str]:
         with reading(path, KIND):
             model = onnx.load_model(path, format="protobuf", load_external_data=False)
     if any(node.op_type == "BatchNormalization" for function in model.functions for node in function.node):
-        model = onnx.inliner.inline_local_functions(model)
+        try:
+            model = library("onnx.inliner").inline_local_functions(model)
+        except Exception as error:  # onnx's own, of a call that does not fit its function
+            raise ValueError(
+                f"the model's functions must be such that onnx can inline them, got {type(error).__name__}: {error}; "
+                "export the model again"
+            ) from error
     return model, folder
 
 
