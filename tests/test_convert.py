@@ -25,7 +25,8 @@ READERS = {
 
 def test_reading_arrays_imports_no_framework(tmp_path):
     program = (
-        "import sys, numpy as np; from cpubn import convert; a = np.ones(3); "
+        "import sys, numpy as np, cpubn; assert 'cpubn.convert' not in sys.modules; "
+        "from cpubn import convert; a = np.ones(3); "
         "convert.from_torch({'running_mean': a, 'running_var': a}, eps=1e-5); "
         "convert.from_keras({'moving_mean': a, 'moving_variance': a}, epsilon=1e-3); "
         "convert.from_flax({'batch_stats': {'mean': a, 'var': a}}, epsilon=1e-5); "

@@ -294,11 +294,3 @@ BAD = {
 def test_what_cannot_be_written_is_refused(norms, error, match):
     with pytest.raises(error, match=match):
         convert.to_onnx(norms, model())
-
-
-def test_a_new_model_is_of_channels_first():
-    with pytest.raises(ValueError, match="layout must be 'NCHW', as ONNX normalizes axis 1, got 'NHWC'; if the data"):
-        convert.new_onnx(trained_layer("NHWC"))
-    for ndim in (1, 6, 4.5, True, "4"):
-        with pytest.raises(ValueError, match=f"ndim must be 2 to 5, got {ndim!r}"):
-            convert.new_onnx(trained_layer(), ndim)

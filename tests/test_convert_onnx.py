@@ -104,6 +104,14 @@ def test_a_new_onnx_model(ndim, affine):
     np.testing.assert_allclose(run_onnx(model, x), bn.freeze()(x), **CLOSE)
 
 
+def test_a_new_onnx_model_is_of_channels_first():
+    with pytest.raises(ValueError, match="layout must be 'NCHW', as ONNX normalizes axis 1, got 'NHWC'; if the data"):
+        convert.new_onnx(trained_layer("NHWC"))
+    for ndim in (1, 6, 4.5, True, "4"):
+        with pytest.raises(ValueError, match=f"ndim must be 2 to 5, got {ndim!r}"):
+            convert.new_onnx(trained_layer(), ndim)
+
+
 def test_a_model_that_torch_exported(tmp_path):
     need_library("torch", "frameworks")
     import torch

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from cpubn._types import Array
-from cpubn.convert._names import build, each, own
+from cpubn.convert._names import build, each, errors_of, own
 from cpubn.convert._norm import UNKNOWN, Norm
 from cpubn.convert._torch import FIELDS, NAMES, from_torch
 
@@ -24,10 +24,8 @@ def norms_of(
     given : eps and momentum; where they are known, they replace what the file says.
     """
     wanted = [key for key in keys if NAMES.split(key)[1] in FIELDS]
-    try:
+    with errors_of(path):
         return _foreign(wanted, take, given) if metadata is None else _own(wanted, take, metadata, given)
-    except (ValueError, TypeError) as error:
-        raise type(error)(f"{path}: {error}") from error
 
 
 def arrays_of(norms: Mapping[str, Any]) -> tuple[dict[str, Array], str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeAlias, TypeVar
@@ -83,10 +84,19 @@ def build(found: Mapping[str, Mapping[str, Any]], **how: Mapping[str, Any]) -> d
 
 def of_batch_norm(prefix: str, make: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
     """What `make` returns, or its error with the name of the batch norm."""
-    try:
+    with errors_of(f"batch norm {prefix!r}"):
         return make(*arguments, **keywords)
-    except (ValueError, TypeError) as error:
-        raise type(error)(f"batch norm {prefix!r}: {error}") from error
+
+
+@contextmanager
+def errors_of(what: str) -> Iterator[None]:
+    """Errors say what they are about."""
+    try:
+        yield
+    except TypeError as error:
+        raise TypeError(f"{what}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
 
 
 def each(given: Any, keyword: str, names: Iterable[str]) -> dict[str, Any]:

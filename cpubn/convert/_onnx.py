@@ -10,7 +10,14 @@ import numpy as np
 
 from cpubn.convert._names import Each, biased, cast, each, of_batch_norm, old_weight, own, their_momentum
 from cpubn.convert._norm import UNKNOWN, Count, Norm, Unknown, Variance
-from cpubn.convert._onnx_nodes import BatchNormalization, Source, batch_normalizations, open_model, with_data
+from cpubn.convert._onnx_nodes import (
+    BatchNormalization,
+    Source,
+    batch_normalizations,
+    graphs_inside,
+    open_model,
+    with_data,
+)
 from cpubn.convert._sources import library
 
 if TYPE_CHECKING:
@@ -81,12 +88,16 @@ def to_onnx(
     norms |= biased(training, {name: counts[name] for name in training})
     new = {name: _values(norm, nodes[name], folder) for name, norm in norms.items()}
     with_data(proto, folder)
-    replaced = set()
+    taken, replaced = _taken(proto), set()
     for name, (tensors, attributes) in new.items():
         node, graph = nodes[name].node, nodes[name].graph
         for i, tensor in tensors.items():
             replaced.add(node.input[i])
-            tensor.name = node.input[i] = _free(tensor.name, proto)
+            free = (
+                name for name in chain([tensor.name], (f"{tensor.name}.{k}" for k in count(1))) if name not in taken
+            )
+            tensor.name = node.input[i] = next(free)
+            taken.add(tensor.name)
             graph.initializer.append(tensor)
             if proto.ir_version < 4:  # to which initializers had to be inputs too
                 graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
@@ -155,18 +166,17 @@ def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
     """A graph and those inside its nodes."""
     yield graph
     for node in graph.node:
-        for attribute in node.attribute:
-            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                yield from _graphs(inner)
+        for inner in graphs_inside(node):
+            yield from _graphs(inner)
 
 
-def _free(name: str, model: ModelProto) -> str:
-    """The name, or one made from it that nothing in the model has yet."""
+def _taken(model: ModelProto) -> set[str]:
+    """The names of all values."""
     taken: set[str] = set()
     for graph in _graphs(model.graph):
         taken.update(value.name for value in [*graph.input, *graph.initializer])
         taken.update(output for node in graph.node for output in node.output)
-    return next(free for free in chain([name], (f"{name}.{i}" for i in count(1))) if free not in taken)
+    return taken
 
 
 def _drop(names: set[str], model: ModelProto) -> None:

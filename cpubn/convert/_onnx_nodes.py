@@ -21,7 +21,7 @@ Scope: TypeAlias = MutableMapping[str, Any]  # what a name stands for: an initia
 
 DOMAINS = ("", "ai.onnx")  # two names of one operator set
 KIND = "an ONNX model"
-FALLBACKS = {"epsilon": 1e-5, "momentum": 0.9, "spatial": 1, "training_mode": 0}  # of every version of the operator
+DEFAULTS = {"epsilon": 1e-5, "momentum": 0.9, "spatial": 1, "training_mode": 0}  # of every version of the operator
 TYPES = {"epsilon": "FLOAT", "momentum": "FLOAT", "spatial": "INT", "training_mode": "INT"}
 
 
@@ -126,6 +126,12 @@ def batch_normalizations(model: ModelProto) -> dict[str, BatchNormalization]:
     return nodes
 
 
+def graphs_inside(node: NodeProto) -> Iterator[GraphProto]:
+    """The branches of an If, the body of a Loop."""
+    for attribute in node.attribute:
+        yield from [attribute.g] if attribute.HasField("g") else attribute.graphs
+
+
 def _opset(model: ModelProto) -> int:
     onnx = library("onnx")
     newest = onnx.defs.onnx_opset_version()
@@ -146,9 +152,8 @@ def _nodes(graph: GraphProto, outer: ChainMap[str, Any]) -> Iterator[tuple[Graph
     for node in graph.node:
         if node.op_type == "BatchNormalization" and node.domain in DOMAINS:
             yield graph, node, scope
-        for attribute in node.attribute:
-            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                yield from _nodes(inner, scope)
+        for inner in graphs_inside(node):
+            yield from _nodes(inner, scope)
 
 
 def _attributes(node: NodeProto, name: str) -> dict[str, Any]:
@@ -159,8 +164,8 @@ def _attributes(node: NodeProto, name: str) -> dict[str, Any]:
         kind = TYPES.get(attribute.name)
         if kind is None or attribute.name in values or attribute.type != onnx.AttributeProto.AttributeType.Value(kind):
             raise ValueError(
-                f"node {name!r} must have each of the attributes {', '.join(FALLBACKS)} once at most, as one number, "
+                f"node {name!r} must have each of the attributes {', '.join(DEFAULTS)} once at most, as one number, "
                 f"got {attribute.name!r}; export the model again"
             )
         values[attribute.name] = float(str(np.float32(attribute.f))) if kind == "FLOAT" else attribute.i
-    return FALLBACKS | values
+    return DEFAULTS | values

@@ -25,7 +25,8 @@ def from_torch(
     """Every batch norm of a state_dict by its prefix, '' for that of a single layer.
 
     state : `model.state_dict()`, of tensors of any floating dtype or arrays. A batch norm is what has `running_mean`
-        and `running_var`; the rest is ignored, and so is a layer with track_running_stats=False.
+        and `running_var`; the rest is ignored, and so is a layer with track_running_stats=False. An instance norm that
+        tracks them looks the same.
     eps, momentum : a state_dict holds neither. One value for all, or a mapping by prefix, for example
         `{name: m.eps for name, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}`. Without eps
         ValueError asks for it; momentum (None: the cumulative average) can wait until a layer is made.
