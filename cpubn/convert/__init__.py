@@ -1,0 +1,46 @@
+"""Batch norms from and to torch, Keras 3, Flax, ONNX, .safetensors and .npz; no framework is imported for it.
+
+    norms = convert.from_torch(model.state_dict(), eps=1e-5, momentum=0.1)  # {"layer1.0.bn1": Norm(...), ...}
+    frozen = norms["layer1.0.bn1"].freeze()  # FrozenBatchNorm, for inference
+    bn = norms["layer1.0.bn1"].layer(cpubn.BatchNorm2d)  # to train on
+    convert.to_safetensors(norms, "norms.safetensors")
+
+Every from_ function returns the batch norms of a whole model by name, as Norms; every to_ function takes such a
+mapping, of Norms, layers or FrozenBatchNorms. Nothing is guessed: what a source does not hold is asked for by name, in
+the meaning that the source's framework gives it, and can be one value for all or a mapping by name.
+
+| | momentum | running variance averages | eps, momentum |
+|---|---|---|---|
+| cpubn, torch | weight of the new batch | unbiased variances | not in a state_dict |
+| Keras, Flax | weight of the old average | biased variances | not among the weights |
+| ONNX | weight of the old average | biased ones in training nodes, else what the exporter had | in each node |
+
+Inference divides by the running variance as it stands in all of them, so that `.freeze()` agrees with the source. To
+train on in the other convention takes the number of values per channel, `values_per_channel`: see Norm.with_variance.
+"""
+
+from cpubn.convert._flax import from_flax, to_flax
+from cpubn.convert._keras import from_keras, to_keras
+from cpubn.convert._norm import UNKNOWN, Norm
+from cpubn.convert._npz import from_npz, to_npz
+from cpubn.convert._onnx import from_onnx, new_onnx, to_onnx
+from cpubn.convert._safetensors import from_safetensors, to_safetensors
+from cpubn.convert._torch import from_torch, to_torch
+
+__all__ = [
+    "UNKNOWN",
+    "Norm",
+    "from_flax",
+    "from_keras",
+    "from_npz",
+    "from_onnx",
+    "from_safetensors",
+    "from_torch",
+    "new_onnx",
+    "to_flax",
+    "to_keras",
+    "to_npz",
+    "to_onnx",
+    "to_safetensors",
+    "to_torch",
+]

@@ -1,0 +1,192 @@
+"""ONNX: from and to the BatchNormalization nodes of a model, opset 7 to the newest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import chain, count
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cpubn.convert._names import Each, biased, cast, each, of_batch_norm, old_weight, own, their_momentum
+from cpubn.convert._norm import UNKNOWN, Count, Norm, Unknown, Variance
+from cpubn.convert._onnx_nodes import (
+    BatchNormalization,
+    Source,
+    batch_normalizations,
+    graphs_inside,
+    open_model,
+    with_data,
+)
+from cpubn.convert._sources import library
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto
+
+INPUTS = {1: "weight", 2: "bias", 3: "running_mean", 4: "running_var"}
+
+
+def from_onnx(model: Source, *, variance: Each[Variance | Unknown] = UNKNOWN) -> dict[str, Norm]:
+    """Every BatchNormalization node by its name, or its output's where it has none; also inside If, Loop and functions.
+
+    model : a file, or an onnx.ModelProto. Weights are initializers, external data, Constant nodes or Identities of
+        them, in any floating dtype.
+    variance : which variance the running one averages, "unbiased" in models of torch, "biased" in models of Keras and
+        Flax; one for all, or a mapping by name. ONNX says it of training nodes alone (biased), so that others have it
+        UNKNOWN: `.freeze()` does not need it, `.layer()` and the other formats ask for it.
+
+    epsilon and momentum are the node's, or the operator's own 1e-5 and 0.9 where it has no such attribute; as float32
+    they are read as the shortest decimal that they stand for. ONNX's momentum is the weight of the old average, ours
+    1 - momentum. Data are NCHW. A node with training_mode=1 (to opset 13: with more than one output) normalizes by its
+    batch; what is read are its running statistics. Raises ValueError for a damaged file, an opset before 7, spatial=0,
+    weights that are computed, and two nodes of one name.
+
+    Source: github.com/onnx/onnx/blob/main/docs/Changelog.md, BatchNormalization-7, -9, -14, -15.
+    """
+    proto, folder = open_model(model)
+    nodes = batch_normalizations(proto)
+    variances = each(variance, "variance", nodes)
+    return {
+        name: of_batch_norm(
+            name,
+            Norm,
+            **{field: node.vector(i, folder) for i, field in INPUTS.items()},
+            eps=node.attributes["epsilon"],
+            momentum=of_batch_norm(name, old_weight, node.attributes["momentum"]),
+            variance="biased" if node.training and variances[name] is UNKNOWN else variances[name],
+        )
+        for name, node in nodes.items()
+    }
+
+
+def to_onnx(
+    norms: Mapping[str, Any],
+    model: Source,
+    *,
+    values_per_channel: Each[Count] = UNKNOWN,
+) -> ModelProto:
+    """A copy of a model whose nodes of these names have these numbers; `onnx.save(to_onnx(...), path)` writes it.
+
+    norms : Norms, layers or FrozenBatchNorms by the names that from_onnx gives; nodes without are left alone.
+    model : a file, or an onnx.ModelProto; external data are taken in. Dtypes stay those of the model.
+    values_per_channel : needed for training nodes, whose running variance is biased, see Norm.with_variance.
+
+    A node keeps its momentum where that of its norm is UNKNOWN. Weights that nodes share are no longer shared.
+    """
+    onnx = library("onnx")
+    norms = own(norms)
+    proto, folder = open_model(model)
+    nodes = batch_normalizations(proto)
+    strangers = [name for name in norms if name not in nodes]
+    if strangers:
+        raise ValueError(
+            f"norms must be named as the model's nodes are, {', '.join(map(repr, nodes))}, "
+            f"got {', '.join(map(repr, strangers))}; take the names of from_onnx"
+        )
+    training = {name: norm for name, norm in norms.items() if nodes[name].training}
+    counts = each(values_per_channel, "values_per_channel", norms)
+    norms |= biased(training, {name: counts[name] for name in training})
+    new = {name: _values(norm, nodes[name], folder) for name, norm in norms.items()}
+    with_data(proto, folder)
+    taken, replaced = _taken(proto), set()
+    for name, (tensors, attributes) in new.items():
+        node, graph = nodes[name].node, nodes[name].graph
+        for i, tensor in tensors.items():
+            replaced.add(node.input[i])
+            free = (
+                name for name in chain([tensor.name], (f"{tensor.name}.{k}" for k in count(1))) if name not in taken
+            )
+            tensor.name = node.input[i] = next(free)
+            taken.add(tensor.name)
+            graph.initializer.append(tensor)
+            if proto.ir_version < 4:  # to which initializers had to be inputs too
+                graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        kept = [attribute for attribute in node.attribute if attribute.name not in attributes]
+        del node.attribute[:]
+        node.attribute.extend([*kept, *(onnx.helper.make_attribute(*item) for item in attributes.items())])
+    _drop(replaced, proto)
+    return proto
+
+
+def new_onnx(norm: Any, ndim: int = 4) -> ModelProto:
+    """A model of one BatchNormalization node, from X of float32 and shape (N, C, ...) to Y; opset 15.
+
+    norm : a Norm, layer or FrozenBatchNorm with layout "NCHW", ONNX's only one.
+    ndim : of X, 2 to 5.
+    """
+    onnx = library("onnx")
+    norm = own({"": norm})[""]
+    if norm.layout != "NCHW":
+        raise ValueError(
+            f"layout must be 'NCHW', as ONNX normalizes axis 1, got {norm.layout!r}; "
+            "if the data will be of that layout, pass dataclasses.replace(norm, layout='NCHW')"
+        )
+    if isinstance(ndim, bool) or ndim not in (2, 3, 4, 5):
+        raise ValueError(f"ndim must be 2 to 5, got {ndim!r}; pass the rank of the data, 4 for (N, C, H, W)")
+    numbers = {"weight": np.ones(norm.num_features), "bias": np.zeros(norm.num_features)} | norm.vectors()
+    tensors = [
+        onnx.numpy_helper.from_array(cast(numbers[field], field, np.float32), field) for field in INPUTS.values()
+    ]
+    node = onnx.helper.make_node(
+        "BatchNormalization", ["X", *INPUTS.values()], ["Y"], name="BatchNormalization", **_attributes(norm)
+    )
+    shape = ["N", norm.num_features, *"DHW"[5 - ndim :]]
+    data = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in "XY"]
+    graph = onnx.helper.make_graph([node], "batch_norm", data[:1], data[1:], tensors)
+    opset = onnx.helper.make_opsetid("", 15)
+    return onnx.helper.make_model(graph, producer_name="cpubn", ir_version=8, opset_imports=[opset])
+
+
+def _values(norm: Norm, node: BatchNormalization, folder: str) -> tuple[dict[int, Any], dict[str, float]]:
+    """New inputs of a node, in the dtypes of the old, and new attributes."""
+    onnx = library("onnx")
+    tensors = {}
+    for i, field in INPUTS.items():
+        old = node.vector(i, folder)
+        vector = norm.vectors().get(field, np.full(norm.num_features, 1.0 if field == "weight" else 0.0))
+        if old.shape != vector.shape:
+            raise ValueError(
+                f"{field} of {node.name!r} must have shape {old.shape}, as in the model, got {vector.shape}; "
+                "take the norm of the same layer"
+            )
+        name = f"{node.name}.{field}"
+        tensors[i] = onnx.numpy_helper.from_array(cast(vector, name, old.dtype), name)
+    return tensors, of_batch_norm(node.name, _attributes, norm)
+
+
+def _attributes(norm: Norm) -> dict[str, float]:
+    with np.errstate(over="ignore"):
+        eps = float(np.float32(norm.eps))
+    if np.isinf(eps) or (eps == 0.0) != (norm.eps == 0.0):
+        raise ValueError(f"eps must fit float32, in which ONNX keeps it, got {norm.eps}; take another, usually 1e-5")
+    return {"epsilon": eps} | ({} if norm.momentum is UNKNOWN else {"momentum": their_momentum(norm, "ONNX")})
+
+
+def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    """A graph and those inside its nodes."""
+    yield graph
+    for node in graph.node:
+        for inner in graphs_inside(node):
+            yield from _graphs(inner)
+
+
+def _taken(model: ModelProto) -> set[str]:
+    """The names of all values."""
+    taken: set[str] = set()
+    for graph in _graphs(model.graph):
+        taken.update(value.name for value in [*graph.input, *graph.initializer])
+        taken.update(output for node in graph.node for output in node.output)
+    return taken
+
+
+def _drop(names: set[str], model: ModelProto) -> None:
+    """Take out initializers of these names that nothing reads any more."""
+    graphs = list(_graphs(model.graph))
+    read = {name for graph in graphs for node in graph.node for name in node.input}
+    read |= {output.name for graph in graphs for output in graph.output}
+    for graph in graphs:
+        dropped = {tensor.name for tensor in graph.initializer} & names - read
+        for values in (graph.initializer, graph.input):
+            kept = [value for value in values if value.name not in dropped]
+            del values[:]
+            values.extend(kept)

@@ -1,0 +1,47 @@
+""".safetensors: named tensors with metadata."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from cpubn.convert._metadata import KEY, arrays_of, norms_of
+from cpubn.convert._names import Each
+from cpubn.convert._norm import UNKNOWN, Momentum, Norm, Unknown
+from cpubn.convert._sources import file_path, library, reading
+
+KIND = "a .safetensors file"
+
+
+def from_safetensors(
+    path: str | os.PathLike[str],
+    *,
+    eps: Each[float | Unknown] = UNKNOWN,
+    momentum: Each[Momentum] = UNKNOWN,
+) -> dict[str, Norm]:
+    """Every batch norm of a .safetensors file by its prefix; no other tensor is read.
+
+    A file of to_safetensors says all that it was written from. Any other is read as a torch state_dict, for which eps
+    and momentum have to be given, see from_torch. Given eps and momentum replace those of the file. Raises ValueError
+    for a damaged file; the format has no checksum, so a number that is wrong but possible does not show.
+    """
+    path = file_path(path)
+    safetensors = library("safetensors")
+    library("ml_dtypes")  # registers bfloat16 with NumPy
+    with reading(path, KIND):
+        file = safetensors.safe_open(path, framework="numpy")
+
+    def take(key: str) -> Any:
+        with reading(path, KIND):
+            return file.get_tensor(key)
+
+    with file:
+        return norms_of(path, file.keys(), take, (file.metadata() or {}).get(KEY), eps=eps, momentum=momentum)
+
+
+def to_safetensors(norms: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write Norms, layers or FrozenBatchNorms by prefix, with eps, momentum, variance and layout, as float64."""
+    path = file_path(path)
+    arrays, metadata = arrays_of(norms)
+    library("safetensors.numpy").save_file(arrays, path, metadata={KEY: metadata})
