@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike, DTypeLike
 from cpubn._types import Array, Layout, Vector
 from cpubn._walk import Walk, is_same, overlap, overlaps_itself
 
-
 SINGLE_OR_DOUBLE = "float32", "float64"
 FLOATS = "float16", "bfloat16", *SINGLE_OR_DOUBLE
 INTEGERS = "uint8", "int8", "uint16", "int16"

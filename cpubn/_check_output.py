@@ -101,7 +101,9 @@ def residual(value: Any, shape: tuple[int, ...], kind: np.dtype[Any]) -> Array |
 def of_result(value: Any, name: str, shape: tuple[int, ...], kind: np.dtype[Any]) -> Array:
     array = _check.data(value, name, _check.FLOATS)
     if array.shape != shape:
-        raise ValueError(f"{name} must have the result's shape {shape}, got {array.shape}; pass one value for each of y")
+        raise ValueError(
+            f"{name} must have the result's shape {shape}, got {array.shape}; pass one value for each of y"
+        )
     if array.dtype.type != kind.type:
         raise TypeError(
             f"{name} must have the result's dtype {kind.name}, got {array.dtype}; "

@@ -1,6 +1,6 @@
 """The epilogue: what becomes of z = (x - mean) * rstd * weight + bias before it is written.
 
-    y = activation(z + residual)            and, of quantized data, round(y / scale) + zero_point, saturating
+y = activation(z + residual)            and, of quantized data, round(y / scale) + zero_point, saturating
 """
 
 from __future__ import annotations

@@ -23,7 +23,9 @@ class InstructionSet(NamedTuple):
 # one instruction set and twice in another.
 INSTRUCTION_SETS = (
     InstructionSet("baseline", "_cython", None, None, {"unix": (), "msvc": ()}),
-    InstructionSet("avx2", "_cython_avx2", "avx2", X86_64, {"unix": ("-mavx2", "-mfma", "-mf16c"), "msvc": ("/arch:AVX2",)}),
+    InstructionSet(
+        "avx2", "_cython_avx2", "avx2", X86_64, {"unix": ("-mavx2", "-mfma", "-mf16c"), "msvc": ("/arch:AVX2",)}
+    ),
     InstructionSet(
         "avx512",
         "_cython_avx512",

@@ -87,9 +87,7 @@ class FrozenBatchNorm:
         kind = _check_output.quantized_dtype(dtype)
         step, zero = _check_output.scale(scale, "scale"), _check_output.zero_point(zero_point, "zero_point", kind)
         quantization = _check_output.quantization(out_scale, out_zero_point, kind)
-        made = cls(
-            weight, bias, running_mean, running_var, eps, layout=layout, activation=activation, backend=backend
-        )
+        made = cls(weight, bias, running_mean, running_var, eps, layout=layout, activation=activation, backend=backend)
         made.dtype, made._quantization = kind, quantization
         with np.errstate(all="ignore"):
             made._set_affine(made.running_mean / step + zero, made.running_var / step**2, made.eps / step**2)

@@ -143,9 +143,7 @@ def batch_norm(
         pass
     elif training:
         call = output.call(kernels.ANY_TYPE)
-        kernels.train_forward(
-            call.x, plan.weight, plan.bias, plan.eps, stats, call.epilogue, call.y.view, threads
-        )
+        kernels.train_forward(call.x, plan.weight, plan.bias, plan.eps, stats, call.epilogue, call.y.view, threads)
         call.y.deliver(call.walk)
         if plan.running:
             _update_running(running_mean, running_var, stats, samples, plan.momentum)
@@ -258,9 +256,7 @@ def backward_through(
             affine = affine_of(dtype, plan.mean, plan.var, plan.weight, through.bias, plan.eps)
         if plan.x.size:
             threads = _dispatch.threads(through.dy.nbytes)
-            kernels.activation_gradient(
-                through.dy, through.source, affine, through.epilogue, through.g.view, threads
-            )
+            kernels.activation_gradient(through.dy, through.source, affine, through.epilogue, through.g.view, threads)
             through.g.deliver(plan.walk)
         g = through.g.array
     return *_backward(g, x, mean, var, weight, eps, training, layout, dx, backend), g

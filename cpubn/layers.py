@@ -238,9 +238,7 @@ class _BatchNorm:
             )
         return self.running_mean, self.running_var
 
-    def _keep(
-        self, x: Array, residual: ArrayLike | None, y: Array, statistics: tuple[Vector, Vector] | None
-    ) -> None:
+    def _keep(self, x: Array, residual: ArrayLike | None, y: Array, statistics: tuple[Vector, Vector] | None) -> None:
         """Remember for backward what the forward read, and of what it wrote what the activation needs."""
         self._input, self._statistics, self._overwritten = x, statistics, None
         self._residual = None if residual is None else np.asarray(residual)

@@ -43,9 +43,10 @@ cdef void row_totals(
         s[l] = 0.0
         q[l] = 0.0
     for o in range(o0, o1):
-        if job.loaded:
-            loaded_row_sums(job, tag, o, i0, n, c, centre, s, q)
-            continue
+        if real is float:
+            if job.loaded:
+                loaded_row_sums(job, tag, o, i0, n, c, centre, s, q)
+                continue
         x = at(tag, &job.x, o, c, i0)
         dy = at(tag, &job.dy, o, c, i0)
         if job.backward and unit:
@@ -70,9 +71,10 @@ cdef void run_totals(
     cdef const real* x
     cdef const real* dy
     for c in range(n):
-        if job.loaded:
-            loaded_run_sums(job, tag, o, c0 + c, centre[c], total + c, square + c)
-            continue
+        if real is float:
+            if job.loaded:
+                loaded_run_sums(job, tag, o, c0 + c, centre[c], total + c, square + c)
+                continue
         x = at(tag, &job.x, o, c0 + c, 0)
         dy = at(tag, &job.dy, o, c0 + c, 0)
         if job.backward and unit:
@@ -109,9 +111,14 @@ cdef void column_totals(
         x = at(tag, &job.x, o0, c0 + c, 0)
         dy = at(tag, &job.dy, o0, c0 + c, 0)
         j = c * inner
-        if job.loaded:
-            loaded_column_sums(job, tag, o0, o1, c0 + c, together * inner, centre + j, total + j, square + j)
-        elif job.backward:
+        c += together
+        if real is float:
+            if job.loaded:
+                loaded_column_sums(
+                    job, tag, o0, o1, c0 + c - together, together * inner, centre + j, total + j, square + j
+                )
+                continue
+        if job.backward:
             column_sums(
                 True, dy, job.dy.outer, dy_step, x, job.x.outer, step, rows, together * inner,
                 centre + j, total + j, square + j
@@ -121,7 +128,6 @@ cdef void column_totals(
                 False, x, job.x.outer, step, x, job.x.outer, step, rows, together * inner,
                 centre + j, total + j, square + j
             )
-        c += together
     if inner > 1:
         for c in range(n):
             total[c] = fold_columns(total + c * inner, inner)

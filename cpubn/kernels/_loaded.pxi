@@ -1,9 +1,10 @@
 # Sums of samples that are not of the type computed in: read piece by piece into buffers, then summed as any others, in
-# the same order.
+# the same order. What is computed in float64 is float64, and calls none of these: their buffers would take room of a
+# worker's small stack.
 
 cdef enum:
-    FEW_COLUMNS = 256  # read together, so that a buffer holds rows enough to pay for loading their accumulators
-    BUFFERED = 4096  # elements of a buffer of columns; with its twin, 32 KB of a first-level cache
+    STRIP = 64  # columns read together
+    BUFFERED = 1024  # elements of them, so that there are rows enough to pay for loading the columns' accumulators
 
 
 cdef void loaded_row_sums(
@@ -60,12 +61,12 @@ cdef void loaded_column_sums(
     """`column_sums` of the rows o0 to o1 of `width` columns from channel c."""
     cdef real x[BUFFERED]
     cdef real dy[BUFFERED]
-    cdef Py_ssize_t columns, rows, o, first = 0
-    while first < width:
-        columns = min(width - first, <Py_ssize_t>FEW_COLUMNS)
-        o = o0
-        while o < o1:
-            rows = min(o1 - o, BUFFERED // columns)
+    cdef Py_ssize_t columns, first, o = o0, rows = BUFFERED // min(width, <Py_ssize_t>STRIP)
+    while o < o1:  # rows outermost, so that memory is read nearly row by row
+        rows = min(rows, o1 - o)
+        first = 0
+        while first < width:
+            columns = min(width - first, <Py_ssize_t>STRIP)
             load_rows(job, &job.x, o, c, first, rows, columns, x)
             if job.backward:
                 load_rows(job, &job.dy, o, c, first, rows, columns, dy)
@@ -76,5 +77,5 @@ cdef void loaded_column_sums(
                 column_sums(
                     False, x, columns, 1, x, columns, 1, rows, columns, centre + first, s + first, q + first
                 )
-            o += rows
-        first += columns
+            first += columns
+        o += rows

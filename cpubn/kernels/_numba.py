@@ -107,9 +107,7 @@ def train_backward(
     _run(TRAIN, threads, x, dy=dy, y=dx, given=(mean, var, weight), eps=eps, out=sums)
 
 
-def activation_gradient(
-    dy: Real, x: Real, affine: Float64 | None, epilogue: Epilogue, g: Real, threads: int
-) -> None:
+def activation_gradient(dy: Real, x: Real, affine: Float64 | None, epilogue: Epilogue, g: Real, threads: int) -> None:
     """g = dy * activation'((x - centre) * scale + shift + residual); without affine, of x as it is.
 
     dy, x, g (O, C, I) real, of which g may be dy; affine (3, C) float64: centre, scale, shift.

@@ -159,9 +159,7 @@ def meets(view, width):
 
 
 @inlined
-def apply_block(
-    dy, x, residual, limits, y, coefficients, walk, first, last, o_first, o_last, vectors
-):
+def apply_block(dy, x, residual, limits, y, coefficients, walk, first, last, o_first, o_last, vectors):
     """y of outer rows o_first ... o_last and channels first ... last.
 
     coefficients (3 or 5 times C,) float64; vectors (3 or 5 times columns,) real, to lay them out column by column.
@@ -217,9 +215,7 @@ def set_coefficients(dy, x, walk, first, last, out, given, eps, v):
             v[c + n], v[c + 2 * n], v[c + 3 * n], v[c + 4 * n] = r, s, k, scale
 
 
-def work(
-    dy, x, residual, limits, y, given, eps, coefficients, states, out, sums, vectors, walk, job, part, parts
-):
+def work(dy, x, residual, limits, y, given, eps, coefficients, states, out, sums, vectors, walk, job, part, parts):
     """The share of thread `part` of `parts`: some spans of groups, blocks of outer rows, or whole groups of channels.
 
     given (weight, bias) or (mean, var, weight), each of C; coefficients (3 or 5 times C,); states (spans, 3 or 2, C);
@@ -267,12 +263,24 @@ def work(
             )
 
 
-def team(
-    task, dy, x, residual, limits, y, given, eps, coefficients, states, out, sums, vectors, walk, job, parts
-):
+def team(task, dy, x, residual, limits, y, given, eps, coefficients, states, out, sums, vectors, walk, job, parts):
     """`work` by all threads. By pointer, since `prange` would have LLVM work through it three times more."""
     for part in prange(parts):
         task(
-            dy, x, residual, limits, y, given, eps, coefficients, states, out, sums, vectors, walk, job,
-            np.int64(part), parts
+            dy,
+            x,
+            residual,
+            limits,
+            y,
+            given,
+            eps,
+            coefficients,
+            states,
+            out,
+            sums,
+            vectors,
+            walk,
+            job,
+            np.int64(part),
+            parts,
         )

@@ -131,9 +131,7 @@ def train_backward(
     _apply(apply, (dy, x), np.stack((centre, *gradient)), wide, dx)
 
 
-def activation_gradient(
-    dy: Array, x: Array, affine: Array | None, epilogue: Epilogue, g: Array, threads: int
-) -> None:
+def activation_gradient(dy: Array, x: Array, affine: Array | None, epilogue: Epilogue, g: Array, threads: int) -> None:
     """g = dy * activation'((x - centre) * scale + shift + residual); without affine, of x as it is.
 
     dy, x, g (O, C, I); affine (3, C) float64: centre, scale, shift; g may be dy.
