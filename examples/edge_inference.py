@@ -14,7 +14,7 @@ from itertools import pairwise
 from statistics import median
 
 import numpy as np
-from edge_network import WEIGHTS, Array, Conv, Network
+from edge_network import WEIGHTS, Array, Conv, Network, use_one_thread
 from photographs import CLASSES, Labels, Photograph, load
 
 import cpubn
@@ -54,7 +54,7 @@ def frozen(network: Network) -> Inference:
 
 
 def folded(network: Network) -> Inference:
-    """Batch norm is gone, into weights and biases that the convolutions now have; ReLU stays."""
+    """Batch norm is gone, into weights and biases that the convolutions now have; ReLU stays, as a pass of NumPy."""
     relu = partial(np.maximum, np.float32(0))
     blocks = []
     for conv, bn in network.blocks:
@@ -64,7 +64,7 @@ def folded(network: Network) -> Inference:
 
 
 def main() -> None:
-    cpubn.set_num_threads(1)  # the matrix products have threads of their own, which still spin when batch norm starts
+    use_one_thread()
     photographs = load()
     network = Network.load(WEIGHTS)
     networks = {"frozen": frozen(network), "folded": folded(network)}

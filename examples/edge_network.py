@@ -16,8 +16,10 @@ import cpubn
 
 try:
     from safetensors.numpy import load_file, save_file
+    from threadpoolctl import threadpool_limits
 except ImportError as error:
-    raise SystemExit('this example needs safetensors; install with: pip install "cpubn[demo]"') from error
+    needed = "safetensors and threadpoolctl"
+    raise SystemExit(f'this example needs {needed}; install with: pip install "cpubn[demo]"') from error
 
 Array = NDArray[np.float32]
 
@@ -141,3 +143,13 @@ def first_weight(outputs: int, channels: int, kernel: int, rng: np.random.Genera
     """A variance of 2 / inputs keeps a signal's size from one ReLU to the next (He et al., 2015, equation 10)."""
     shape = (outputs, channels, kernel, kernel)
     return rng.normal(0.0, np.sqrt(2.0 / (channels * kernel**2)), shape).astype(np.float32)
+
+
+def use_one_thread() -> None:
+    """For batch norm as for the matrix products of the convolutions: the times then tell the work of each.
+
+    A team of threads spins while it waits for one that has no core, which on a busy machine takes many times what the
+    team gains on arrays of this size.
+    """
+    cpubn.set_num_threads(1)
+    threadpool_limits(1, "blas")

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from edge_network import STEP, WEIGHTS, WINDOW, Network
+from edge_network import STEP, WEIGHTS, WINDOW, Network, use_one_thread
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from photographs import CLASSES, Labels, Photograph, Pixels, load, training_windows
@@ -107,7 +107,7 @@ def main() -> None:
     if not options.output.parent.is_dir():
         parser.error(f"argument --output: must name a file in a folder that exists, got '{options.output}'")
 
-    cpubn.set_num_threads(1)  # the matrix products have threads of their own, which still spin when batch norm starts
+    use_one_thread()
     photographs = load()
     rng = np.random.default_rng(options.seed)
     network = new_network(photographs, rng)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import need_library
 
-for library in ("PIL", "safetensors", "sklearn"):
+for library in ("PIL", "safetensors", "sklearn", "threadpoolctl"):
     need_library(library, "demo")
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -139,12 +139,10 @@ def test_training_windows_show_no_held_out_pixel(photographs):
 @pytest.mark.parametrize(
     ("absent", "needed"),
     [
-        (
-            "sklearn.datasets",
-            "scikit-learn, and Pillow with which it reads photographs",
-        ),
+        ("sklearn.datasets", "scikit-learn, and Pillow with which it reads photographs"),
         ("PIL", "scikit-learn, and Pillow with which it reads photographs"),
-        ("safetensors", "safetensors"),
+        ("safetensors", "safetensors and threadpoolctl"),
+        ("threadpoolctl", "safetensors and threadpoolctl"),
     ],
 )
 def test_missing_library(absent, needed):
