@@ -1,7 +1,7 @@
 """python -m cpubn bench: cpubn beside other libraries, on the batch-norm layers of real networks.
 
-layers.py names the layers, contestants/ who runs, case.py what all of them must compute, measure.py how they are timed,
-standing.py what that says; suite.py is the run itself.
+layers.py names the layers, contestants/ who runs, case.py and edge.py what all of them must compute, measure.py how
+they are timed, standing.py what that says; suite.py is the run itself.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cpubn.bench.case import OPS
 from cpubn.bench.contestants import LIBRARIES
+from cpubn.bench.edge import EDGE_OPS
 from cpubn.bench.layers import MODELS
 
 LAYOUTS = ("NCHW", "NHWC")
@@ -21,15 +22,25 @@ NEEDED_FOR_PLOT = {"matplotlib": "matplotlib"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--op", nargs="+", choices=OPS, default=OPS, help="passes to measure (default: all)")
+    parser.add_argument(
+        "--op",
+        nargs="+",
+        choices=(*OPS, *EDGE_OPS),
+        metavar="OP",
+        help=f"what to measure: some of {' '.join(OPS)} (the default), or of "
+        f"{' '.join(EDGE_OPS)} (the default with --model edge)",
+    )
     parser.add_argument(
         "--layout", nargs="+", choices=LAYOUTS, default=LAYOUTS, help="of cpubn's arrays (default: both)"
     )
     parser.add_argument(
-        "--model", choices=MODELS, default="standard", help="whose layers (default: standard, a mixture)"
+        "--model",
+        choices=MODELS,
+        default="standard",
+        help="whose layers (default: standard, a mixture; edge: large ones)",
     )
     parser.add_argument(
-        "--batch", nargs="+", type=number, metavar="N", help="batch sizes (default: 1 8 32; standard: all)"
+        "--batch", nargs="+", type=number, metavar="N", help="batch sizes (default: 1 8 32; mixtures: all)"
     )
     parser.add_argument("--threads", type=number, default=2, metavar="N", help="of every library (default: 2)")
     parser.add_argument(
