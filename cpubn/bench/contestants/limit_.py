@@ -1,8 +1,8 @@
 """What memory allows: a loop that does next to nothing, over the bytes that a pass must move, on the same threads.
 
 y = a * x for both forward passes, dx = a * dy + x for backward, sum(x) for moments. Half types are taken for half as
-many floats, a residual for a dy; images are bytes to floats, quantized data bytes to bytes. Compiled C++, or Numba without a
-compiler. For the cost of a call, a Python function that does nothing.
+many floats, a residual for a dy; images are bytes to floats, quantized data bytes to bytes. Compiled C++, or Numba
+without a compiler. For the cost of a call, a Python function that does nothing.
 """
 
 from __future__ import annotations
