@@ -36,8 +36,12 @@ def pages(results):
 
 
 def details(results):
-    """Every layer in one table, and what it was measured with."""
-    return "\n\n".join((section_grid(results).markdown(), measured_with(results)))
+    """Every layer in one table, and who and what it was measured with."""
+    names = dict.fromkeys(record.name for record in results.records)
+    notes = "\n".join(f"* {name}: {note}" for name, note in results.made["notes"].items() if name in names)
+    grid = section_grid(results).markdown()
+    who = f"<details><summary>How the others do it</summary>\n\n{notes}\n\n</details>"
+    return "\n\n".join((grid, who, measured_with(results)))
 
 
 def summary(results):

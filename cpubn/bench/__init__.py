@@ -9,16 +9,18 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from cpubn.bench.case import OPS
 from cpubn.bench.contestants import LIBRARIES
-from cpubn.bench.edge import EDGE_OPS
+from cpubn.bench.edge import EDGE_OPS, HALF
 from cpubn.bench.layers import MODELS
 
 LAYOUTS = ("NCHW", "NHWC")
 NEEDED = {"rich": "rich"}
 NEEDED_FOR_PLOT = {"matplotlib": "matplotlib"}
+NEEDED_FOR_HALF = {"ml_dtypes": "ml_dtypes"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the benchmark; 0, or 2 where a library is missing or there is nothing to measure."""
     wanted = NEEDED | (NEEDED_FOR_PLOT if arguments.plot else {})
+    wanted |= NEEDED_FOR_HALF if set(HALF).intersection(ops_of(arguments)) else {}
     missing = [name for module, name in wanted.items() if importlib.util.find_spec(module) is None]
     if missing:
         return refuse(f'the benchmark needs {" and ".join(missing)}; install with: pip install "cpubn[bench]"')
@@ -67,6 +70,10 @@ def run(arguments: argparse.Namespace) -> int:
     from cpubn.bench.show import show
 
     return show(arguments)
+
+
+def ops_of(arguments: argparse.Namespace) -> Sequence[str]:
+    return arguments.op or (EDGE_OPS if arguments.model == "edge" else OPS)
 
 
 def refuse(reason: str) -> int:

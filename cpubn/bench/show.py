@@ -7,9 +7,7 @@ import argparse
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cpubn.bench import refuse
-from cpubn.bench.case import OPS
-from cpubn.bench.edge import EDGE_OPS
+from cpubn.bench import ops_of, refuse
 from cpubn.bench.layers import Layer, layers_of
 from cpubn.bench.results import Results
 from cpubn.bench.suite import Plan, run_suite
@@ -34,7 +32,7 @@ class Bar:
 
 def show(arguments: argparse.Namespace) -> int:
     layers = layers_of(arguments.model, arguments.batch)
-    ops = arguments.op or (EDGE_OPS if arguments.model == "edge" else OPS)
+    ops = ops_of(arguments)
     chosen = ops, layers, arguments.layout, arguments.compare, arguments.threads, arguments.rounds
     plan = Plan(*chosen)
     if not plan.cases:

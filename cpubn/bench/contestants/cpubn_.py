@@ -25,7 +25,7 @@ def contestants(threads: int) -> list[Contestant]:
         *references,
         Contestant("cpubn-frozen", "NCHW", {"overhead": frozen}),
         Contestant("cpubn-layer", "NCHW", {"overhead": layer}),
-        Contestant("cpubn-function", "NCHW", {"overhead": function, "input": fresh_input}),
+        Contestant("cpubn-function", "NCHW", {"overhead": function, "input": fresh_input}, "its output is fresh"),
     ]
 
 

@@ -19,7 +19,8 @@ from cpubn.bench.edge import FUSED, HALF, INPUT, QUANTIZED, Fused, Quantized
 
 VERSION = torch.__version__
 NOTE = (
-    "forward by native_batch_norm into a reused output; backward by native_batch_norm_backward, its outputs are fresh"
+    "forward by native_batch_norm into a reused output, what follows in place; "
+    "backward by native_batch_norm_backward, its outputs are fresh, as are those of quantized data"
 )
 
 
@@ -29,11 +30,12 @@ def contestants(threads: int) -> list[Contestant]:
     passes: dict[str, Prepare] = {"eval": evaluate, "train": train, "backward": backward, "moments": moments}
     passes |= dict.fromkeys(FUSED, fused) | dict.fromkeys(INPUT, image_input) | dict.fromkeys(QUANTIZED, quantized)
     passes |= {op: passes[op.partition("_")[0]] for op in HALF}
-    entries = {"module": {"overhead": module}, "function": {"overhead": function, "input": fresh_input}}
+    functions = {"overhead": function, "input": fresh_input} | dict.fromkeys(FUSED, fresh_fused)
     return [
         Contestant("torch", "NCHW", passes, NOTE),
         Contestant("torch-channels-last", "NHWC", passes, NOTE),
-        *(Contestant(f"torch-{name}", "NCHW", entry) for name, entry in entries.items()),
+        Contestant("torch-module", "NCHW", {"overhead": module}),
+        Contestant("torch-function", "NCHW", functions, "as users write it: functions, whose outputs are fresh"),
     ]
 
 
@@ -125,6 +127,18 @@ def fused(case: Fused, layout: str) -> Prepared:
         return act(y)
 
     return Prepared(call, affine.result)
+
+
+def fresh_fused(case: Fused, layout: str) -> Prepared:
+    weight, bias, mean, var = vectors(case)
+    x, given, act = tensor(case.x(), layout), case.residual(), getattr(torch.nn.functional, case.activation)
+    residual = None if given is None else tensor(given, layout)
+
+    def call() -> torch.Tensor:
+        y = torch.nn.functional.batch_norm(x, mean, var, weight, bias, eps=EPS)
+        return act(y if residual is None else y + residual)
+
+    return Prepared(call, lambda: call().numpy())
 
 
 def image_input(case: Case, layout: str) -> Prepared:
