@@ -135,3 +135,10 @@ def backward_is_wide(centre: Value, r: Value, s: Value, k: Value, scale: Value) 
 def outside(value: Value, low: Value, high: Value) -> Value:
     """Whether a number other than zero is not of a magnitude from low to high."""
     return (value != 0.0) & ((abs(value) < low) | (abs(value) >= high))
+
+
+def affine_of(dtype: Any, mean: Value, var: Value, weight: Value, bias: Value, eps: Value) -> Value:
+    """(3, C) float64: centre, scale and shift that apply statistics to data computed in `dtype`."""
+    with np.errstate(all="ignore"):
+        middle = centre(mean, dtype.type)
+        return np.stack((middle, *affine(mean, 0.0, var, weight, bias, eps, middle)))

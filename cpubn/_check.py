@@ -5,7 +5,6 @@ Each message says what must hold, what was got and what to do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -238,77 +237,3 @@ def parameter_dtype(dtype: DTypeLike) -> np.dtype[Any]:
             f"dtype must be float32 or float64, got {kind or repr(dtype)}; the data's own dtype need not be the same"
         )
     return kind.newbyteorder("=")
-
-
-def layer_state(state: Mapping[str, ArrayLike], current: Mapping[str, Array]) -> dict[str, Array]:
-    """A state_dict with the layer's own keys and shapes, in its own dtypes.
-
-    num_batches_tracked may be missing: torch's state_dicts had none before version 0.4.1.
-    """
-    if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
-        raise TypeError(
-            f"the state must be a mapping from names to arrays, got {type(state).__name__}; pass a state_dict"
-        )
-    missing, unexpected = sorted(set(current) - set(state) - {"num_batches_tracked"}), sorted(set(state) - set(current))
-    if missing or unexpected:
-        raise ValueError(
-            f"the state must have the keys {', '.join(current)}, got {', '.join(state) or 'none'} "
-            f"(missing: {', '.join(missing) or 'none'}; unexpected: {', '.join(unexpected) or 'none'}); "
-            "build the layer with the same affine and track_running_stats, or strip the prefix from the keys"
-        )
-    return {name: _state_value(value, name, current[name]) for name, value in state.items()}
-
-
-def _state_value(value: ArrayLike, name: str, current: Array) -> Array:
-    if name == "num_batches_tracked":
-        array = np.asarray(value)
-        if array.dtype.kind not in "iu":
-            raise TypeError(f"{name} must be a whole number, got {value!r}; pass np.int64(count)")
-        if array.shape != () or not 0 <= array < 2**63:
-            raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}; pass np.int64(count)")
-        return array
-    array = data(value, name)
-    if array.shape != current.shape:
-        raise ValueError(
-            f"{name} must have shape {current.shape}, got {array.shape}; build the layer for that many channels"
-        )
-    with np.errstate(over="ignore"):
-        cast = array.astype(current.dtype)
-    if (np.isinf(cast) & ~np.isinf(array)).any():
-        raise ValueError(
-            f"{name} must fit the layer's {current.dtype}, got {np.abs(array).max()}; use a layer with dtype='float64'"
-        )
-    return cast
-
-
-def own_vectors(given: Mapping[str, ArrayLike]) -> dict[str, Vector]:
-    """Copies of the vectors of moments."""
-    vectors = {name: np.array(data(value, name), dtype=np.float64) for name, value in given.items()}
-    shape = vectors["mean"].shape
-    for name, value in vectors.items():
-        if value.ndim != 1 or value.shape != shape:
-            raise ValueError(
-                f"{name} must have shape (C,), one for mean, m2 and low, got {value.shape}; pass one value per channel"
-            )
-    if (vectors["m2"] < 0.0).any():
-        raise ValueError(f"m2 must be at least 0, got {vectors['m2'].min()}; pass sum((x - mean)**2)")
-    return vectors
-
-
-def degrees_of_freedom(values: int, ddof: Any) -> float:
-    ddof = number(ddof, "ddof", "a number of at least 0", 0.0, float("inf"), 0)
-    if values <= ddof:
-        raise ValueError(
-            f"var(ddof={ddof:g}) needs more than {ddof:g} values per channel, got {values}; merge more first"
-        )
-    return float(values - ddof)
-
-
-def mergeable(moments: Any, other: Any) -> None:
-    if not isinstance(other, type(moments)):
-        raise TypeError(f"other must be Moments, got {type(other).__name__}; compute it with cpubn.moments(x)")
-    if other.mean.shape != moments.mean.shape:
-        raise ValueError(
-            f"other must have {len(moments.mean)} channels like these moments, got {len(other.mean)}; "
-            "merge moments of the same layer"
-        )

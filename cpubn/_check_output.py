@@ -67,7 +67,8 @@ def dtype(value: DTypeLike | None, x: Array) -> np.dtype[Any]:
     if value is None:
         if x.dtype.name in _check.INTEGERS:
             raise ValueError(f"dtype must be given where x is of {x.dtype}, got None; pass dtype='float32'")
-        return x.dtype.newbyteorder("=")
+        native: np.dtype[Any] = x.dtype.newbyteorder("=")
+        return native
     return floating(value)
 
 
@@ -80,13 +81,14 @@ def floating(value: DTypeLike) -> np.dtype[Any]:
                 f"dtype 'bfloat16' must have ml_dtypes, which cannot be imported: {error}; "
                 'install it with pip install "cpubn[half]"'
             ) from error
-    kind = _check.dtype_of(value)
+    kind: np.dtype[Any] | None = _check.dtype_of(value)
     if kind is None or kind.name not in _check.FLOATS:
         raise TypeError(
             f"dtype must be {_check.alternatives(_check.FLOATS)}, got {kind or repr(value)}; "
             "pass the type that the next layer takes, usually 'float32'"
         )
-    return kind.newbyteorder("=")
+    native: np.dtype[Any] = kind.newbyteorder("=")
+    return native
 
 
 def out_layout(value: Any, layout: Layout) -> Layout:

@@ -17,12 +17,17 @@ class Walk(NamedTuple):
     """The order in which an array is read: its axes from the outermost in memory to the innermost."""
 
     axes: tuple[int, ...]
+    channel: int  # the place in axes of the channels'
     shape: tuple[int, int, int]  # (outer, channel, inner)
 
     @property
     def samples(self) -> int:
         """Values per channel."""
         return self.shape[0] * self.shape[2]
+
+    def merges(self, a: Array) -> bool:
+        """Whether the outer axes, and the inner ones, are one axis each in a's memory, so that it can be viewed."""
+        return _follow(a, self.axes[: self.channel]) and _follow(a, self.axes[self.channel + 1 :])
 
     def view(self, a: Array, dtype: np.dtype[Any] | None = None) -> Array:
         """`a` as (outer, channel, inner), native and aligned: a view where strides and dtype allow it, else a copy."""
@@ -55,7 +60,7 @@ def walk_of(x: Array, axis: int) -> Walk:
     if x.flags.c_contiguous and x.shape[axis] > 1:
         return natural
     sorted_walk = _sorted_walk(x, axis)
-    if 0 in x.strides and (_merges(x, natural, axis) or not _merges(x, sorted_walk, axis)):
+    if 0 in x.strides and (natural.merges(x) or not sorted_walk.merges(x)):
         return natural  # broadcast axes have no order of their own
     return sorted_walk
 
@@ -76,13 +81,7 @@ def _sorted_walk(x: Array, axis: int) -> Walk:
 
 def _walk(x: Array, outer: Sequence[int], axis: int, inner: Sequence[int]) -> Walk:
     sizes = math.prod(x.shape[a] for a in outer), x.shape[axis], math.prod(x.shape[a] for a in inner)
-    return Walk((*outer, axis, *inner), sizes)
-
-
-def _merges(x: Array, walk: Walk, axis: int) -> bool:
-    """Whether the walk's outer axes, and its inner ones, are one axis each in memory."""
-    channel = walk.axes.index(axis)
-    return _follow(x, walk.axes[:channel]) and _follow(x, walk.axes[channel + 1 :])
+    return Walk((*outer, axis, *inner), len(outer), sizes)
 
 
 def _follow(x: Array, axes: Sequence[int]) -> bool:
@@ -98,12 +97,9 @@ def new_output(x: Array, walk: Walk, dtype: np.dtype[Any]) -> Array:
 
 def target_of(array: Array, walk: Walk, dtype: np.dtype[Any] | None = None) -> Target:
     """What a kernel that computes in `dtype` writes of an array; None: it writes any type."""
-    if dtype is None or dtype == array.dtype:
-        view = walk.view(array)
-        if np.may_share_memory(view, array):
-            return Target(array, view)
-        dtype = view.dtype
-    return Target(array, np.empty(walk.shape, dtype))
+    dtype = dtype or array.dtype.newbyteorder("=")
+    plain = array.flags.aligned and array.dtype == dtype and walk.merges(array)
+    return Target(array, walk.view(array) if plain else np.empty(walk.shape, dtype))
 
 
 def is_same(a: Array, b: Array) -> bool:

@@ -8,10 +8,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn import _check, _check_output, _dispatch, _plan
+from cpubn import _algebra, _check, _check_output, _dispatch, _plan
 from cpubn._epilogue import Quantization
 from cpubn._types import ActivationLike, Array, Layout, Vector
-from cpubn.functional import affine_of, apply
+from cpubn.functional import apply
 
 
 class FrozenBatchNorm:
@@ -107,7 +107,7 @@ class FrozenBatchNorm:
 
     def _set_affine(self, mean: Vector, var: Vector, eps: float) -> None:
         vectors = mean, var, self.weight, self.bias, eps
-        self._affine = {t: affine_of(t, *vectors) for t in map(np.dtype, (np.float32, np.float64))}
+        self._affine = {t: _algebra.affine_of(t, *vectors) for t in map(np.dtype, (np.float32, np.float64))}
         self._direct = self._direct_path()
 
     def _any(self, x: ArrayLike, residual: ArrayLike | None, out: Array | None) -> Array:

@@ -15,10 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from cpubn import _algebra, _check_output, _dispatch, _plan
-from cpubn._epilogue import PLAIN, Activation
-from cpubn._signs import Signs
-from cpubn._types import ActivationLike, Array, Layout, Vector
-from cpubn._walk import overlap
+from cpubn._backward import backward_through
+from cpubn._types import ActivationLike, Array, Layout
 from cpubn.statistics import Moments
 
 
@@ -153,7 +151,7 @@ def batch_norm(
     elif plan.running:
         if return_moments:
             kernels.moments(output.call(kernels.ANY_TYPE).x, stats, threads)
-        apply(output, affine_of(output.computed_in, *plan.running, plan.weight, plan.bias, plan.eps), kernels)
+        apply(output, _algebra.affine_of(output.computed_in, *plan.running, plan.weight, plan.bias, plan.eps), kernels)
     return (output.array, Moments.of(samples, stats)) if return_moments else output.array
 
 
@@ -223,94 +221,11 @@ def batch_norm_backward(
     return (dx, dweight, dbias) if residual is None else (dx, dweight, dbias, g)
 
 
-def backward_through(
-    dy: ArrayLike,
-    x: ArrayLike,
-    mean: ArrayLike,
-    var: ArrayLike,
-    weight: ArrayLike | None,
-    bias: ArrayLike | None,
-    eps: float,
-    training: bool,
-    layout: Layout,
-    activation: Activation | None,
-    residual: ArrayLike | None,
-    kept: ArrayLike | Signs | None,
-    out: Array | None,
-    backend: str | None,
-) -> tuple[Array, Vector, Vector, Any]:
-    """dx, dweight, dbias and g of `batch_norm_backward`, from the forward's output or its signs or, without them, x.
-
-    g is made where dx will stand, so that it takes no memory of its own, unless it is wanted as a residual's gradient.
-    """
-    if activation is None and residual is None:
-        return *_backward(dy, x, mean, var, weight, eps, training, layout, out, backend), dy
-    kernels = _dispatch.kernels(backend)
-    apart_from = {"bias": bias, "residual": residual, "y": None if isinstance(kept, Signs) else kept}
-    plan = _plan.backward(dy, x, mean, var, weight, eps, training, layout, out, kernels.ANY_TYPE, apart_from)
-    dx = plan.dx.array
-    room = None if residual is not None or (out is not None and overlap(out, np.asarray(x))) else dx
-    if isinstance(kept, Signs):
-        g = kept.gradient(np.asarray(dy), room)
-    elif activation is None:
-        g = np.array(_plan.gradient(dy, x, bias, layout, None, residual, None, room, kernels.ANY_TYPE).given)
-    else:
-        through = _plan.gradient(dy, x, bias, layout, activation, residual, kept, room, kernels.ANY_TYPE)
-        affine = None
-        if through.bias is not None:
-            dtype = _plan.computed_in(plan.x.dtype)
-            affine = affine_of(dtype, plan.mean, plan.var, plan.weight, through.bias, plan.eps)
-        if plan.x.size:
-            threads = _dispatch.threads(through.dy.nbytes)
-            kernels.activation_gradient(through.dy, through.source, affine, through.epilogue, through.g.view, threads)
-            through.g.deliver(plan.walk)
-        g = through.g.array
-    return *_backward(g, x, mean, var, weight, eps, training, layout, dx, backend), g
-
-
-def _backward(
-    dy: ArrayLike,
-    x: ArrayLike,
-    mean: ArrayLike,
-    var: ArrayLike,
-    weight: ArrayLike | None,
-    eps: float,
-    training: bool,
-    layout: Layout,
-    out: Array | None,
-    backend: str | None,
-) -> tuple[Array, Vector, Vector]:
-    """`batch_norm_backward` of the normalization alone."""
-    direct = _dispatch.direct_kernels(backend)
-    if direct:
-        done = direct.backward_directly(dy, x, mean, var, weight, eps, training, layout, out, _dispatch.threads)
-        if done:
-            return done  # type: ignore[no-any-return]
-    kernels = _dispatch.kernels(backend)
-    plan = _plan.backward(dy, x, mean, var, weight, eps, training, layout, out, kernels.ANY_TYPE, {})
-    threads = _dispatch.threads(plan.x.nbytes)
-    sums = np.zeros((2, plan.walk.shape[1]))
-    with np.errstate(all="ignore"):  # a channel that holds NaN or Inf stays non-finite, without a warning
-        rstd = _algebra.rstd(plan.var, plan.eps)
-        if plan.x.size:
-            if training:
-                kernels.train_backward(
-                    plan.dy, plan.x, plan.mean, plan.var, plan.weight, plan.eps, sums, plan.dx.view, threads
-                )
-            else:
-                kernels.gradient_sums(plan.dy, plan.x, plan.mean, sums, threads)
-                zeros = np.zeros_like(rstd)
-                affine = np.stack((zeros, plan.weight * rstd, zeros))
-                kernels.normalize(plan.dy, affine, PLAIN, plan.dx.view, threads)
-            plan.dx.deliver(plan.walk)
-        return plan.dx.array, sums[1] * rstd, sums[0]
-
-
 def moments(x: ArrayLike, *, layout: Layout = "NCHW", backend: str | None = None) -> Moments:
     """Count, mean and sum of squared deviations of every channel of ``x``; see Moments.
 
     ``x`` is an array of 2 to 5 dimensions, of any type that batch_norm takes in inference; the results are float64, the
-    variance to 1e-6 at any mean (float64: 1e-12 up to mean/std = 1e6). Raises ValueError or TypeError as batch_norm does.
+    variance to 1e-6 at any mean (float64: 1e-12 up to mean/std = 1e6). Raises ValueError and TypeError as batch_norm.
     """
     direct = _dispatch.direct_kernels(backend)
     if direct:
@@ -323,13 +238,6 @@ def moments(x: ArrayLike, *, layout: Layout = "NCHW", backend: str | None = None
     if array.size:
         kernels.moments(array, stats, _dispatch.threads(array.nbytes))
     return Moments.of(walk.samples, stats)
-
-
-def affine_of(dtype: np.dtype[Any], mean: Vector, var: Vector, weight: Vector, bias: Vector, eps: float) -> Array:
-    """(3, C) float64: centre, scale and shift that apply statistics to data of `dtype`."""
-    with np.errstate(all="ignore"):
-        centre = _algebra.centre(mean, dtype.type)
-        return np.stack((centre, *_algebra.affine(mean, 0.0, var, weight, bias, eps, centre)))
 
 
 def _update_running(running_mean: Any, running_var: Any, stats: Array, count: int, momentum: float) -> None:

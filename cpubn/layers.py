@@ -8,12 +8,13 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn import _check, _check_output, _dispatch
+from cpubn import _check, _check_output, _check_state, _dispatch
+from cpubn._backward import backward_through
 from cpubn._signs import Signs, kept_of
 from cpubn._types import ActivationLike, Array, Layout, Vector
 from cpubn._walk import overlap
 from cpubn.frozen import FrozenBatchNorm
-from cpubn.functional import backward_through, batch_norm
+from cpubn.functional import batch_norm
 
 PARAMETERS = """
 
@@ -192,7 +193,7 @@ class _BatchNorm:
         Raises ValueError for missing or unexpected keys and wrong shapes, TypeError for wrong dtypes.
         """
         current = self._state()
-        checked = _check.layer_state(state, current)
+        checked = _check_state.layer_state(state, current)
         for name, value in checked.items():
             if name == "num_batches_tracked":
                 self.num_batches_tracked = int(value)

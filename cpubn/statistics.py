@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from cpubn import _algebra, _check
+from cpubn import _algebra, _check, _check_state
 from cpubn._types import Array, Vector
 
 
@@ -28,7 +28,7 @@ class Moments:
         low = np.zeros(np.shape(self.mean)) if self.low is None else self.low
         given = {"mean": self.mean, "m2": self.m2, "low": low}
         count = _check.count(self.count, "count", "the values per channel")
-        for name, value in {"count": count, **_check.own_vectors(given)}.items():
+        for name, value in {"count": count, **_check_state.own_vectors(given)}.items():
             object.__setattr__(self, name, value)
 
     @classmethod
@@ -44,14 +44,14 @@ class Moments:
 
         Raises ValueError where ``count`` is not above ``ddof``, TypeError if that is no number.
         """
-        return self.m2 / _check.degrees_of_freedom(self.count, ddof)
+        return self.m2 / _check_state.degrees_of_freedom(self.count, ddof)
 
     def merge(self, other: Moments) -> Moments:
         """Moments of both sets of values together (Chan, Golub and LeVeque, 1983); ``a + b`` and ``sum`` do the same.
 
         Raises TypeError if ``other`` is no Moments, ValueError if it has another number of channels.
         """
-        _check.mergeable(self, other)
+        _check_state.mergeable(self, other)
         if self.count == 0 or other.count == 0:
             return other if self.count == 0 else self
         with np.errstate(all="ignore"):  # a channel that holds NaN or Inf stays non-finite, without a warning

@@ -42,6 +42,7 @@ include "_halves.pxi"
 include "_staged.pxi"
 include "_passes.pxi"
 include "_share.pxi"
+include "_direct_infer.pxi"
 include "_direct.pxi"
 
 # Samples may be of any type of _types.pxi, mixed with one another unless some are float64, and of different layouts.

@@ -1,34 +1,34 @@
 """The Numba backend: the same functions, arguments and bits as the Cython one, compiled when they are first called.
 
-The loops stand in _numba_sums.py and _numba_apply.py. This file lays arrays flat for them, cuts the work for the number
-of threads, keeps their machine code on disk, and keeps Numba's threading layers out of trouble.
+The loops stand in _numba_sums.py and _numba_apply.py. This file lays arrays flat for them and cuts the work for the
+number of threads; _numba_compile.py compiles them and enters them.
 """
 
-import contextlib
 import functools
-import hashlib
-import importlib.util
-import inspect
-import os
-import sys
-import threading
-import warnings
-from collections.abc import Callable, Iterator
-from types import FunctionType
 from typing import Any
 
-import numba
 import numpy as np
-from numba.core.errors import NumbaError, NumbaWarning
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from cpubn import _activations, _algebra, _elementary
+from cpubn import _activations
 from cpubn._epilogue import PLAIN, Activation, Epilogue, rounded
 from cpubn.kernels import _numba_apply as loops
-from cpubn.kernels import _numba_jit, _numba_sums
+from cpubn.kernels._numba_compile import call, thread_limit, threading_layer
 from cpubn.kernels._numba_sums import LANES, View, Walk
 from cpubn.kernels._order import order_of
+
+__all__ = [
+    "ANY_TYPE",
+    "activation_gradient",
+    "gradient_sums",
+    "moments",
+    "normalize",
+    "thread_limit",
+    "threading_layer",
+    "train_backward",
+    "train_forward",
+]
 
 Real = NDArray[np.floating[Any]]
 Float64 = NDArray[np.float64]
@@ -126,22 +126,6 @@ def activation_gradient(dy: Real, x: Real, affine: Float64 | None, epilogue: Epi
         np.multiply(dy, derivatives, out=g)
 
 
-def thread_limit() -> int:
-    """The most threads that Numba runs: what it was started with (NUMBA_NUM_THREADS)."""
-    return int(numba.config.NUMBA_NUM_THREADS)
-
-
-def threading_layer() -> str:
-    """Numba's threading layer: "tbb", "omp" or "workqueue"; "" before the first parallel call of the process."""
-    try:
-        return str(numba.threading_layer())
-    except ValueError:
-        return ""
-
-
-# ----------------------------------------------------------------------------------------------------- cutting the work
-
-
 def _run(
     job: int,
     threads: int,
@@ -183,7 +167,7 @@ def _run(
     busy = -(-walk.groups // threads) * threads * 3 <= walk.groups * 4
     steps = (job,) if busy or job == APPLY else (loops.SPANS, job & (loops.SUMS | loops.COEFFICIENTS), job & APPLY)
     for step in filter(None, steps):
-        _call(x.dtype.char, arguments, step, threads, _function_of(activation, derived))
+        call(x.dtype.char, arguments, step, threads, _function_of(activation, derived))
 
 
 def _function_of(activation: Activation | None, derived: bool) -> Any:
@@ -242,132 +226,3 @@ def _read_only(a: Real) -> Real:
     view = a.view()
     view.flags.writeable = False
     return view
-
-
-# --------------------------------------------------------------------------------------------------- compiling, threads
-
-_compiled: dict[Any, Callable[..., None]] = {}
-_compiling = threading.Lock()
-_alone = threading.Lock()
-
-
-def _call(real: str, arguments: tuple[Any, ...], job: int, threads: int, function: Any) -> None:
-    without = tuple(len(arguments[i]) == 0 for i in (0, 2))  # dy and residual
-    key = real, without, threads > 1, function
-    if key not in _compiled:
-        with _compiling:
-            if key not in _compiled:
-                _compiled[key] = _compile(tuple(map(numba.typeof, (*arguments, job))), threads > 1, function)
-    if threads == 1:
-        _compiled[key](*arguments, job, 0, 1)
-    else:
-        with _team(threads):
-            _compiled[key](*arguments, job, threads)
-
-
-def _compile(types: tuple[Any, ...], parallel: bool, function: Any) -> Callable[..., None]:
-    if isinstance(function, numba.core.registry.CPUDispatcher):
-        try:  # not kept on disk, where a later version of the function would find the code of this one
-            return _entry(types, parallel, _of_one_argument(function), cache=False)
-        except NumbaError as error:
-            raise TypeError(
-                f"activation must be a function of one number that Numba compiles for {types[3][0]}, got "
-                f"{function!r}, with which that fails: {error}; try it on a scalar first"
-            ) from error
-    try:
-        return _entry(types, parallel, function, cache=True)
-    except (OSError, RuntimeError):  # no folder that can be written, a full disk, no source to watch
-        return _entry(types, parallel, function, cache=False)
-
-
-def _of_one_argument(function: Any) -> Any:
-    def activate(z: Any, low: Any, high: Any) -> Any:
-        return function(z)
-
-    activate.__name__ += f"_{id(function)}"
-    return activate
-
-
-def _entry(types: tuple[Any, ...], parallel: bool, function: Any, cache: bool) -> Callable[..., None]:
-    """What `loops.work` or `loops.team` is entered by: the dispatchers before it would look at each argument's type."""
-    signature = numba.void(*types, numba.int64, numba.int64)
-    work = _work(signature, function, cache)
-    if not parallel:
-        return work.compile(signature)  # type: ignore[no-any-return]
-    team = numba.njit(_named(loops.team), cache=cache, error_model="numpy", nogil=True, parallel=True)
-    entry = team.compile((numba.types.FunctionType(signature), *types, numba.int64))
-    return functools.partial(entry, _Pointer(work, signature))
-
-
-@functools.cache
-def _work(signature: Any, function: Any, cache: bool) -> Any:
-    source = loops if function is None else _variant(function)
-    work = numba.njit(_named(source.work, function), cache=cache, error_model="numpy", nogil=True)
-    work.compile(signature)
-    return work
-
-
-class _Pointer(numba.types.WrapperAddressProtocol):  # type: ignore[misc]
-    """A compiled function as an argument of another; of a dispatcher, Numba looks up the address in 50 us a call."""
-
-    def __init__(self, function: Any, signature: Any) -> None:
-        self._compiled = function.get_compile_result(signature)
-        self._signature = signature
-        wrapper = self._compiled.fndesc.llvm_cfunc_wrapper_name
-        self._address = int(self._compiled.library.get_pointer_to_function(wrapper))
-
-    def __wrapper_address__(self) -> int:
-        return self._address
-
-    def signature(self) -> Any:
-        return self._signature
-
-
-def _variant(function: Any) -> Any:
-    """The module of the loops, with that function to be applied to each normalized value."""
-    name = f"{loops.__name__}_{function.__name__}"
-    spec: Any = importlib.util.spec_from_file_location(name, loops.__file__)
-    module: Any = importlib.util.module_from_spec(spec)
-    module.activate = numba.njit(function, error_model="numpy")
-    spec.loader.exec_module(module)
-    return sys.modules.setdefault(name, module)
-
-
-def _named(loop: Any, function: Any = None) -> FunctionType:
-    """A copy that is named after what it calls: Numba's cache watches its own source file alone."""
-    modules = (_algebra, _elementary, _activations, _numba_jit, _numba_sums)
-    sources = "".join(inspect.getsource(module) for module in modules)
-    copy = FunctionType(loop.__code__, loop.__globals__)
-    copy.__qualname__ = f"{loop.__name__}_{hashlib.sha256(sources.encode()).hexdigest()[:16]}"
-    if function is not None:
-        copy.__qualname__ += f"_{function.__name__}"
-    return copy
-
-
-def _unlock_child() -> None:
-    """A lock that another thread held at the fork would stay held in the child."""
-    global _compiling, _alone
-    _compiling, _alone = threading.Lock(), threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock_child)
-
-
-@contextlib.contextmanager
-def _team(threads: int) -> Iterator[None]:
-    """Numba's parallel loops run that many threads, and afterwards as many as the caller had set.
-
-    One at a time where the layer is workqueue, which aborts the process when two threads enter it, or is not known yet.
-    """
-    with contextlib.nullcontext() if threading_layer() in ("tbb", "omp") else _alone:
-        if not threading_layer():
-            with warnings.catch_warnings():  # of a TBB too old, in whose stead another layer is taken
-                warnings.simplefilter("ignore", NumbaWarning)
-                numba.get_num_threads()
-        before = numba.get_num_threads()
-        numba.set_num_threads(threads)
-        try:
-            yield
-        finally:
-            numba.set_num_threads(before)

@@ -1,0 +1,97 @@
+"""The data path of backward: through the activation, then through the normalization."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cpubn import _algebra, _dispatch, _plan
+from cpubn._epilogue import PLAIN, Activation
+from cpubn._signs import Signs
+from cpubn._types import Array, Layout, Vector
+from cpubn._walk import overlap
+
+
+def backward_through(
+    dy: ArrayLike,
+    x: ArrayLike,
+    mean: ArrayLike,
+    var: ArrayLike,
+    weight: ArrayLike | None,
+    bias: ArrayLike | None,
+    eps: float,
+    training: bool,
+    layout: Layout,
+    activation: Activation | None,
+    residual: ArrayLike | None,
+    kept: ArrayLike | Signs | None,
+    out: Array | None,
+    backend: str | None,
+) -> tuple[Array, Vector, Vector, Any]:
+    """dx, dweight, dbias and g of `batch_norm_backward`, from the forward's output or its signs or, without them, x.
+
+    g is made where dx will stand, so that it takes no memory of its own, unless it is wanted as a residual's gradient.
+    """
+    if activation is None and residual is None:
+        return *_backward(dy, x, mean, var, weight, eps, training, layout, out, backend), dy
+    kernels = _dispatch.kernels(backend)
+    apart_from = {"bias": bias, "residual": residual, "y": None if isinstance(kept, Signs) else kept}
+    plan = _plan.backward(dy, x, mean, var, weight, eps, training, layout, out, kernels.ANY_TYPE, apart_from)
+    dx = plan.dx.array
+    room = None if residual is not None or (out is not None and overlap(out, np.asarray(x))) else dx
+    if isinstance(kept, Signs):
+        g = kept.gradient(np.asarray(dy), room)
+    elif activation is None:
+        g = np.array(_plan.gradient(dy, x, bias, layout, None, residual, None, room, kernels.ANY_TYPE).given)
+    else:
+        through = _plan.gradient(dy, x, bias, layout, activation, residual, kept, room, kernels.ANY_TYPE)
+        affine = None
+        if through.bias is not None:
+            dtype = _plan.computed_in(plan.x.dtype)
+            affine = _algebra.affine_of(dtype, plan.mean, plan.var, plan.weight, through.bias, plan.eps)
+        if plan.x.size:
+            threads = _dispatch.threads(through.dy.nbytes)
+            kernels.activation_gradient(through.dy, through.source, affine, through.epilogue, through.g.view, threads)
+            through.g.deliver(plan.walk)
+        g = through.g.array
+    return *_backward(g, x, mean, var, weight, eps, training, layout, dx, backend), g
+
+
+def _backward(
+    dy: ArrayLike,
+    x: ArrayLike,
+    mean: ArrayLike,
+    var: ArrayLike,
+    weight: ArrayLike | None,
+    eps: float,
+    training: bool,
+    layout: Layout,
+    out: Array | None,
+    backend: str | None,
+) -> tuple[Array, Vector, Vector]:
+    """`batch_norm_backward` of the normalization alone."""
+    direct = _dispatch.direct_kernels(backend)
+    if direct:
+        done = direct.backward_directly(dy, x, mean, var, weight, eps, training, layout, out, _dispatch.threads)
+        if done:
+            return done  # type: ignore[no-any-return]
+    kernels = _dispatch.kernels(backend)
+    plan = _plan.backward(dy, x, mean, var, weight, eps, training, layout, out, kernels.ANY_TYPE, {})
+    threads = _dispatch.threads(plan.x.nbytes)
+    sums = np.zeros((2, plan.walk.shape[1]))
+    with np.errstate(all="ignore"):  # a channel that holds NaN or Inf stays non-finite, without a warning
+        rstd = _algebra.rstd(plan.var, plan.eps)
+        if plan.x.size:
+            if training:
+                kernels.train_backward(
+                    plan.dy, plan.x, plan.mean, plan.var, plan.weight, plan.eps, sums, plan.dx.view, threads
+                )
+            else:
+                kernels.gradient_sums(plan.dy, plan.x, plan.mean, sums, threads)
+                zeros = np.zeros_like(rstd)
+                affine = np.stack((zeros, plan.weight * rstd, zeros))
+                kernels.normalize(plan.dy, affine, PLAIN, plan.dx.view, threads)
+            plan.dx.deliver(plan.walk)
+        return plan.dx.array, sums[1] * rstd, sums[0]
