@@ -209,15 +209,39 @@ def fused(plain, activation=None, residual=None, dtype=np.float32, computed_in=n
     return plain._replace(y=y, bound=bound + rounding(y, dtype))
 
 
-def activation_gradient(dy, plain, activation=None, residual=None):
-    """g = dy * act'(z) of what `batch_norm` gave, and how far it may be: nothing is promised at a kink, nor asked."""
+def activation_gradient(dy, z, bound, activation, dtype):
+    """g = dy * act'(z), and how far it may be from it in a `dtype`, of z that may be `bound` away.
+
+    At a kink nothing is promised, nor may it be asked: dy must be 0 there.
+    """
     act = activation_of(activation)
-    z = plain.y if residual is None else plain.y + long(residual)
-    bound = plain.bound + np.finfo(np.float32).eps * abs(z)
     for kink in act.kinks:
         assert not ((abs(z - kink) <= bound) & (dy != 0)).any()
     g = long(dy) * act.derivative(z)
-    return g, abs(long(dy)) * (act.curvature * bound + 4e-6)
+    return g, abs(long(dy)) * (act.curvature * bound + 2 * precision(dtype)) + rounding(g, dtype)
+
+
+def fused_backward(dy, x, mean, var, weight, bias, activation, residual, eps=1e-5, training=True, layout="NCHW"):
+    """As `batch_norm_backward` of g, with g itself and its bound, and the bounds wide enough for what g may be off."""
+    axes = sample_axes(x, layout)
+    plain = batch_norm(x, mean, var, weight, bias, eps, layout)
+    z, bound = plain.y, plain.bound
+    if residual is not None:
+        z = z + long(residual)
+        bound = bound + precision(x.dtype) * abs(z)
+    g, off = activation_gradient(dy, z, bound, activation, x.dtype)
+    exact = batch_norm_backward(g, x, mean, var, weight, eps, training, layout)
+    r = 1 / np.sqrt(per_channel(var, x, layout, 1.0) + eps)
+    x_hat = abs(long(x) - per_channel(mean, x, layout, 0.0)) * r
+    shares = off
+    if training:
+        shares = off + off.mean(axis=axes, keepdims=True) + x_hat * (off * x_hat).mean(axis=axes, keepdims=True)
+    wide = exact._replace(
+        dx_bound=exact.dx_bound + abs(per_channel(weight, x, layout, 1.0)) * r * shares,
+        dweight_bound=exact.dweight_bound + (off * x_hat).sum(axis=axes),
+        dbias_bound=exact.dbias_bound + off.sum(axis=axes),
+    )
+    return wide, g, off
 
 
 def worst(got, expected, bound):

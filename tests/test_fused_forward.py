@@ -15,8 +15,8 @@ from cpubn._epilogue import Epilogue
 from cpubn.functional import affine_of
 
 each_activation = pytest.mark.parametrize("activation", cases.ACTIVATIONS, ids=str)
-# Numba compiles for each of them, and again for another type.
-FEW = {"numba": ("gelu",)}
+# Of Numba, which compiles for each of them and each type.
+FEW = ("gelu",)
 # From less than a vector register holds to several threads' worth; every rank, as rows and as columns.
 SHAPES = [(1, 1), (1, 3), (3, 1), (5, 33), (2, 3, 7), (1, 1, 1), (1, 64, 1, 1), (4, 6, 5, 8), (2, 3, 2, 3, 4)]
 SHAPES += [(3, 32, 14, 14), (200, 65, 2)]
@@ -37,8 +37,10 @@ def check(got, plain, activation, residual):
     assert oracle.worst(got, expected.y, expected.bound) <= 1
 
 
-def activations_of(backend):
-    return FEW.get(backend, cases.ACTIVATIONS)
+def activations_of(backend, dtype=np.float32):
+    if backend == "numba":
+        return FEW if dtype == np.float32 else ()
+    return cases.ACTIVATIONS
 
 
 @pytest.mark.parametrize("dtype", cases.DTYPES)
@@ -48,7 +50,7 @@ def test_inference(shape, layout, dtype, backend):
     x, residual, vectors = arguments(shape, layout, dtype)
     plain = oracle.batch_norm(x, *vectors, layout=layout)
     before = x.copy(), residual.copy()
-    for activation in activations_of(backend):
+    for activation in activations_of(backend, dtype):
         frozen = cpubn.FrozenBatchNorm(
             *vectors[2:], *vectors[:2], layout=layout, activation=activation, backend=backend
         )
@@ -69,7 +71,7 @@ def test_training(shape, layout, dtype, backend):
     plain = oracle.batch_norm(x, None, None, weight, bias, layout=layout)
     expected_running = np.zeros(shape[1]), np.ones(shape[1])
     cpubn.batch_norm(x, *expected_running, weight, bias, True, layout=layout, backend=backend)
-    for activation in activations_of(backend):
+    for activation in activations_of(backend, dtype):
         for added in (None, residual):
             running = np.zeros(shape[1]), np.ones(shape[1])
             got, moments = cpubn.batch_norm(
@@ -119,7 +121,7 @@ def test_every_instruction_set(dtype, activation, isa):
 @pytest.mark.parametrize("training", [True, False])
 def test_nan_and_infinity_stay_in_their_channels(activation, training, backend):
     if activation not in activations_of(backend):
-        [activation] = activations_of(backend)
+        [activation] = FEW
     x, residual, (mean, var, weight, bias) = arguments((4, 6, 5, 8), "NCHW", np.float32)
     expected = cpubn.batch_norm(x, mean, var, weight, bias, training, activation=activation, backend=backend)
     x[1, 2, 3, 4], x[2, 4, 0, 0] = np.nan, np.inf
@@ -139,7 +141,7 @@ def test_nan_and_infinity_stay_in_their_channels(activation, training, backend):
 def test_the_largest_floats(activation, backend):
     """Where the affine value itself is finite, so is what is promised of the activation of it."""
     if activation not in activations_of(backend):
-        [activation] = activations_of(backend)
+        [activation] = FEW
     x = cases.make("largest", (3, 4, 50))
     for training in (True, False):
         mean, var = (None, None) if training else (np.zeros(4), np.ones(4))
@@ -197,7 +199,7 @@ def test_any_strides_of_the_residual(name, training, backend):
 def test_random(backend, data):
     shape = tuple(data.draw(st.lists(st.integers(1, 9), min_size=2, max_size=5)))
     layout = data.draw(st.sampled_from(["NCHW", "NHWC"]))
-    dtype = data.draw(st.sampled_from(cases.DTYPES))
+    dtype = data.draw(st.sampled_from(cases.DTYPES[: 1 if backend == "numba" else 2]))
     activation = data.draw(st.sampled_from(activations_of(backend)))
     x, residual, vectors = arguments(shape, layout, dtype, data.draw(st.integers(0, 100)))
     orders = [tuple(data.draw(st.permutations(range(x.ndim)))) for _ in range(2)]
