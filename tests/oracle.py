@@ -224,7 +224,7 @@ def activation_gradient(dy, z, bound, activation, dtype):
 def fused_backward(dy, x, mean, var, weight, bias, activation, residual, eps=1e-5, training=True, layout="NCHW"):
     """As `batch_norm_backward` of g, with g itself and its bound, and the bounds wide enough for what g may be off."""
     axes = sample_axes(x, layout)
-    plain = batch_norm(x, mean, var, weight, bias, eps, layout)
+    plain = batch_norm(x, mean, var, weight, bias, eps, layout, np.float64 if x.dtype == np.float64 else np.float32)
     z, bound = plain.y, plain.bound
     if residual is not None:
         z = z + long(residual)
