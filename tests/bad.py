@@ -47,8 +47,9 @@ BACKEND = {
 ACTIVATION = {
     f"activation {value!r}": ("activation", value, error, f"activation must be .* got {re.escape(repr(value))}")
     for value, error in [("RELU", ValueError), ("swish", ValueError), ("", ValueError), (1, ValueError),
-                         (True, ValueError), ((), ValueError), (("leaky_relu", 0.1, 0.2), ValueError), ("leaky_relu", ValueError),
-                         (("leaky_relu",), ValueError), (("relu", 1.0), ValueError), ("clip", ValueError),
+                         (True, ValueError), ((), ValueError), (("leaky_relu", 0.1, 0.2), ValueError),
+                         ("leaky_relu", ValueError), (("leaky_relu",), ValueError), (("relu", 1.0), ValueError),
+                         ("clip", ValueError),
                          (("clip", 1.0), ValueError), (("clip", 0.0, 1.0, 2.0), ValueError),
                          (("clip", 1.0, 0.0), ValueError), (("clip", 0.0, np.nan), ValueError),
                          (("clip", "0", "1"), (TypeError, ValueError)), (("clip", None, 1.0), (TypeError, ValueError)),
