@@ -4,9 +4,9 @@ from functools import cache
 
 import pytest
 
-from cpubn.bench.case import TOLERANCE, Case
 from cpubn.bench.contestants import LIBRARIES, gather
-from cpubn.bench.layers import MODELS, OVERHEAD, layers_of
+from cpubn.bench.edge import case_of
+from cpubn.bench.layers import MODELS, OWN_LAYERS, layers_of
 
 
 def pytest_addoption(parser):
@@ -23,10 +23,10 @@ def field_of(threads, libraries):
 
 
 @cache
-def case_of(op, layer):
+def running_case(op, layer):
     """The one that is running; the arrays of the one before are let go."""
-    case_of.cache_clear()
-    return Case(op, layer)
+    running_case.cache_clear()
+    return case_of(op, layer)
 
 
 def op_of(test):
@@ -43,8 +43,8 @@ def pytest_generate_tests(metafunc):
     """Every contestant that can do the pass that the test is named after, layer by layer."""
     option = metafunc.config.getoption
     op = op_of(metafunc.function)
-    layers = [OVERHEAD] if op == "overhead" else layers_of(option("model"), option("batch"))
-    if op in ("train", "backward"):
+    layers = OWN_LAYERS.get(op) or layers_of(option("model"), option("batch"))
+    if op.startswith(("train", "backward")):
         layers = [layer for layer in layers if layer.samples > 1]
     contestants = [c for c in field_of(option("threads"), option("libraries")).contestants if op in c.passes]
     metafunc.parametrize("contestant", contestants, ids=[f"{c.name}-{c.layout}" for c in contestants])
@@ -55,9 +55,9 @@ def pytest_generate_tests(metafunc):
 def timed(request, benchmark, layer, contestant):
     """Set up, check against the formula in float64, then time."""
     op = op_of(request.function)
-    case = case_of(op, layer)
+    case = running_case(op, layer)
     prepared = contestant.passes[op](case, contestant.layout)
-    assert case.error(prepared, contestant.layout) <= TOLERANCE
+    assert case.error(prepared, contestant.layout) <= case.tolerance
     benchmark.group = f"{op} {layer.name}"
     benchmark.extra_info.update(contestant=contestant.name, layout=contestant.layout, nbytes=case.nbytes)
 

@@ -1,9 +1,10 @@
-"""README's table of speeds, from what `python -m cpubn bench --json FILE` measured.
+"""README's tables of speeds, from what `python -m cpubn bench --json FILE` measured.
 
-    python benchmarks/report.py results.json            print it
-    python benchmarks/report.py results.json --write    put it into README.md, between its markers
+    python benchmarks/report.py results.json            print them
+    python benchmarks/report.py results.json --write    put them into README.md, each between its markers
 
-No figure there is written by hand.
+Only those sections are touched that the results have passes of: those of --model edge have all but the first. No figure
+there is written by hand.
 """
 
 import argparse
@@ -11,16 +12,40 @@ import re
 import sys
 from pathlib import Path
 
+from cpubn.bench.case import OPS
+from cpubn.bench.edge import FUSED, HALF, INPUT, QUANTIZED
 from cpubn.bench.results import Results
-from cpubn.bench.tables import beaten_lines, overhead_grid, summary_grid
+from cpubn.bench.tables import beaten_lines, overhead_grid, section_grid, summary_grid
 
 README = Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- speed: begin (written by benchmarks/report.py) -->", "<!-- speed: end -->"
+SECTIONS = {"speed": OPS, "fused": FUSED, "half": HALF, "input": INPUT, "int8": QUANTIZED}
 
 
-def page(results):
-    """The tables, where cpubn is behind, and a paragraph that says what it was measured with."""
-    made = results.made
+def markers(section):
+    return f"<!-- {section}: begin (written by benchmarks/report.py) -->", f"<!-- {section}: end -->"
+
+
+def pages(results):
+    """Each section that there are results for, by name."""
+    made = {}
+    for section, ops in SECTIONS.items():
+        part = Results(results.made, [record for record in results.records if record.op in ops])
+        if part.records:
+            made[section] = summary(part) if section == "speed" else details(part)
+    return made
+
+
+def details(results):
+    """Every layer in one table, and who and what it was measured with."""
+    names = dict.fromkeys(record.name for record in results.records)
+    notes = "\n".join(f"* {name}: {note}" for name, note in results.made["notes"].items() if name in names)
+    grid = section_grid(results).markdown()
+    who = f"<details><summary>How the others do it</summary>\n\n{notes}\n\n</details>"
+    return "\n\n".join((grid, who, measured_with(results)))
+
+
+def summary(results):
+    """Geometric means, where cpubn is behind, and what it was measured with."""
     parts = [summary_grid(results).markdown()]
     if any(record.op == "overhead" for record in results.records):
         grid = overhead_grid(results)
@@ -28,41 +53,53 @@ def page(results):
     beaten = "\n".join(f"* {line}" for line in beaten_lines(results))
     if beaten:
         count = beaten.count("\n") + 1
-        summary = f"A peer is over 10% faster in {count} of the layers and passes"
-        parts += [f"<details><summary>{summary}, by these factors:</summary>", beaten, "</details>"]
+        title = f"A peer is over 10% faster in {count} of the layers and passes"
+        parts += [f"<details><summary>{title}, by these factors:</summary>", beaten, "</details>"]
     else:
         parts.append("No peer is over 10% faster on any single layer.")
     passes = [record for record in results.records if record.op != "overhead"]
     layers, models = (
         ", ".join(dict.fromkeys(names)) for names in ((r.layer for r in passes), (r.model for r in passes))
     )
-    versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
-    parts += [
-        f"Layers ({models}): {layers}.",
-        f"float32, {made['threads']} threads on {made['cpu']} ({made['instruction_set']}), Python {made['python']}, "
-        f"{versions}; medians of {made['rounds']} interleaved rounds, {made['date']}; other processes kept "
-        f"{made['other_cpus']} CPUs busy meanwhile.",
-    ]
+    parts += [f"Layers ({models}): {layers}.", f"float32, {measured_with(results)}"]
     return "\n\n".join(parts)
+
+
+def measured_with(results):
+    made, libraries = results.made, {record.name.split("-")[0] for record in results.records}
+    versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items() if name in libraries)
+    return (
+        f"{made['threads']} threads on {made['cpu']} ({made['instruction_set']}), Python {made['python']}, "
+        f"{versions}; medians of {made['rounds']} interleaved rounds, {made['date']}; other processes kept "
+        f"{made['other_cpus']} CPUs busy meanwhile."
+    )
+
+
+def written(text, section, made):
+    """The page's text with what is between the section's markers replaced."""
+    begin, end = markers(section)
+    between = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
+    if not between.search(text):
+        raise ValueError(f"the page must hold the two markers, {begin} and {end}")
+    return between.sub(lambda _: f"{begin}\n{made}\n{end}", text)
 
 
 def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help="what --json wrote")
-    parser.add_argument("--write", action="store_true", help="put it into the page")
+    parser.add_argument("--write", action="store_true", help="put them into the page")
     parser.add_argument("--page", type=Path, default=README, metavar="FILE", help="default: README.md")
     arguments = parser.parse_args(words)
     try:
-        made = page(Results.read(arguments.results))
+        made = pages(Results.read(arguments.results))
+        print("\n\n".join(made.values()))
+        if arguments.write:
+            text = arguments.page.read_text(encoding="utf-8")
+            for section, tables in made.items():
+                text = written(text, section, tables)
+            arguments.page.write_text(text, encoding="utf-8")
     except (OSError, ValueError) as error:
         sys.exit(str(error))
-    print(made)
-    if arguments.write:
-        text = arguments.page.read_text(encoding="utf-8")
-        between = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
-        if not between.search(text):
-            sys.exit(f"{arguments.page} must hold the two markers, {BEGIN} and {END}")
-        arguments.page.write_text(between.sub(lambda _: f"{BEGIN}\n{made}\n{END}", text), encoding="utf-8")
 
 
 if __name__ == "__main__":

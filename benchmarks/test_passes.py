@@ -24,3 +24,59 @@ def test_moments(timed):
 
 def test_overhead(timed):
     timed()
+
+
+def test_relu(timed):
+    timed()
+
+
+def test_add_relu(timed):
+    timed()
+
+
+def test_hardswish(timed):
+    timed()
+
+
+def test_silu(timed):
+    timed()
+
+
+def test_gelu(timed):
+    timed()
+
+
+def test_eval_float16(timed):
+    timed()
+
+
+def test_train_float16(timed):
+    timed()
+
+
+def test_backward_float16(timed):
+    timed()
+
+
+def test_eval_bfloat16(timed):
+    timed()
+
+
+def test_train_bfloat16(timed):
+    timed()
+
+
+def test_backward_bfloat16(timed):
+    timed()
+
+
+def test_input(timed):
+    timed()
+
+
+def test_int8(timed):
+    timed()
+
+
+def test_int8_relu(timed):
+    timed()

@@ -31,13 +31,13 @@ def data(a: ArrayLike, name: str, kinds: tuple[str, ...] = SINGLE_OR_DOUBLE) -> 
     if array.dtype.name not in kinds:
         raise TypeError(
             f"{name} must be an array of {alternatives(kinds)}, got {type(a).__name__} of {array.dtype}; "
-            f"convert it, for example with np.asarray({name}, dtype=np.float32)"
+            f"convert it, for example with np.asarray({name}, dtype='{'float32' if 'float32' in kinds else kinds[0]}')"
         )
     return array
 
 
 def alternatives(names: tuple[str, ...]) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]}"
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def layout_name(layout: Any, name: str = "layout") -> Layout:
@@ -177,8 +177,8 @@ def output(
             raise ValueError(f"out must not overlap {name}, got memory that does; pass an array of its own")
         if not is_same(out, other):
             raise ValueError(
-                f"out must be {' or '.join(name for name, a in instead_of.items() if a is not None)} itself or apart from it, "
-                f"got memory that partly overlaps {name}; pass an array of its own"
+                f"out must be {alternatives(tuple(n for n, a in instead_of.items() if a is not None))} itself "
+                f"or apart from it, got memory that partly overlaps {name}; pass an array of its own"
             )
 
 

@@ -62,7 +62,7 @@ def differentiable(value: Activation | None) -> None:
         )
 
 
-def dtype(value: DTypeLike, x: Array) -> np.dtype[Any]:
+def dtype(value: DTypeLike | None, x: Array) -> np.dtype[Any]:
     """The type of the output: x's own where none is asked for."""
     if value is None:
         if x.dtype.name in _check.INTEGERS:

@@ -37,9 +37,9 @@ class Activation(NamedTuple):
         return self.name in RELU_KINDS and (self.name != "leaky_relu" or self.low >= 0.0)
 
     def of_output(self, dtype: np.dtype[Any]) -> Activation | None:
-        """What has the same derivative as a function of the output, which was rounded to that dtype; None if nothing."""
+        """What has the same derivative as a function of the output, which was rounded to `dtype`; None if nothing."""
         if self.name == "clip":
-            return self._replace(low=float(dtype.type(self.low)), high=float(dtype.type(self.high)))
+            return self._replace(low=float(rounded(self.low, dtype)), high=float(rounded(self.high, dtype)))
         if self.is_relu_kind:
             return self
         code = _activations.OF_OUTPUT.get(self.name)
@@ -50,6 +50,12 @@ class Activation(NamedTuple):
             return repr(self.function)
         parameters = {"leaky_relu": (self.low,), "clip": (self.low, self.high)}.get(self.name)
         return repr(self.name if parameters is None else (self.name, *parameters))
+
+
+def rounded(parameter: float, dtype: np.dtype[Any]) -> Any:
+    """A parameter as it comes out of a kernel: in the type that is computed in, then in that of the data."""
+    with np.errstate(all="ignore"):
+        return dtype.type(parameter if dtype == np.float64 else np.float32(parameter))
 
 
 class Quantization(NamedTuple):

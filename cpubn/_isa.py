@@ -20,7 +20,7 @@ class InstructionSet(NamedTuple):
 
 # Baseline first, best last. Baseline takes the compiler's default, which is x86-64-v1 unless a distribution raised it.
 # -mfma is for exact products: -ffp-contract=off keeps the compiler from contracting others, which would round once in
-# one instruction set and twice in another.
+# one instruction set and twice in another. -mf16c needs no test of its own: every CPU with AVX2 and FMA has F16C.
 INSTRUCTION_SETS = (
     InstructionSet("baseline", "_cython", None, None, {"unix": (), "msvc": ()}),
     InstructionSet(
@@ -41,10 +41,14 @@ INSTRUCTION_SETS = (
 # -fno-fast-math undoes a -ffast-math in the user's CFLAGS, which stand before these. -fno-math-errno changes no result:
 # sqrt becomes one correctly rounded instruction instead of a call that may set errno, which nobody reads. Nor does
 # -fno-trapping-math: both sides of a selection may be computed, without which GCC makes vectors of most activations in
-# AVX-512 alone, and they take 4 to 60 times as long in AVX2.
+# AVX-512 alone, and they take 4 to 60 times as long in AVX2. What is declared inline must be: GCC, which weighs a whole
+# file's growth, left exp a call in the loops of silu and tanh, which then took 10 times as long.
 FLAGS = {
-    "unix": ("-O3", "-fno-fast-math", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
-    "msvc": ("/O2", "/fp:precise"),
+    "unix": (
+        *("-O3", "-fno-fast-math", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
+        "-DCYTHON_INLINE=inline __attribute__((always_inline))",
+    ),
+    "msvc": ("/O2", "/fp:precise", "/DCYTHON_INLINE=__forceinline"),
 }
 
 # Taken where the compiler knows them. This one keeps GCC from unrolling loops over 8 lanes, of which it then makes no

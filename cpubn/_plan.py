@@ -14,6 +14,11 @@ from cpubn._types import Array, Vector
 from cpubn._walk import Target, Walk, new_output, target_of, walk_of
 
 
+def computed_in(*dtypes: np.dtype[Any]) -> np.dtype[Any]:
+    """float64 if one of them is, else float32."""
+    return np.dtype(np.float64 if np.float64 in [dtype.type for dtype in dtypes] else np.float32)
+
+
 class Call(NamedTuple):
     """What of a call every kernel that computes y from x takes, for all of x or one of its images."""
 
@@ -37,11 +42,11 @@ class Output(NamedTuple):
 
     @property
     def computed_in(self) -> np.dtype[Any]:
-        return np.dtype(np.float64 if np.float64 in (self.x.dtype.type, self.y.dtype.type) else np.float32)
+        return computed_in(self.x.dtype, self.y.dtype)
 
     def call(self, any_type: bool) -> Call:
         """For a kernel that takes samples of any type, or else only of the type that is computed in."""
-        mixed = self.computed_in == np.float64 and (self.x.dtype, self.y.dtype) != (np.float64, np.float64)
+        mixed = self.computed_in == np.float64 and self.x.dtype.type is not self.y.dtype.type
         dtype = self.computed_in if mixed or not any_type else None
         residual = None if self.residual is None else self.walk.view(self.residual, dtype)
         target = target_of(self.y, self.walk, dtype)
@@ -98,7 +103,7 @@ def forward(
     layout: str,
     activation: Activation | None,
     residual: ArrayLike | None,
-    dtype: DTypeLike,
+    dtype: DTypeLike | None,
     out_layout: str | None,
     out: Array | None,
 ) -> Forward:
@@ -124,6 +129,7 @@ def forward(
 class Gradient(NamedTuple):
     """Arrays of a pass from the gradient of the output to that of what was activated."""
 
+    given: Array  # dy as it is
     dy: Array
     source: Array  # x, or the output where that is enough
     bias: Vector | None  # None for the output
@@ -136,7 +142,7 @@ def gradient(
     x: ArrayLike,
     bias: ArrayLike | None,
     layout: str,
-    activation: Activation,
+    activation: Activation | None,
     residual: ArrayLike | None,
     y: ArrayLike | None,
     room: Array | None,
@@ -152,14 +158,14 @@ def gradient(
     source = x
     if y is not None:
         output = _check_output.of_result(y, "y", x.shape, kind)
-        of_output = activation.of_output(kind)
+        of_output = None if activation is None else activation.of_output(kind)
         if of_output is not None:
             activation, source, added, b = of_output, output, None, None
     walk = walk_of(x, axis)
-    dtype = None if any_type or kind == np.float64 else np.dtype(np.float32)
+    dtype = None if any_type else computed_in(kind)
     epilogue = Epilogue(activation, None if added is None else walk.view(added, dtype))
     g = new_output(x, walk, kind) if room is None else room
-    return Gradient(walk.view(dy, dtype), walk.view(source, dtype), b, epilogue, target_of(g, walk, dtype))
+    return Gradient(dy, walk.view(dy, dtype), walk.view(source, dtype), b, epilogue, target_of(g, walk, dtype))
 
 
 def backward(
@@ -190,7 +196,7 @@ def backward(
         apart_from = {"mean": mean, "var": var, "weight": weight, **apart_from}
         _check.output(out, x.shape, kind, {"dy": dy, "x": x}, apart_from)
     dx = new_output(x, walk, kind) if out is None else out
-    dtype = None if any_type or kind == np.float64 else np.dtype(np.float32)
+    dtype = None if any_type else computed_in(kind)
     return Backward(walk.view(dy, dtype), walk.view(x, dtype), target_of(dx, walk, dtype), walk, m, v, w, eps)
 
 
@@ -200,7 +206,7 @@ def apply(
     layout: str,
     activation: Activation | None,
     residual: ArrayLike | None,
-    dtype: DTypeLike,
+    dtype: DTypeLike | None,
     quantization: Quantization | None,
     out_layout: str | None,
     out: Array | None,
@@ -218,7 +224,7 @@ def sample(x: ArrayLike, layout: str, any_type: bool) -> tuple[Array, Walk]:
     """`x` as its walk sees it, and the walk."""
     x, axis = _check.batch(x, layout, (*_check.FLOATS, *_check.INTEGERS))
     walk = walk_of(x, axis)
-    return walk.view(x, None if any_type or x.dtype.type is np.float64 else np.dtype(np.float32)), walk
+    return walk.view(x, None if any_type else computed_in(x.dtype)), walk
 
 
 def _output(

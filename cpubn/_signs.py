@@ -1,4 +1,4 @@
-"""One bit an element: on which side of its kinks a piecewise-linear activation was, which is all that its gradient needs."""
+"""One bit an element: on which side of its kinks a piecewise-linear activation was, all that its gradient needs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cpubn._epilogue import Activation
+from cpubn._epilogue import Activation, rounded
 from cpubn._types import Array
 
 # Elements taken together, a multiple of 8: what they need on the way stays in the first cache levels.
@@ -29,9 +29,9 @@ class Signs(NamedTuple):
         low, high = bounds(activation, y.dtype)
         for start in range(0, flat.size, BLOCK):
             block = flat[start : start + BLOCK]
-            inside = block > low
+            inside = ~(block <= low)  # NaN is inside: the function hands its gradient on, as torch does
             if high < np.inf:
-                inside &= block < high
+                inside &= ~(block >= high)
             bits[start // 8 : (start + BLOCK) // 8] = np.packbits(inside)
         return cls(bits, axes, activation)
 
@@ -46,7 +46,7 @@ class Signs(NamedTuple):
             inside = np.unpackbits(self.bits[start // 8 : (start + BLOCK) // 8], count=len(given[these])).view(bool)
             outside = np.zeros((), dy.dtype)
             if self.activation.name == "leaky_relu":
-                outside = given[these] * dy.dtype.type(self.activation.low)
+                outside = given[these] * rounded(self.activation.low, dy.dtype)
             made[these] = np.where(inside, given[these], outside)
         if not np.may_share_memory(made, g):
             g.transpose(self.axes)[...] = made.reshape(ordered.shape)
@@ -55,9 +55,8 @@ class Signs(NamedTuple):
 
 def bounds(activation: Activation, dtype: np.dtype[Any]) -> tuple[Any, Any]:
     """The derivative is 1 where the output lies between them; as the output was rounded."""
-    if activation.name == "clip":
-        return dtype.type(activation.low), dtype.type(activation.high)
-    return dtype.type(0), dtype.type(6 if activation.name == "relu6" else np.inf)
+    low, high = (activation.low, activation.high) if activation.name == "clip" else (0.0, np.inf)
+    return rounded(low, dtype), rounded(6.0 if activation.name == "relu6" else high, dtype)
 
 
 def kept_of(activation: Activation | None, y: Array) -> Array | Signs | None:

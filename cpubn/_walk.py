@@ -98,8 +98,12 @@ def new_output(x: Array, walk: Walk, dtype: np.dtype[Any]) -> Array:
 
 def target_of(array: Array, walk: Walk, dtype: np.dtype[Any] | None = None) -> Target:
     """What a kernel that computes in `dtype` writes of an array; None: it writes any type."""
-    view = walk.view(array) if dtype in (None, array.dtype) else array[:0]
-    return Target(array, view if np.may_share_memory(view, array) else np.empty(walk.shape, dtype or view.dtype))
+    if dtype is None or dtype == array.dtype:
+        view = walk.view(array)
+        if np.may_share_memory(view, array):
+            return Target(array, view)
+        dtype = view.dtype
+    return Target(array, np.empty(walk.shape, dtype))
 
 
 def is_same(a: Array, b: Array) -> bool:

@@ -40,7 +40,7 @@ class FrozenBatchNorm:
         *,
         layout: Layout = "NCHW",
         activation: ActivationLike = None,
-        dtype: DTypeLike = None,
+        dtype: DTypeLike | None = None,
         out_layout: Layout | None = None,
         backend: str | None = None,
     ) -> None:
@@ -99,11 +99,11 @@ class FrozenBatchNorm:
         return self._any(x, residual, out) if y is None else y
 
     def __repr__(self) -> str:
-        rest = {"activation": self.activation, "dtype": self.dtype and self.dtype.name}
-        if self.out_layout != self.layout:
-            rest["out_layout"] = self.out_layout
+        rest: dict[str, Any] = {"activation": self.activation, "dtype": self.dtype and self.dtype.name}
+        rest["out_layout"] = None if self.out_layout == self.layout else self.out_layout
         given = "".join(f"{name}={value!r}, " for name, value in rest.items() if value is not None)
-        return f"FrozenBatchNorm({self.num_features}, eps={self.eps}, layout={self.layout!r}, {given}backend={self.backend!r})"
+        first = f"FrozenBatchNorm({self.num_features}, eps={self.eps}, layout={self.layout!r}, "
+        return f"{first}{given}backend={self.backend!r})"
 
     def _set_affine(self, mean: Vector, var: Vector, eps: float) -> None:
         vectors = mean, var, self.weight, self.bias, eps
@@ -122,9 +122,12 @@ class FrozenBatchNorm:
     def _direct_path(self) -> Callable[[Any, Any, Any], Array | None]:
         """What takes contiguous arrays without the cost of a plan, and answers None for all others."""
         direct = _dispatch.direct_kernels(self.backend)
-        if direct is None or self.dtype is not None or self.out_layout != self.layout:
+        if direct is None:
             return lambda x, residual, out: None
-        path: Any = direct.DirectAffine(*self._affine.values(), self.activation, self.layout, _dispatch.threads)
+        path: Any = direct.DirectAffine(
+            *self._affine.values(),
+            *(self.activation, self._quantization, self.dtype, self.layout, self.out_layout, _dispatch.threads),
+        )
         return path  # type: ignore[no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def batch_norm(
     layout: Layout = "NCHW",
     activation: ActivationLike = None,
     residual: ArrayLike | None = None,
-    dtype: DTypeLike = None,
+    dtype: DTypeLike | None = None,
     out_layout: Layout | None = None,
     out: Array | None = None,
     return_moments: Literal[False] = False,
@@ -56,7 +56,7 @@ def batch_norm(
     layout: Layout = "NCHW",
     activation: ActivationLike = None,
     residual: ArrayLike | None = None,
-    dtype: DTypeLike = None,
+    dtype: DTypeLike | None = None,
     out_layout: Layout | None = None,
     out: Array | None = None,
     return_moments: Literal[True],
@@ -75,7 +75,7 @@ def batch_norm(
     layout: Layout = "NCHW",
     activation: ActivationLike = None,
     residual: ArrayLike | None = None,
-    dtype: DTypeLike = None,
+    dtype: DTypeLike | None = None,
     out_layout: Layout | None = None,
     out: Array | None = None,
     return_moments: bool = False,
@@ -99,7 +99,7 @@ def batch_norm(
         "sigmoid", "tanh", ("clip", low, high), or a scalar function compiled by ``numba.njit``, which the Numba
         backend fuses into its loops. In the same pass over memory, without a temporary.
     residual : array of y's shape and dtype, added before the activation.
-    dtype : of y: "float16", "bfloat16", "float32" or "float64"; None for that of x, must be given where x is of integers.
+    dtype : of y: "float16", "bfloat16", "float32" or "float64"; None for that of x, which integers do not allow.
     out_layout : layout of y, "NCHW" or "NHWC"; None for that of x.
     out : array of y's shape and dtype to write to; may be ``x`` itself, or ``residual``.
     return_moments : also return the batch's Moments, which backward needs. In inference that is one more read of ``x``.
@@ -107,7 +107,8 @@ def batch_norm(
 
     Returns
     -------
-    y, of x's shape, dtype and memory order but for dtype and out_layout (or ``out``); with ``return_moments=True`` the pair (y, Moments).
+    y, of x's shape, memory order and dtype but for out_layout and dtype, or ``out``; with ``return_moments=True`` the
+    pair (y, Moments).
     float32 results are within ``1e-6 * (|weight| * max(1, |x_hat|) + |bias|)`` of the exact ones up to mean/std = 1e7.
     An empty batch gives an empty result and leaves the running statistics alone.
 
@@ -117,24 +118,26 @@ def batch_norm(
     """
     act = _check_output.activation(activation)
     backend = _dispatch.backend_for(act, backend)
-    direct = _dispatch.direct_kernels(backend) if dtype is None and out_layout is None else None
-    if direct and training:
+    kind = None if dtype is None else _check_output.floating(dtype)
+    direct = _dispatch.direct_kernels(backend)
+    if direct and training and kind is None and out_layout is None:
         done = direct.train_directly(
             x, running_mean, running_var, weight, bias, momentum, eps, layout, act, residual, out, _dispatch.threads
         )
         if done:
             y, stats = done
             return (y, Moments.of(y.size // stats.shape[1], stats)) if return_moments else y
-    elif direct and not return_moments:
+    elif direct and not training and not return_moments:
         y = direct.infer_directly(
-            x, running_mean, running_var, weight, bias, momentum, eps, layout, act, residual, out, _dispatch.threads
+            *(x, running_mean, running_var, weight, bias, momentum, eps, layout),
+            *(act, residual, kind, out_layout, out, _dispatch.threads),
         )
         if y is not None:
             return y  # type: ignore[no-any-return]
     kernels = _dispatch.kernels(backend)
     plan = _plan.forward(
         *(x, running_mean, running_var, weight, bias, training, momentum, eps, layout),
-        *(act, residual, dtype, out_layout, out),
+        *(act, residual, kind, out_layout, out),
     )
     output = plan.output
     samples, threads = output.walk.samples, _dispatch.threads(output.x.nbytes)
@@ -191,7 +194,8 @@ def batch_norm_backward(
 
     Parameters
     ----------
-    dy, x : the output's gradient and the forward's input, of one shape and dtype: float16, bfloat16, float32 or float64.
+    dy, x : the output's gradient and the forward's input, of one shape and one dtype, a floating one of batch_norm's. g
+        is of that dtype, too.
     mean, var : (C,), those the forward normalized with: the batch's own, ``m.mean`` and ``m.var()`` of its Moments, or
         the running ones with ``training=False``. Pass them in float64 where the mean is large beside the deviation.
     weight, bias : (C,), or None for ones and zeros. The bias counts where there is an activation.
@@ -211,8 +215,8 @@ def batch_norm_backward(
     """
     act = _check_output.activation(activation)
     backend = _dispatch.backend_for(act, backend)
-    if act is None and residual is None:
-        return _backward(dy, x, mean, var, weight, eps, training, layout, out, backend)
+    if act is None and (bias is not None or y is not None):  # which are not read then, but were meant to be right
+        _plan.gradient(dy, x, bias, layout, act, residual, y, None, any_type=True)
     dx, dweight, dbias, g = backward_through(
         dy, x, mean, var, weight, bias, eps, training, layout, act, residual, y, out, backend
     )
@@ -234,25 +238,27 @@ def backward_through(
     kept: ArrayLike | Signs | None,
     out: Array | None,
     backend: str | None,
-) -> tuple[Array, Vector, Vector, Array]:
-    """dx, dweight, dbias and g of `batch_norm_backward`, from the forward's output or its signs, or x if neither was kept.
+) -> tuple[Array, Vector, Vector, Any]:
+    """dx, dweight, dbias and g of `batch_norm_backward`, from the forward's output or its signs or, without them, x.
 
     g is made where dx will stand, so that it takes no memory of its own, unless it is wanted as a residual's gradient.
     """
+    if activation is None and residual is None:
+        return *_backward(dy, x, mean, var, weight, eps, training, layout, out, backend), dy
     kernels = _dispatch.kernels(backend)
     apart_from = {"bias": bias, "residual": residual, "y": None if isinstance(kept, Signs) else kept}
     plan = _plan.backward(dy, x, mean, var, weight, eps, training, layout, out, kernels.ANY_TYPE, apart_from)
     dx = plan.dx.array
     room = None if residual is not None or (out is not None and overlap(out, np.asarray(x))) else dx
-    if activation is None:
-        g = np.array(dy)
-    elif isinstance(kept, Signs):
+    if isinstance(kept, Signs):
         g = kept.gradient(np.asarray(dy), room)
+    elif activation is None:
+        g = np.array(_plan.gradient(dy, x, bias, layout, None, residual, None, room, kernels.ANY_TYPE).given)
     else:
         through = _plan.gradient(dy, x, bias, layout, activation, residual, kept, room, kernels.ANY_TYPE)
         affine = None
         if through.bias is not None:
-            dtype = np.dtype(np.float64 if plan.x.dtype == np.float64 else np.float32)
+            dtype = _plan.computed_in(plan.x.dtype)
             affine = affine_of(dtype, plan.mean, plan.var, plan.weight, through.bias, plan.eps)
         if plan.x.size:
             threads = _dispatch.threads(through.dy.nbytes)
@@ -303,8 +309,8 @@ def _backward(
 def moments(x: ArrayLike, *, layout: Layout = "NCHW", backend: str | None = None) -> Moments:
     """Count, mean and sum of squared deviations of every channel of ``x``; see Moments.
 
-    ``x`` is an array of 2 to 5 dimensions, of any type that batch_norm takes in inference; the results are float64, the variance to 1e-6 (float32) at
-    any mean. Raises ValueError or TypeError as batch_norm does.
+    ``x`` is an array of 2 to 5 dimensions, of any type that batch_norm takes in inference; the results are float64, the
+    variance to 1e-6 at any mean (float64: 1e-12 up to mean/std = 1e6). Raises ValueError or TypeError as batch_norm does.
     """
     direct = _dispatch.direct_kernels(backend)
     if direct:

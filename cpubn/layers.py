@@ -96,6 +96,8 @@ class _BatchNorm:
                 self.layout,
                 self.activation,
                 residual,
+                None,
+                None,
                 out,
                 _dispatch.threads,
             )
@@ -132,10 +134,22 @@ class _BatchNorm:
                 "backward needs what the last forward read, got "
                 f"{f'not {lost}' if self._overwritten else 'none; call the layer first'}"
             )
+        mean, var = self._statistics or self._running()
         dx, weight_grad, bias_grad, g = backward_through(
-            *(dy, self._input, *(self._statistics or self._running()), self.weight, self.bias),
-            *(self.eps, self._statistics is not None, self.layout),
-            *(self.activation, self._residual, self._kept, out, self.backend),
+            dy,
+            self._input,
+            mean,
+            var,
+            self.weight,
+            self.bias,
+            self.eps,
+            self._statistics is not None,
+            self.layout,
+            self.activation,
+            self._residual,
+            self._kept,
+            out,
+            self.backend,
         )
         self.residual_grad = None if self._residual is None else g
         self._note_overwriting(dx)

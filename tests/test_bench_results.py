@@ -74,11 +74,12 @@ def test_report(results, tmp_path, capsys):
     kept, page = tmp_path / "results.json", tmp_path / "README.md"
     results.write(kept)
     report = runpy.run_path(str(script))
-    page.write_text(f"before\n{report['BEGIN']}\nold\n{report['END']}\nafter\n", encoding="utf-8")
+    begin, end = report["markers"]("speed")
+    page.write_text(f"before\n{begin}\nold\n{end}\nafter\n", encoding="utf-8")
     report["main"]([str(kept), "--write", "--page", str(page)])
     text = page.read_text(encoding="utf-8")
-    assert text.startswith(f"before\n{report['BEGIN']}\n| pass | of limit | torch |")
-    assert text.endswith(f"{report['END']}\nafter\n")
+    assert text.startswith(f"before\n{begin}\n| pass | of limit | torch |")
+    assert text.endswith(f"{end}\nafter\n")
     assert "| inference, NCHW | 0.50 | 2.00 | 10 | **0.50** |" in text
     assert "| cpubn-frozen NCHW | 0.40 | 0.30 |" in text
     assert "2 threads on A CPU (avx2), Python 3.13.1, cpubn 1.2, torch 3.4; medians of 3 " in text
@@ -89,3 +90,30 @@ def test_report(results, tmp_path, capsys):
     kept.write_text("{}", encoding="utf-8")
     with pytest.raises(SystemExit, match="must be what python -m cpubn bench --json wrote"):
         report["main"]([str(kept)])
+
+
+def test_report_of_edge(results, tmp_path):
+    """Each section between markers of its own, and no other is touched."""
+    script = CHECKOUT / "benchmarks" / "report.py"
+    if not script.exists():
+        pytest.skip("no checkout around these tests")
+    results.records = [
+        record("limit", "NCHW", 1e-3, op="relu"),
+        record("cpubn-cython", "NCHW", 2e-3, op="relu"),
+        record("cpubn-plain", "NCHW", 1.6e-3, op="relu"),
+        record("torch", "NCHW", 1e-3, op="relu"),
+        record("cpubn-cython", "NCHW", 2e-3, op="train_float16"),
+        record("cpubn-float32", "NCHW", 3e-3, op="train_float16"),
+    ]
+    assert tables.beaten_lines(results) == ["relu NCHW 1x64x112x112 (2.00 ms): torch NCHW 2.00"]
+    kept, page = tmp_path / "results.json", tmp_path / "README.md"
+    results.write(kept)
+    report = runpy.run_path(str(script))
+    places = [(*report["markers"](section), section) for section in report["SECTIONS"]]
+    page.write_text("\n".join(f"{begin}\nold {name}\n{end}" for begin, end, name in places), encoding="utf-8")
+    report["main"]([str(kept), "--write", "--page", str(page)])
+    text = page.read_text(encoding="utf-8")
+    assert [s for s in report["SECTIONS"] if f"old {s}" in text] == ["speed", "input", "int8"]
+    assert "| relu | 1x64x112x112 NCHW | 2.00 ms | 0.50 | 0.80 | **0.50** |" in text
+    assert "| training, forward, float16 | 1x64x112x112 NCHW | 2.00 ms |  | 1.50 |" in text
+    assert "Python 3.13.1, cpubn 1.2; medians" in text  # of the libraries in that table

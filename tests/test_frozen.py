@@ -189,4 +189,4 @@ def test_compiled_path_cannot_be_made_without_coefficients():
     with pytest.raises(TypeError):
         path.__new__(path)
     with pytest.raises(ValueError, match="Buffer"):
-        path(np.zeros(3), np.zeros(3), None, "NCHW", len)
+        path(np.zeros(3), np.zeros(3), None, None, None, "NCHW", "NCHW", len)

@@ -1,7 +1,7 @@
 """python -m cpubn bench: cpubn beside other libraries, on the batch-norm layers of real networks.
 
-layers.py names the layers, contestants/ who runs, case.py what all of them must compute, measure.py how they are timed,
-standing.py what that says; suite.py is the run itself.
+layers.py names the layers, contestants/ who runs, case.py and edge.py what all of them must compute, measure.py how
+they are timed, standing.py what that says; suite.py is the run itself.
 """
 
 from __future__ import annotations
@@ -9,27 +9,40 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from cpubn.bench.case import OPS
 from cpubn.bench.contestants import LIBRARIES
+from cpubn.bench.edge import EDGE_OPS, HALF
 from cpubn.bench.layers import MODELS
 
 LAYOUTS = ("NCHW", "NHWC")
 NEEDED = {"rich": "rich"}
 NEEDED_FOR_PLOT = {"matplotlib": "matplotlib"}
+NEEDED_FOR_HALF = {"ml_dtypes": "ml_dtypes"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--op", nargs="+", choices=OPS, default=OPS, help="passes to measure (default: all)")
+    parser.add_argument(
+        "--op",
+        nargs="+",
+        choices=(*OPS, *EDGE_OPS),
+        metavar="OP",
+        help=f"what to measure: some of {' '.join(OPS)} (the default), or of "
+        f"{' '.join(EDGE_OPS)} (the default with --model edge)",
+    )
     parser.add_argument(
         "--layout", nargs="+", choices=LAYOUTS, default=LAYOUTS, help="of cpubn's arrays (default: both)"
     )
     parser.add_argument(
-        "--model", choices=MODELS, default="standard", help="whose layers (default: standard, a mixture)"
+        "--model",
+        choices=MODELS,
+        default="standard",
+        help="whose layers (default: standard, a mixture; edge: large ones)",
     )
     parser.add_argument(
-        "--batch", nargs="+", type=number, metavar="N", help="batch sizes (default: 1 8 32; standard: all)"
+        "--batch", nargs="+", type=number, metavar="N", help="batch sizes (default: 1 8 32; mixtures: all)"
     )
     parser.add_argument("--threads", type=number, default=2, metavar="N", help="of every library (default: 2)")
     parser.add_argument(
@@ -49,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the benchmark; 0, or 2 where a library is missing or there is nothing to measure."""
     wanted = NEEDED | (NEEDED_FOR_PLOT if arguments.plot else {})
+    wanted |= NEEDED_FOR_HALF if set(HALF).intersection(ops_of(arguments)) else {}
     missing = [name for module, name in wanted.items() if importlib.util.find_spec(module) is None]
     if missing:
         return refuse(f'the benchmark needs {" and ".join(missing)}; install with: pip install "cpubn[bench]"')
@@ -56,6 +70,10 @@ def run(arguments: argparse.Namespace) -> int:
     from cpubn.bench.show import show
 
     return show(arguments)
+
+
+def ops_of(arguments: argparse.Namespace) -> Sequence[str]:
+    return arguments.op or (EDGE_OPS if arguments.model == "edge" else OPS)
 
 
 def refuse(reason: str) -> int:

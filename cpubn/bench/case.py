@@ -15,6 +15,7 @@ EPS = 1e-5
 # Arrays of x's size that a pass must read or write at least: each input once, the output once.
 TRAFFIC = {"eval": 2, "train": 2, "backward": 3, "moments": 1, "overhead": 2}
 OPS = tuple(TRAFFIC)
+PASSES = OPS[:-1]  # over layers
 # Peers that sum in float32 stay below 1e-4 on this data; a wrong formula does not.
 TOLERANCE = 1e-3
 
@@ -32,13 +33,18 @@ class Case:
     x, dy and y are the same memory for all contestants of a layout, so that none has luckier pages than another. They
     start at cache lines, as arrays do that torch or oneDNN make; where NumPy's start is chance, worth up to 15 %.
     weight, bias, mean and var are (C,) float32, mean and var near those of x; batch_mean and batch_var are x's own,
-    in float64.
+    in float64. edge.py has cases of other types, and with more to compute.
     """
 
+    tolerance = TOLERANCE
+    blank: float = np.nan  # what no result can be mistaken for
+
     def __init__(self, op: str, layer: Layer, seed: int | None = None) -> None:
-        rng = np.random.default_rng(seed)
+        rng = self._rng = np.random.default_rng(seed)
         channels = layer.shape[1]
         self.op, self.layer = op, layer
+        first = op.partition("_")[0]
+        self.computes = first if first in TRAFFIC else "eval"  # the pass whose formula it starts from
         self.weight, self.bias, mean, std = (
             rng.uniform(low, low + 1, channels).astype(np.float32) for low in (0.5, -0.5, 0.5, 0.5)
         )
@@ -48,13 +54,17 @@ class Case:
         x *= self.along(std)
         x += self.along(mean)
         self._arrays["x", "NCHW"] = aligned(x)
-        if op == "backward":
+        if self.computes == "backward":
             self._arrays["dy", "NCHW"] = aligned(rng.standard_normal(layer.shape, np.float32))
 
     @property
     def nbytes(self) -> int:
         """What must move through memory at least."""
-        return TRAFFIC[self.op] * self.x().nbytes
+        return TRAFFIC[self.computes] * self.x().nbytes
+
+    @property
+    def y_type(self) -> np.dtype[Any]:
+        return self.x().dtype
 
     def x(self, layout: str = "NCHW") -> Array:
         return self._array("x", layout)
@@ -65,7 +75,7 @@ class Case:
     def y(self, layout: str = "NCHW") -> Array:
         """Where y, or in backward dx, may be written."""
         if ("y", layout) not in self._arrays:
-            self._arrays["y", layout] = aligned(np.zeros_like(self.x(layout)))
+            self._arrays["y", layout] = aligned(np.zeros(self.x(layout).shape, self.y_type))
         return self._arrays["y", layout]
 
     @cached_property
@@ -78,28 +88,34 @@ class Case:
 
     @cached_property
     def expected(self) -> Array:
+        return self.formula()
+
+    def formula(self) -> Array:
         """The plain formula in float64, channels on axis 1 (Ioffe and Szegedy, 2015)."""
-        if self.op == "moments":
+        if self.computes == "moments":
             return np.stack((self.batch_mean, self.batch_var))
-        inference = self.op in ("eval", "overhead")
+        inference = self.computes in ("eval", "overhead")
         mean, var = (self.mean, self.var) if inference else (self.batch_mean, self.batch_var)
         rstd = 1 / np.sqrt(self.along(var.astype(np.float64)) + EPS)
         weight, bias = self.along(self.weight), self.along(self.bias)
         x_hat = (self._x64 - self.along(mean)) * rstd
-        if self.op != "backward":
+        if self.computes != "backward":
             return np.asarray(x_hat * weight + bias)
         dy = self.dy().astype(np.float64)
         dbias, dweight = (a.mean(self.sample_axes, keepdims=True) for a in (dy, dy * x_hat))
         return np.asarray(weight * rstd * (dy - dbias - x_hat * dweight))
 
     def error(self, prepared: Prepared, layout: str) -> float:
-        """max |got - expected| / max(1, |expected|) after one call; nothing that an earlier contestant left counts."""
-        self.y(layout).fill(np.nan)
+        """The largest distance from what is expected after one call; nothing that an earlier contestant left counts."""
+        self.y(layout).fill(self.blank)
         prepared.call()
         got = prepared.result()
         if self.op != "moments":
             got = in_nchw(got, layout, self.layer.shape)
-        return float((np.abs(got - self.expected) / np.maximum(1, np.abs(self.expected))).max())
+        return float(self.distance(got).max())
+
+    def distance(self, got: Array) -> Array:
+        return np.asarray(np.abs(got - self.expected) / np.maximum(1, np.abs(self.expected)))
 
     def along(self, vector: Array, layout: str = "NCHW") -> Array:
         """A (C,) vector so that it broadcasts against x."""

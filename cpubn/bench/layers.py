@@ -104,16 +104,24 @@ STANDARD = (
     (128, 256),
     (1024, 1024),
 )
+# Two that no cache holds, in float32, and one that it does: what is promised for fused passes and other types.
+EDGE = ((32, 64, 112, 112), (32, 256, 56, 56), (1, 64, 112, 112))
+MIXTURES = {"standard": STANDARD, "edge": EDGE}
+MODELS = (*MIXTURES, *NETWORKS)
 OVERHEAD = Layer("overhead", (1, 64, 1, 1))
-MODELS = ("standard", *NETWORKS)
+IMAGES = tuple(
+    Layer("images", (batch, 3, *size)) for size in ((224, 224), (480, 640), (1080, 1920)) for batch in (1, 8)
+)
+# Passes that have layers of their own.
+OWN_LAYERS = {"overhead": (OVERHEAD,), "input": IMAGES}
 
 
 def layers_of(model: str, batches: Sequence[int] | None = None) -> list[Layer]:
-    """The distinct layers of a model, in its order; a network's for each batch size, `standard` has its own.
+    """The distinct layers of a model, in its order; a network's for each batch size, a mixture has its own.
 
     Raises KeyError if there is no such model.
     """
-    if model == "standard":
-        return [Layer(model, shape) for shape in STANDARD if batches is None or shape[0] in batches]
+    if model in MIXTURES:
+        return [Layer(model, shape) for shape in MIXTURES[model] if batches is None or shape[0] in batches]
     features = dict.fromkeys(NETWORKS[model]())
     return [Layer(model, (batch, *feature)) for batch in batches or BATCHES for feature in features]

@@ -17,6 +17,16 @@ void combine(const float *__restrict dy, const float *__restrict x, float *__res
     for (int64_t i = 0; i < n; i++) dx[i] = a * dy[i] + x[i];
 }
 
+void widen(const uint8_t *__restrict x, float *__restrict y, float a, int64_t n, int threads) {
+#pragma omp parallel for simd num_threads(threads) schedule(static) if (n > SERIAL)
+    for (int64_t i = 0; i < n; i++) y[i] = a * x[i];
+}
+
+void flip(const uint8_t *__restrict x, uint8_t *__restrict y, int64_t n, int threads) {
+#pragma omp parallel for simd num_threads(threads) schedule(static) if (n > 4 * SERIAL)
+    for (int64_t i = 0; i < n; i++) y[i] = x[i] ^ 128;
+}
+
 float sum(const float *__restrict x, int64_t n, int threads) {
     float s = 0;
 #pragma omp parallel for simd num_threads(threads) schedule(static) reduction(+ : s) if (n > SERIAL)

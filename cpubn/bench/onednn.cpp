@@ -30,8 +30,10 @@ Pass *prepare_pass(const char *op, const char *layout, const int64_t *dims, floa
     memory::desc tensor({dims[0], dims[1], dims[2], dims[3]}, memory::data_type::f32, tag_of(layout));
     memory::desc channels({dims[1]}, memory::data_type::f32, memory::format_tag::a);
     auto affine = normalization_flags::use_scale | normalization_flags::use_shift;
-    bool inference = !std::strcmp(op, "eval"), backward = !std::strcmp(op, "backward");
+    bool relu = !std::strcmp(op, "relu"), inference = relu || !std::strcmp(op, "eval");
+    bool backward = !std::strcmp(op, "backward");
     auto flags = inference ? affine | normalization_flags::use_global_stats : affine;
+    if (relu) flags = flags | normalization_flags::fuse_norm_relu;
     auto kind = inference ? prop_kind::forward_inference : prop_kind::forward_training;
     batch_normalization_forward::primitive_desc forward(cpu, kind, tensor, tensor, eps, flags);
 

@@ -22,7 +22,7 @@ class Record(NamedTuple):
     layout: str
     nbytes: int  # what the pass must move at least
     timing: Timing
-    error: float  # max |got - expected| / max(1, |expected|)
+    error: float  # max |got - expected| / max(1, |expected|); of quantized data in steps
 
     @property
     def seconds(self) -> float:

@@ -7,7 +7,7 @@ import argparse
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cpubn.bench import refuse
+from cpubn.bench import ops_of, refuse
 from cpubn.bench.layers import Layer, layers_of
 from cpubn.bench.results import Results
 from cpubn.bench.suite import Plan, run_suite
@@ -32,11 +32,12 @@ class Bar:
 
 def show(arguments: argparse.Namespace) -> int:
     layers = layers_of(arguments.model, arguments.batch)
-    chosen = arguments.op, layers, arguments.layout, arguments.compare, arguments.threads, arguments.rounds
+    ops = ops_of(arguments)
+    chosen = ops, layers, arguments.layout, arguments.compare, arguments.threads, arguments.rounds
     plan = Plan(*chosen)
     if not plan.cases:
         return refuse(f"{arguments.model} has no such layers; choose another --batch or --op")
-    if arguments.plot and set(arguments.op) == {"overhead"}:
+    if arguments.plot and set(ops) == {"overhead"}:
         return refuse("--plot draws passes over layers; name another --op besides overhead")
     console = Console()
     # Tables are wider than 80 columns; where the output is no terminal they need not be cut to that.

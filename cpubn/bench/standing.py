@@ -7,8 +7,9 @@ from itertools import groupby
 from statistics import geometric_mean
 from typing import NamedTuple
 
-from cpubn.bench.case import TRAFFIC
-from cpubn.bench.contestants import FREE_OF_LAYOUT, LIMIT
+from cpubn.bench.case import OPS, TRAFFIC
+from cpubn.bench.contestants import FREE_OF_LAYOUT, LIMIT, REFERENCES
+from cpubn.bench.edge import EDGE_OPS
 from cpubn.bench.results import Record, Results
 
 # Tensors below this, in inference, are too quick for the share of the limit to say anything but what a call costs.
@@ -35,7 +36,9 @@ class Row(NamedTuple):
     @property
     def faster_rivals(self) -> list[Record]:
         """Those by which cpubn is beaten clearly."""
-        return [r for r in self.rivals.values() if r.seconds * TOLERATED < self.ours.seconds]
+        return [
+            r for r in self.rivals.values() if r.name not in REFERENCES and r.seconds * TOLERATED < self.ours.seconds
+        ]
 
 
 class Line(NamedTuple):
@@ -56,7 +59,7 @@ def rows_of(results: Results) -> list[Row]:
         for ours in records
         if ours.name == subject and ours.op != "overhead"
     ]
-    return sorted(rows, key=lambda row: (list(TRAFFIC).index(row.ours.op), row.ours.layout))
+    return sorted(rows, key=lambda row: ((*OPS, *EDGE_OPS).index(row.ours.op), row.ours.layout))
 
 
 def cases(results: Results) -> Iterator[tuple[object, list[Record]]]:

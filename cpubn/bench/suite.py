@@ -11,9 +11,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from cpubn import __version__, _dispatch, _threads
-from cpubn.bench.case import TOLERANCE, Case, Prepared
-from cpubn.bench.contestants import FREE_OF_LAYOUT, LIBRARIES, LIMIT, Contestant, Field, gather
-from cpubn.bench.layers import OVERHEAD, Layer
+from cpubn.bench.case import Case, Prepared
+from cpubn.bench.contestants import FREE_OF_LAYOUT, LIBRARIES, LIMIT, REFERENCES, Contestant, Field, gather
+from cpubn.bench.edge import EDGE_OPS, case_of
+from cpubn.bench.layers import OWN_LAYERS, Layer
 from cpubn.bench.measure import OtherWork, measure
 from cpubn.bench.results import Record, Results
 
@@ -34,10 +35,10 @@ class Plan(NamedTuple):
 
     @property
     def cases(self) -> list[tuple[str, Layer]]:
-        """Passes of layers; one value per channel cannot be trained on, the cost of a call has a layer of its own."""
-        pairs = [(op, layer) for op in self.ops if op != "overhead" for layer in self.layers]
-        pairs = [(op, layer) for op, layer in pairs if op in ("eval", "moments") or layer.samples > 1]
-        return pairs + [("overhead", OVERHEAD) for op in self.ops if op == "overhead"]
+        """Passes of layers; one value per channel cannot be trained on, some passes have layers of their own."""
+        pairs = [(op, layer) for op in self.ops if op not in OWN_LAYERS for layer in self.layers]
+        pairs = [(op, layer) for op, layer in pairs if layer.samples > 1 or not op.startswith(("train", "backward"))]
+        return pairs + [(op, layer) for op in self.ops for layer in OWN_LAYERS.get(op, ())]
 
 
 class Watch(Protocol):
@@ -66,8 +67,10 @@ def chosen(field: Field, op: str, layouts: Sequence[str], compare: Sequence[str]
     subject = next((c.name for c in present if c.name.startswith(OURS)), None)
 
     def wanted(name: str) -> bool:
-        if compare is None or name in (LIMIT, subject) or (op == "overhead" and name.startswith(OURS)):
+        if name in (LIMIT, subject, *REFERENCES) or (op == "overhead" and name.startswith(OURS)):
             return True
+        if compare is None:
+            return not (op in EDGE_OPS and name.startswith(OURS))  # the other backends, by name alone
         return any(name == item or name.startswith(f"{item}-") for item in compare)
 
     return [c for c in present if wanted(c.name)]
@@ -82,7 +85,7 @@ def run_suite(plan: Plan, watch: Watch) -> Results:
     for op, layer in plan.cases:
         watch.case(op, layer)
         results.records += records_of(
-            Case(op, layer), chosen(field, op, plan.layouts, plan.compare), plan.rounds, failed, watch.round
+            case_of(op, layer), chosen(field, op, plan.layouts, plan.compare), plan.rounds, failed, watch.round
         )
     results.made["other_cpus"] = others.cpus()
     return results
@@ -103,7 +106,7 @@ def set_up(contestant: Contestant, case: Case, failed: dict[str, str]) -> tuple[
     try:
         prepared = contestant.passes[case.op](case, contestant.layout)
         error = case.error(prepared, contestant.layout)
-        if not error <= TOLERANCE:
+        if not error <= case.tolerance:
             raise ArithmeticError(f"its result is off by {error:.1e}")
     except Exception as problem:
         if contestant.name.startswith(OURS):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from cpubn.bench.contestants import LIMIT
+from cpubn.bench.contestants import LIMIT, REFERENCES
+from cpubn.bench.edge import FUSED, HALF
 from cpubn.bench.results import Results
 from cpubn.bench.standing import TOLERATED, Line, Row, groups, line_of, names_of, rows_of
 
@@ -18,7 +19,12 @@ TITLES = {
     "backward": "backward",
     "moments": "moments",
     "overhead": "cost of a call on a 1x64x1x1 tensor",
+    "input": "bytes to float32",
+    "int8": "int8",
+    "int8_relu": "int8, relu",
 }
+TITLES |= {op: op.replace("add_", "residual, ") for op in FUSED}
+TITLES |= {op: f"{TITLES[op.partition('_')[0]]}, {op.partition('_')[2]}" for op in HALF}
 
 
 class Cell(NamedTuple):
@@ -72,7 +78,7 @@ def layer_grid(op: str, layout: str, rows: list[Row]) -> Grid:
             Cell(duration(row.ours.seconds)),
             Cell(f"{row.ours.gigabytes_per_second:.1f}"),
             share(row.share),
-            *(ratio(row.ratio(name)) for name in names),
+            *ratios(row, names),
         ]
         for row in rows
     ]
@@ -94,8 +100,30 @@ def summary_grid(results: Results) -> Grid:
     return Grid(title, ["pass", "of limit", *map(heading, names)], lines)
 
 
+def section_grid(results: Results) -> Grid:
+    """Every pass of every layer in one table."""
+    rows = rows_of(results)
+    names = names_of(rows)
+    lines = [
+        [
+            Cell(TITLES[row.ours.op]),
+            Cell(f"{row.ours.layer} {row.ours.layout}"),
+            Cell(duration(row.ours.seconds)),
+            share(row.share),
+            *ratios(row, names),
+        ]
+        for row in rows
+    ]
+    title = "times of cpubn, its share of the limit, and how many times as long the others take"
+    return Grid(title, ["pass", "layer", "time", "of limit", *map(heading, names)], lines)
+
+
+def ratios(row: Row, names: list[str]) -> list[Cell]:
+    return [ratio(row.ratio(name), name) for name in names]
+
+
 def mean_cells(means: Line, names: list[str]) -> list[Cell]:
-    return [share(means.share), *(ratio(means.ratios.get(name)) for name in names)]
+    return [share(means.share), *(ratio(means.ratios.get(name), name) for name in names)]
 
 
 def overhead_grid(results: Results) -> Grid:
@@ -128,10 +156,10 @@ def share(value: float | None) -> Cell:
     return Cell("" if value is None else f"{value:.2f}")
 
 
-def ratio(value: float | None) -> Cell:
+def ratio(value: float | None, name: str) -> Cell:
     if value is None:
         return Cell("")
-    return Cell(f"{value:.2f}" if value < 10 else f"{value:.0f}", value * TOLERATED < 1)
+    return Cell(f"{value:.2f}" if value < 10 else f"{value:.0f}", name not in REFERENCES and value * TOLERATED < 1)
 
 
 def duration(seconds: float) -> str:

@@ -1,9 +1,10 @@
 from collections.abc import Callable
 from typing import Any, final
 
+import numpy as np
 from numpy.typing import NDArray
 
-from cpubn._epilogue import Activation, Epilogue
+from cpubn._epilogue import Activation, Epilogue, Quantization
 
 _Array = NDArray[Any]
 
@@ -46,7 +47,10 @@ class DirectAffine:
         narrow: _Array,
         wide: _Array,
         activation: Activation | None,
+        quantization: Quantization | None,
+        dtype: np.dtype[Any] | None,
         layout: str,
+        out_layout: str,
         threads: Callable[[int], int],
     ) -> DirectAffine: ...
     def __call__(self, x: object, residual: object = None, out: object = None) -> _Array | None: ...
@@ -62,6 +66,8 @@ def infer_directly(
     layout: object,
     activation: Activation | None,
     residual: object,
+    dtype: np.dtype[Any] | None,
+    out_layout: object,
     out: object,
     threads: Callable[[int], int],
 ) -> _Array | None: ...

@@ -42,7 +42,9 @@ cdef struct Job:
     Py_ssize_t bands
     bint stream
     bint down  # y runs along the outer rows of x: it is of another layout
+    bint colours  # the same of 3 channels side by side
     bint loaded  # x and dy are not of the type that is computed in
+    bint halves  # all are of one type of 16 bits, and there is nothing but the affine map: see _halves.pxi
     bint staged  # the elementwise pass is more than the affine map of samples of one type: see _staged.pxi
     Strided x
     Strided dy
@@ -57,6 +59,18 @@ cdef struct Job:
     double* coefficients  # (3 or COEFFICIENTS, C), as _apply.pxi numbers them
     void* narrow  # the same in the data's type, where a band is of more than WIDEST columns
     double* parts  # (spans, 3, C)
+
+
+# Where one run of each array starts, and how many elements apart its samples lie.
+cdef struct Run:
+    const char* x
+    const char* dy
+    const char* residual
+    char* y
+    Py_ssize_t x_step
+    Py_ssize_t dy_step
+    Py_ssize_t residual_step
+    Py_ssize_t y_step
 
 
 cdef inline const real* at(const real* tag, const Strided* w, Py_ssize_t o, Py_ssize_t c, Py_ssize_t i) noexcept nogil:

@@ -40,6 +40,13 @@ cdef void loaded_run_sums(
         run_sums(False, x, 1, x, 1, job.inner, centre, s, q)
 
 
+cdef inline void fetch_bytes(const char* p, Py_ssize_t count) noexcept nogil:
+    """Ask for bytes that will be read soon."""
+    cdef Py_ssize_t i
+    for i in range((count + LINE - 1) // LINE):
+        cpubn_prefetch(p + i * LINE)
+
+
 cdef inline void load_rows(
     const Job* job, const Strided* w, Py_ssize_t o, Py_ssize_t c, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t columns,
     real* to
@@ -51,6 +58,7 @@ cdef inline void load_rows(
         load(w.type, source, 1, to, rows * columns)
         return
     for row in range(rows):
+        fetch_bytes(source + (rows + row) * w.outer * w.size, columns * step * w.size)
         load(w.type, source + row * w.outer * w.size, step, to + row * columns, columns)
 
 

@@ -7,8 +7,10 @@ of threads, keeps their machine code on disk, and keeps Numba's threading layers
 import contextlib
 import functools
 import hashlib
+import importlib.util
 import inspect
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,7 +24,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from cpubn import _activations, _algebra, _elementary
-from cpubn._epilogue import PLAIN, Activation, Epilogue
+from cpubn._epilogue import PLAIN, Activation, Epilogue, rounded
 from cpubn.kernels import _numba_apply as loops
 from cpubn.kernels import _numba_jit, _numba_sums
 from cpubn.kernels._numba_sums import LANES, View, Walk
@@ -34,6 +36,7 @@ Shape = tuple[int, ...]
 
 # Samples are of the type that is computed in.
 ANY_TYPE = False
+NONE = Activation(0)
 SUMS = loops.SPANS | loops.SUMS
 APPLY = loops.APPLY
 TRAIN = SUMS | loops.COEFFICIENTS | APPLY
@@ -165,7 +168,7 @@ def _run(
         () if dy is None else View(_read_only(_flat(dy)), *dy_place),
         View(_read_only(_flat(x)), *x_place),
         () if residual is None else View(_read_only(_flat(residual)), *residual_place),
-        (x.dtype.type(0), x.dtype.type(0)) if activation is None else tuple(map(x.dtype.type, activation[1:3])),
+        tuple(rounded(parameter, x.dtype) for parameter in (activation or NONE)[1:3]),
         View(np.empty(0, x.dtype) if y is None else _flat(y), *y_place),
         np.array(given, ndmin=2),
         float(eps),
@@ -298,7 +301,7 @@ def _entry(types: tuple[Any, ...], parallel: bool, function: Any, cache: bool) -
 
 @functools.cache
 def _work(signature: Any, function: Any, cache: bool) -> Any:
-    source = loops if function is None else loops.variant(function)
+    source = loops if function is None else _variant(function)
     work = numba.njit(_named(source.work, function), cache=cache, error_model="numpy", nogil=True)
     work.compile(signature)
     return work
@@ -318,6 +321,16 @@ class _Pointer(numba.types.WrapperAddressProtocol):  # type: ignore[misc]
 
     def signature(self) -> Any:
         return self._signature
+
+
+def _variant(function: Any) -> Any:
+    """The module of the loops, with that function to be applied to each normalized value."""
+    name = f"{loops.__name__}_{function.__name__}"
+    spec: Any = importlib.util.spec_from_file_location(name, loops.__file__)
+    module: Any = importlib.util.module_from_spec(spec)
+    module.activate = numba.njit(function, error_model="numpy")
+    spec.loader.exec_module(module)
+    return sys.modules.setdefault(name, module)
 
 
 def _named(loop: Any, function: Any = None) -> FunctionType:

@@ -1,11 +1,8 @@
 """The results of the Numba backend: y and dx from coefficients, and how threads share out sums and results."""
 # mypy: allow-untyped-defs, allow-untyped-calls
 
-import importlib.util
-import sys
-
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from cpubn import _algebra
 from cpubn.kernels._numba_jit import compiled, identity, inlined, u
@@ -15,21 +12,11 @@ from cpubn.kernels._numba_sums import add_span, lay_out, put_spans
 COLUMNS = 1024
 # Of so few rows, runs at least so long are applied one after the other: their coefficients are not worth laying out.
 FEW_ROWS, LONG_RUN = 4, 16
-# What is applied to each normalized value, by (z, low, high). `variant` makes a module of this source with another one: an
-# argument would be called through a pointer, for which Numba keeps no machine code on disk.
+# What is applied to each normalized value, by (z, low, high). `_numba._variant` makes a module of this source with another
+# one: an argument would be called through a pointer, for which Numba keeps no machine code on disk.
 activate = globals().get("activate", identity)
 # What a job is made of: the sums of every span; their sum in turn; the coefficients from it; y.
 SPANS, SUMS, COEFFICIENTS, APPLY = 1, 2, 4, 8
-
-
-def variant(function):
-    """This module, with that function to be applied."""
-    name = f"{__name__}_{function.__name__}"
-    spec = importlib.util.spec_from_file_location(name, __file__)
-    module = importlib.util.module_from_spec(spec)
-    module.activate = njit(function, error_model="numpy")
-    spec.loader.exec_module(module)
-    return sys.modules.setdefault(name, module)
 
 
 @compiled

@@ -76,7 +76,8 @@ def train_forward(
 ) -> None:
     """y = epilogue((x - mean) / sqrt(var + eps) * weight + bias) with the batch's own mean and biased variance.
 
-    x, y (O, C, I); weight, bias (C,) float64; stats (3, C) float64 <- mean, its low word, m2; y may be x or the residual.
+    x, y (O, C, I), of which y may be x or the residual; weight, bias (C,) float64; stats (3, C) float64 <- mean, its low
+    word, m2.
     Two plain passes: NumPy offers no way to finish a channel while it is in cache without a Python loop over channels.
     Moves x twice and y once.
     """

@@ -43,8 +43,6 @@ cdef inline bint is_wide(const Job* job, const real* tag, Py_ssize_t c) noexcept
     cdef Py_ssize_t n = job.channels
     if real is double:
         return False
-    elif job.epilogue.bare:
-        return False
     elif job.backward:
         return backward_is_wide(a[0], a[n], a[2 * n], a[3 * n], a[4 * n])
     else:
@@ -54,6 +52,8 @@ cdef inline bint is_wide(const Job* job, const real* tag, Py_ssize_t c) noexcept
 cdef inline Py_ssize_t wide_among(const Job* job, const real* tag, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil:
     """How many of the channels c0 to c1 must be computed in float64: by vectors, as a search is not."""
     cdef Py_ssize_t c, wide = 0
+    if job.epilogue.bare:
+        return 0
     for c in range(c0, c1):
         wide += is_wide(job, tag, c)
     return wide
@@ -65,9 +65,7 @@ cdef inline void apply_with(
 ) noexcept nogil:
     """`apply_narrow` with coefficients a, each kind a plane apart."""
     cdef const Strided* dy = &job.dy
-    if job.staged:
-        staged_columns(job, tag, o0, o1, n, c0, c1, a, plane, 1)
-    elif job.backward:
+    if job.backward:
         apply_columns(
             True, at(tag, dy, o0, c0, 0), dy.outer, column_step(dy, n),
             at(tag, &job.x, o0, c0, 0), job.x.outer, column_step(&job.x, n),
@@ -83,22 +81,12 @@ cdef inline void apply_with(
         )
 
 
-cdef void apply_narrow(
-    const Job* job, const real* tag, Py_ssize_t o0, Py_ssize_t o1, Py_ssize_t n, Py_ssize_t c0, Py_ssize_t c1
+cdef inline void spread(
+    const Job* job, Py_ssize_t n, Py_ssize_t c0, Py_ssize_t c1, real* a
 ) noexcept nogil:
-    """The elementwise pass over columns, none of them wide: channels c0 to c1 of n columns each.
-
-    From a local copy of their coefficients where it has room: that nothing else can point there is worth 1.1x to 1.3x.
-    """
-    cdef real a[COEFFICIENTS * WIDEST]
+    """a (COEFFICIENTS, WIDEST) <- the coefficients of channels c0 to c1, each for n columns."""
     cdef const double* coefficients
-    cdef Py_ssize_t c, i, j, width = (c1 - c0) * n, together
-    if job.epilogue.bare:
-        staged_columns[real](job, tag, o0, o1, n, c0, c1, NULL, 0, o1 - o0 if lie_end_to_end(job, width) else 1)
-        return
-    if job.narrow is not NULL:
-        apply_with(job, tag, o0, o1, n, c0, c1, <const real*>job.narrow + c0, job.channels)
-        return
+    cdef Py_ssize_t c, i, j
     for i in range(COEFFICIENTS if job.backward else 3):
         coefficients = job.coefficients + i * job.channels + c0
         if n == 1:
@@ -108,13 +96,20 @@ cdef void apply_narrow(
             for c in range(c1 - c0):
                 for j in range(n):
                     a[i * WIDEST + c * n + j] = <real>coefficients[c]
-    if job.staged and lie_end_to_end(job, width):
-        together = min(WIDEST // width, o1 - o0)
-        for i in range(COEFFICIENTS if job.backward else 3):
-            for j in range(i * WIDEST + width, i * WIDEST + together * width):
-                a[j] = a[j - width]
-        staged_columns(job, tag, o0, o1, n, c0, c1, a, WIDEST, together)
+
+
+cdef void apply_narrow(
+    const Job* job, const real* tag, Py_ssize_t o0, Py_ssize_t o1, Py_ssize_t n, Py_ssize_t c0, Py_ssize_t c1
+) noexcept nogil:
+    """The elementwise pass over columns, none of them wide: channels c0 to c1 of n columns each.
+
+    From a local copy of their coefficients where it has room: that nothing else can point there is worth 1.1x to 1.3x.
+    """
+    cdef real a[COEFFICIENTS * WIDEST]
+    if job.narrow is not NULL:
+        apply_with(job, tag, o0, o1, n, c0, c1, <const real*>job.narrow + c0, job.channels)
     else:
+        spread(job, n, c0, c1, a)
         apply_with(job, tag, o0, o1, n, c0, c1, a, WIDEST)
 
 
@@ -125,9 +120,6 @@ cdef void apply_channel(
     cdef double a[COEFFICIENTS]
     cdef const Strided* dy = &job.dy
     cdef bint wide = is_wide(job, tag, c)
-    if job.staged:
-        staged_channel(job, tag, o, i, n, c, down)
-        return
     cdef Py_ssize_t x_step = job.x.outer if down else job.x.inner
     cdef Py_ssize_t y_step = job.y.outer if down else job.y.inner
     cdef Py_ssize_t dy_step = dy.outer if down else dy.inner
@@ -146,6 +138,24 @@ cdef void apply_channel(
         )
 
 
+cdef inline void apply_one(
+    const Job* job, const real* tag, Py_ssize_t o, Py_ssize_t i, Py_ssize_t n, Py_ssize_t c, bint down
+) noexcept nogil:
+    if job.staged:
+        staged_channel(job, tag, o, i, n, c, down)
+    else:
+        apply_channel(job, tag, o, i, n, c, down)
+
+
+cdef inline void apply_some(
+    const Job* job, const real* tag, Py_ssize_t o0, Py_ssize_t o1, Py_ssize_t n, Py_ssize_t c0, Py_ssize_t c1
+) noexcept nogil:
+    if job.staged:
+        staged_narrow(job, tag, o0, o1, n, c0, c1)
+    else:
+        apply_narrow(job, tag, o0, o1, n, c0, c1)
+
+
 cdef void apply_block(
     const Job* job, const real* tag, Py_ssize_t o0, Py_ssize_t o1, Py_ssize_t i0, Py_ssize_t n,
     Py_ssize_t c0, Py_ssize_t c1
@@ -155,15 +165,17 @@ cdef void apply_block(
     cdef Py_ssize_t first, c, o, i
     columns = columns and packed(&job.x, n) and packed(&job.y, n) and packed(&job.dy, n)
     columns = columns and (job.epilogue.residual.data is NULL or packed(&job.epilogue.residual, n))
-    if job.down:
+    if job.colours:
+        staged_colours(job, tag, o0, o1)
+    elif job.down:
         for c in range(c0, c1):
-            apply_channel(job, tag, o0, 0, o1 - o0, c, True)
+            apply_one(job, tag, o0, 0, o1 - o0, c, True)
     elif not columns:
         for o in range(o0, o1):
             for c in range(c0, c1):
-                apply_channel(job, tag, o, i0, n, c, False)
+                apply_one(job, tag, o, i0, n, c, False)
     elif wide_among(job, tag, c0, c1) == 0:
-        apply_narrow(job, tag, o0, o1, n, c0, c1)
+        apply_some(job, tag, o0, o1, n, c0, c1)
     else:
         c = c0
         while c < c1:
@@ -171,10 +183,10 @@ cdef void apply_block(
             while c < c1 and not is_wide(job, tag, c):
                 c += 1
             if c > first:
-                apply_narrow(job, tag, o0, o1, n, first, c)
+                apply_some(job, tag, o0, o1, n, first, c)
             if c < c1:
                 for i in range(n):
-                    apply_channel(job, tag, o0, i, o1 - o0, c, True)
+                    apply_one(job, tag, o0, i, o1 - o0, c, True)
                 c += 1
     if job.stream:
         cpubn_stream_end()

@@ -45,19 +45,22 @@ cdef object set_epilogue(Job* job, epilogue):
     if residual is not None:
         job.epilogue.residual = strided(residual)
     if quantization is not None:
-        job.epilogue.quantized = True
-        (
-            job.epilogue.inverse, job.epilogue.zero, job.epilogue.lowest, job.epilogue.highest
-        ) = quantization
+        set_quantization(job, quantization)
+
+
+cdef object set_quantization(Job* job, quantization):
+    job.epilogue.quantized = True
+    job.epilogue.inverse, job.epilogue.zero, job.epilogue.lowest, job.epilogue.highest = quantization
 
 
 cdef void set_stages(Job* job) noexcept nogil:
     cdef Type own = FLOAT64 if job.x.type == FLOAT64 else FLOAT32
     cdef const Epilogue* e = &job.epilogue
     job.loaded = job.x.type != own or job.dy.type != own
-    job.staged = (
-        job.loaded or job.y.type != own or e.activation != 0 or e.residual.data is not NULL or e.gradient or e.quantized
-    )
+    cdef bint more = e.activation != 0 or e.residual.data is not NULL or e.gradient or e.quantized
+    job.staged = more or job.loaded or job.y.type != own
+    job.halves = job.loaded and not more and job.x.size == 2 and job.x.type < UINT8
+    job.halves = job.halves and job.dy.type == job.x.type and job.y.type == job.x.type
 
 
 cdef object start(Job* job, int threads):
@@ -106,6 +109,7 @@ cdef bint share_transposed(Job* job) noexcept nogil:
     cdef Py_ssize_t samples = max(16, TRANSPOSED_BYTES // (job.channels * max(job.x.size, job.y.size)))
     job.columns = False
     job.down = job.inner == 1
+    job.colours = job.down and job.channels == 3 and job.x.channel == 1 and job.x.outer == 3 and job.x.size <= 4
     job.group = job.groups = job.bands = job.block = 1
     job.band = job.channels
     if job.down:

@@ -51,26 +51,31 @@ static inline uint16_t cpubn_to_bfloat(float value) {
 }
 
 static inline void cpubn_load_halves(const uint16_t *from, float *to, ptrdiff_t n) {
-    ptrdiff_t i = 0;
+    ptrdiff_t i, whole = 0;
 #if defined(__AVX512F__)
-    for (; i + 16 <= n; i += 16)
+    whole = n / 16 * 16;
+    for (i = 0; i < whole; i += 16)
         _mm512_storeu_ps(to + i, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(from + i))));
 #elif defined(__F16C__) || (defined(_MSC_VER) && defined(__AVX2__))
-    for (; i + 8 <= n; i += 8) _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from + i))));
+    whole = n / 8 * 8;
+    for (i = 0; i < whole; i += 8)
+        _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from + i))));
 #endif
-    for (; i < n; i++) to[i] = cpubn_from_half(from[i]);
+    for (i = whole; i < n; i++) to[i] = cpubn_from_half(from[i]);
 }
 
 static inline void cpubn_store_halves(const float *from, uint16_t *to, ptrdiff_t n) {
-    ptrdiff_t i = 0;
+    ptrdiff_t i, whole = 0;
 #if defined(__AVX512F__)
-    for (; i + 16 <= n; i += 16)
+    whole = n / 16 * 16;
+    for (i = 0; i < whole; i += 16)
         _mm256_storeu_si256((__m256i *)(to + i), _mm512_cvtps_ph(_mm512_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT));
 #elif defined(__F16C__) || (defined(_MSC_VER) && defined(__AVX2__))
-    for (; i + 8 <= n; i += 8)
+    whole = n / 8 * 8;
+    for (i = 0; i < whole; i += 8)
         _mm_storeu_si128((__m128i *)(to + i), _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT));
 #endif
-    for (; i < n; i++) to[i] = cpubn_to_half(from[i]);
+    for (i = whole; i < n; i++) to[i] = cpubn_to_half(from[i]);
 }
 
 #endif

@@ -1,6 +1,6 @@
 # The types of samples: read into float32 or float64, which is what every kernel computes in, and written from it.
 
-from libc.stdint cimport int8_t, int16_t, uint8_t, uint16_t
+from libc.stdint cimport int8_t, int16_t, uint8_t, uint16_t, uint32_t
 
 cdef enum Type:
     OTHER
@@ -26,6 +26,11 @@ ctypedef fused integer:
     int8_t
     uint16_t
     int16_t
+
+ctypedef fused item:  # a sample as so many bytes
+    uint8_t
+    uint16_t
+    uint32_t
 
 # The number that NumPy gave to ml_dtypes' bfloat16, once one was seen.
 cdef int BFLOAT16_NUMBER = -1
@@ -71,9 +76,6 @@ cdef inline void load_integers(const integer* source, Py_ssize_t step, float* to
     if step == 1:
         for i in range(n):
             to[i] = source[i]
-    elif step == 3:  # the colours of images: with a step that it knows, the compiler makes vectors
-        for i in range(n):
-            to[i] = source[3 * i]
     else:
         for i in range(n):
             to[i] = source[i * step]

@@ -9,19 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from cpubn.bench.case import Case, Prepared
+from cpubn.bench.case import Prepared
 
-# Sets a contestant up for a case in a memory layout, outside the timed part.
-Prepare: TypeAlias = Callable[[Case, str], Prepared]
+# Sets a contestant up for a case of its pass in a memory layout, outside the timed part.
+Prepare: TypeAlias = Callable[[Any, str], Prepared]
 
 # The limit first: it is measured whatever is chosen. Then in the order of the tables.
-LIBRARIES = ("limit", "cpubn", "numpy", "torch", "onnxruntime", "openvino", "jax", "onednn")
+LIBRARIES = ("limit", "cpubn", "numpy", "torch", "onnxruntime", "openvino", "jax", "onednn", "opencv")
 LIMIT = "limit"
 # Whose users lay every tensor out as the library likes best: the fastest of its layouts is what counts. Others that
 # come in both layouts take part in those asked for; the rest have one layout, and take part in that.
 FREE_OF_LAYOUT = {"onednn"}
+# cpubn in another way, to see what a pass costs or saves beside it: no rivals.
+REFERENCES = {"cpubn-plain", "cpubn-float32", "cpubn-function"}
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ import numpy as np
 import cpubn
 from cpubn import _dispatch
 from cpubn._types import Array, Layout
-from cpubn.bench.case import EPS, Case, Prepared
-from cpubn.bench.contestants import Contestant
+from cpubn.bench.case import EPS, PASSES, Case, Prepared
+from cpubn.bench.contestants import Contestant, Prepare
+from cpubn.bench.edge import FUSED, HALF, INPUT, QUANTIZED, Fused, Half, Quantized
 
 VERSION = cpubn.__version__
 LAYOUTS: tuple[Layout, ...] = ("NCHW", "NHWC")
@@ -18,24 +19,38 @@ def contestants(threads: int) -> list[Contestant]:
     cpubn.set_num_threads(threads)
     backends = _dispatch.config()["backend"]["available"]  # of which each has been imported
     entrants = [Backend(name, layout).contestant() for name in backends for layout in LAYOUTS]
-    entries = {"frozen": frozen, "layer": layer, "function": function}
-    return entrants + [Contestant(f"cpubn-{name}", "NCHW", {"overhead": entry}) for name, entry in entries.items()]
+    references = [reference for layout in LAYOUTS for reference in Backend(backends[0], layout).references()]
+    return [
+        *entrants,
+        *references,
+        Contestant("cpubn-frozen", "NCHW", {"overhead": frozen}),
+        Contestant("cpubn-layer", "NCHW", {"overhead": layer}),
+        Contestant("cpubn-function", "NCHW", {"overhead": function, "input": fresh_input}, "its output is fresh"),
+    ]
 
 
 class Backend:
-    """The four passes by one backend on arrays of one layout; the output is reused."""
+    """All passes by one backend on arrays of one layout; the output is reused."""
 
     def __init__(self, name: str, layout: Layout) -> None:
         self.name, self.layout = name, layout
 
     def contestant(self) -> Contestant:
-        passes = {"eval": self.eval, "train": self.train, "backward": self.backward, "moments": self.moments}
+        passes: dict[str, Prepare] = {op: getattr(self, op) for op in PASSES}
+        passes |= {op: passes[op.partition("_")[0]] for op in HALF} | dict.fromkeys(FUSED, self.fused)
+        passes |= dict.fromkeys(INPUT, self.input) | dict.fromkeys(QUANTIZED, self.quantized)
         return Contestant(f"cpubn-{self.name}", self.layout, passes)
 
+    def references(self) -> list[Contestant]:
+        plain: dict[str, Prepare] = dict.fromkeys(FUSED, self.plain)
+        in_float32: dict[str, Prepare] = dict.fromkeys((*HALF, *QUANTIZED), self.in_float32)
+        return [
+            Contestant("cpubn-plain", self.layout, plain, "batch norm alone, not fused"),
+            Contestant("cpubn-float32", self.layout, in_float32, "the same numbers as float32"),
+        ]
+
     def eval(self, case: Case, layout: str) -> Prepared:
-        frozen = cpubn.FrozenBatchNorm(
-            case.weight, case.bias, case.mean, case.var, EPS, layout=self.layout, backend=self.name
-        )
+        frozen = cpubn.FrozenBatchNorm(*vectors(case), layout=self.layout, backend=self.name)
         x, y = case.x(layout), case.y(layout)
         return Prepared(lambda: frozen(x, out=y), lambda: y)
 
@@ -72,9 +87,53 @@ class Backend:
 
         return Prepared(call, result)
 
+    def fused(self, case: Fused, layout: str) -> Prepared:
+        act, backend = case.activation, self.name
+        frozen = cpubn.FrozenBatchNorm(*vectors(case), layout=self.layout, activation=act, backend=backend)
+        x, residual, y = case.x(layout), case.residual(layout), case.y(layout)
+        return Prepared(lambda: frozen(x, residual, out=y), lambda: y)
+
+    def plain(self, case: Fused, layout: str) -> Prepared:
+        call, y = self.eval(case, layout)
+        return Prepared(call, lambda: case.finished(y(), layout))
+
+    def input(self, case: Case, layout: str) -> Prepared:
+        _, _, mean, var, _ = vectors(case)
+        frozen = cpubn.FrozenBatchNorm(
+            *(None, None, mean, var, 0),
+            layout="NHWC",
+            dtype="float32",
+            out_layout=self.layout,
+            backend=self.name,
+        )
+        x, y = case.x("NHWC"), case.y(layout)
+        return Prepared(lambda: frozen(x, out=y), lambda: y)
+
+    def quantized(self, case: Quantized, layout: str) -> Prepared:
+        frozen = cpubn.FrozenBatchNorm.quantized(
+            *vectors(case),
+            scale=case.SCALE,
+            zero_point=case.ZERO,
+            out_scale=case.OUT_SCALE,
+            out_zero_point=case.OUT_ZERO,
+            layout=self.layout,
+            activation=case.activation,
+            backend=self.name,
+        )
+        x, y = case.x(layout), case.y(layout)
+        return Prepared(lambda: frozen(x, out=y), lambda: y)
+
+    def in_float32(self, case: Half | Quantized, layout: str) -> Prepared:
+        call, y = getattr(self, case.computes)(case.in_float32(), layout)
+        return Prepared(call, lambda: case.finished(y()) if isinstance(case, Quantized) else y())
+
+
+def vectors(case: Case) -> tuple[Array, Array, Array, Array, float]:
+    return case.weight, case.bias, case.mean, case.var, EPS
+
 
 def frozen(case: Case, layout: str) -> Prepared:
-    call = cpubn.FrozenBatchNorm(case.weight, case.bias, case.mean, case.var, EPS)
+    call = cpubn.FrozenBatchNorm(*vectors(case))
     x, y = case.x(), case.y()
     return Prepared(lambda: call(x, out=y), lambda: y)
 
@@ -98,3 +157,12 @@ def function(case: Case, layout: str) -> Prepared:
     x, y = case.x(), case.y()
     mean, var, weight, bias = case.mean, case.var, case.weight, case.bias
     return Prepared(lambda: cpubn.batch_norm(x, mean, var, weight, bias, eps=EPS, out=y), lambda: y)
+
+
+def fresh_input(case: Case, layout: str) -> Prepared:
+    x, mean, var = case.x("NHWC"), case.mean, case.var
+
+    def call() -> Array:
+        return cpubn.batch_norm(x, mean, var, layout="NHWC", dtype="float32", out_layout="NCHW", eps=0)
+
+    return Prepared(call, call)

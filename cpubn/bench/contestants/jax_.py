@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,17 +13,31 @@ import numpy as np
 
 from cpubn._types import Array
 from cpubn.bench.case import EPS, Case, Prepared
-from cpubn.bench.contestants import Contestant
+from cpubn.bench.contestants import Contestant, Prepare
 from cpubn.bench.contestants.numpy_ import sample_axes
+from cpubn.bench.edge import FUSED, Fused
 
 VERSION = jax.__version__
+ACTIVATIONS = {
+    "relu": jax.nn.relu,
+    "hardswish": jax.nn.hard_swish,
+    "silu": jax.nn.silu,
+    "gelu": partial(jax.nn.gelu, approximate=False),
+}
 NOTE = "every output is fresh; inputs lie in arrays of its own"
 
 
 def contestants(threads: int) -> list[Contestant]:
     os.environ["NPROC"] = str(threads)  # read when its CPU client starts, which is at the first array
     jax.config.update("jax_platforms", "cpu")
-    passes = {"eval": evaluate, "train": train, "backward": backward, "moments": moments, "overhead": evaluate}
+    passes: dict[str, Prepare] = {
+        "eval": evaluate,
+        "train": train,
+        "backward": backward,
+        "moments": moments,
+        "overhead": evaluate,
+    }
+    passes |= dict.fromkeys(FUSED, fused)
     return [Contestant("jax", layout, passes, NOTE) for layout in ("NCHW", "NHWC")]
 
 
@@ -46,6 +61,16 @@ def evaluate(case: Case, layout: str) -> Prepared:
         return (x - mean) * (weight / jnp.sqrt(var + EPS)) + bias
 
     return prepared(y, case.x(layout), *vectors(case, layout))
+
+
+def fused(case: Fused, layout: str) -> Prepared:
+    act, given = ACTIVATIONS[case.activation], case.residual(layout)
+    residuals = () if given is None else (given,)
+
+    def y(x: Any, weight: Any, bias: Any, mean: Any, var: Any, *residuals: Any) -> Any:
+        return act(sum(residuals, (x - mean) * (weight / jnp.sqrt(var + EPS)) + bias))
+
+    return prepared(y, case.x(layout), *vectors(case, layout), *residuals)
 
 
 def train(case: Case, layout: str) -> Prepared:

@@ -6,14 +6,24 @@ import numpy as np
 
 from cpubn._types import Array
 from cpubn.bench.case import EPS, Case, Prepared
-from cpubn.bench.contestants import Contestant
+from cpubn.bench.contestants import Contestant, Prepare
+from cpubn.bench.edge import ACTIVATIONS, FUSED, INPUT, QUANTIZED, Fused, Quantized
 
 VERSION = np.__version__
-NOTE = "one thread; inference is two ufuncs into a reused output, the rest plain expressions with fresh ones"
+NOTE = (
+    "one thread; inference is two ufuncs into a reused output, relu a third; the rest plain expressions with fresh ones"
+)
 
 
 def contestants(threads: int) -> list[Contestant]:
-    passes = {"eval": evaluate, "train": train, "backward": backward, "moments": moments, "overhead": evaluate}
+    passes: dict[str, Prepare] = {
+        "eval": evaluate,
+        "train": train,
+        "backward": backward,
+        "moments": moments,
+        "overhead": evaluate,
+    }
+    passes |= dict.fromkeys(FUSED, fused) | dict.fromkeys(INPUT, image_input) | dict.fromkeys(QUANTIZED, quantized)
     return [Contestant("numpy", layout, passes, NOTE) for layout in ("NCHW", "NHWC")]
 
 
@@ -63,6 +73,48 @@ def moments(case: Case, layout: str) -> Prepared:
         return x.mean(axis=axes), x.var(axis=axes)
 
     return Prepared(call, lambda: np.stack(call()))
+
+
+def fused(case: Fused, layout: str) -> Prepared:
+    """batch norm into a reused output, then the activation."""
+    affine, y, residual = evaluate(case, layout), case.y(layout), case.residual(layout)
+
+    def act(z: Array) -> Array:
+        return np.maximum(z, 0, out=z) if case.activation == "relu" else ACTIVATIONS[case.activation](z)
+
+    def call() -> Array:
+        affine.call()
+        if residual is not None:
+            np.add(y, residual, out=y)
+        return act(y)
+
+    return Prepared(call, call)
+
+
+def image_input(case: Case, layout: str) -> Prepared:
+    x, mean, std = case.x("NHWC"), case.mean, np.sqrt(case.var)
+
+    def call() -> Array:
+        y = (x - mean) / std
+        return np.ascontiguousarray(np.moveaxis(y, -1, 1)) if layout == "NCHW" else y
+
+    return Prepared(call, call)
+
+
+def quantized(case: Quantized, layout: str) -> Prepared:
+    x, y = case.x(layout), case.y(layout)
+    scale = case.weight / np.sqrt(case.var + np.float32(EPS)) / np.float32(case.OUT_SCALE)
+    shift = case.bias / np.float32(case.OUT_SCALE) - case.mean * scale + np.float32(case.OUT_ZERO)
+    a = case.along(scale * np.float32(case.SCALE), layout)
+    b = case.along(shift - scale * np.float32(case.SCALE * case.ZERO), layout)
+    low = np.float32(case.OUT_ZERO if case.activation else -128)
+
+    def call() -> object:
+        z = x * a
+        z += b
+        return np.clip(np.rint(z, out=z), low, np.float32(127), out=y, casting="unsafe")
+
+    return Prepared(call, lambda: y)
 
 
 def sample_axes(case: Case, layout: str) -> tuple[int, ...]:

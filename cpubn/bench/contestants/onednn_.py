@@ -39,8 +39,8 @@ def contestants(threads: int) -> list[Contestant]:
         primitive, run = Pass(page, case, layout, threads, y), page.run
         return Prepared(lambda: run(primitive), lambda: y)
 
-    passes = dict.fromkeys(("eval", "train", "backward", "overhead"), prepare)
-    unaligned = dict.fromkeys(("eval", "train", "backward"), prepare_unaligned)
+    passes = dict.fromkeys(("eval", "train", "backward", "overhead", "relu"), prepare)
+    unaligned = dict.fromkeys(("eval", "train", "backward", "relu"), prepare_unaligned)
     return [
         *(Contestant("onednn", layout, passes, NOTE) for layout in ("NCHW", "NHWC", "nChw16c")),
         Contestant("onednn-unaligned", "nChw16c", unaligned, "its output starts between cache lines; see onednn"),
@@ -92,7 +92,7 @@ class Pass(ctypes.c_void_p):
 
 def vectors(case: Case) -> list[Array]:
     """Scale, shift, mean, variance and the gradients of scale and shift, of a length that oneDNN may read as blocks."""
-    statistics = (case.mean, case.var) if case.op in ("eval", "overhead") else (case.batch_mean, case.batch_var)
+    statistics = (case.mean, case.var) if case.computes in ("eval", "overhead") else (case.batch_mean, case.batch_var)
     given = (case.weight, case.bias, *statistics)
     padded = np.zeros((6, -(-len(case.weight) // 16) * 16), np.float32)
     for row, vector in zip(padded, given, strict=False):

@@ -7,28 +7,35 @@ saves the allocation. Moments are batch_norm_update_stats without running statis
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 
 from cpubn._types import Array
 from cpubn.bench.case import EPS, Case, Prepared
-from cpubn.bench.contestants import Contestant
+from cpubn.bench.contestants import Contestant, Prepare
+from cpubn.bench.edge import FUSED, HALF, INPUT, QUANTIZED, Fused, Quantized
 
 VERSION = torch.__version__
 NOTE = (
-    "forward by native_batch_norm into a reused output; backward by native_batch_norm_backward, its outputs are fresh"
+    "forward by native_batch_norm into a reused output, what follows in place; "
+    "backward by native_batch_norm_backward, its outputs are fresh, as are those of quantized data"
 )
 
 
 def contestants(threads: int) -> list[Contestant]:
     torch.set_num_threads(threads)
     torch.set_grad_enabled(False)
-    passes = {"eval": evaluate, "train": train, "backward": backward, "moments": moments}
-    entries = {"torch-module": module, "torch-function": function}
+    passes: dict[str, Prepare] = {"eval": evaluate, "train": train, "backward": backward, "moments": moments}
+    passes |= dict.fromkeys(FUSED, fused) | dict.fromkeys(INPUT, image_input) | dict.fromkeys(QUANTIZED, quantized)
+    passes |= {op: passes[op.partition("_")[0]] for op in HALF}
+    functions = {"overhead": function, "input": fresh_input} | dict.fromkeys(FUSED, fresh_fused)
     return [
         Contestant("torch", "NCHW", passes, NOTE),
         Contestant("torch-channels-last", "NHWC", passes, NOTE),
-        *(Contestant(name, "NCHW", {"overhead": entry}) for name, entry in entries.items()),
+        Contestant("torch-module", "NCHW", {"overhead": module}),
+        Contestant("torch-function", "NCHW", functions, "as users write it: functions, whose outputs are fresh"),
     ]
 
 
@@ -36,7 +43,7 @@ def tensor(a: Array, layout: str) -> torch.Tensor:
     """The same memory as a tensor (N, C, ...); channels last is a matter of strides, known to torch from rank 4 on."""
     if layout == "NHWC" and a.ndim == 3:
         a = a[:, np.newaxis]
-    t = torch.from_numpy(a)
+    t = torch.from_numpy(a.view(np.int16)).view(torch.bfloat16) if a.dtype.name == "bfloat16" else torch.from_numpy(a)
     return t.movedim(-1, 1) if layout == "NHWC" else t
 
 
@@ -44,7 +51,7 @@ def array(t: torch.Tensor, case: Case, layout: str) -> Array:
     """The way back, in the memory layout."""
     if layout == "NHWC":
         t = t.movedim(1, -1)
-    a: Array = t.numpy()
+    a: Array = t.view(torch.int16).numpy().view(case.x().dtype) if t.dtype == torch.bfloat16 else t.numpy()
     return a.reshape(case.x(layout).shape)
 
 
@@ -105,3 +112,62 @@ def function(case: Case, layout: str) -> Prepared:
         lambda: batch_norm(x, mean, var, weight, bias, eps=EPS),
         lambda: batch_norm(x, mean, var, weight, bias, eps=EPS).numpy(),
     )
+
+
+def fused(case: Fused, layout: str) -> Prepared:
+    """batch norm into a reused output, then the rest in place."""
+    affine, y, given = evaluate(case, layout), tensor(case.y(layout), layout), case.residual(layout)
+    residual = None if given is None else tensor(given, layout)
+    act = getattr(torch.ops.aten, f"{case.activation}_").default
+
+    def call() -> object:
+        affine.call()
+        if residual is not None:
+            y.add_(residual)
+        return act(y)
+
+    return Prepared(call, affine.result)
+
+
+def fresh_fused(case: Fused, layout: str) -> Prepared:
+    weight, bias, mean, var = vectors(case)
+    x, given, act = tensor(case.x(), layout), case.residual(), getattr(torch.nn.functional, case.activation)
+    residual = None if given is None else tensor(given, layout)
+
+    def call() -> torch.Tensor:
+        y = torch.nn.functional.batch_norm(x, mean, var, weight, bias, eps=EPS)
+        return act(y if residual is None else y + residual)
+
+    return Prepared(call, lambda: call().numpy())
+
+
+def image_input(case: Case, layout: str) -> Prepared:
+    """Bytes to planes first, where y has those: of the ways into a reused output the fastest on whole photographs."""
+    x, y = tensor(case.x("NHWC"), "NHWC"), tensor(case.y(layout), layout)
+    mean, factor = (torch.from_numpy(case.along(v)) for v in (case.mean, 1 / np.sqrt(case.var)))
+    order = torch.contiguous_format if layout == "NCHW" else torch.channels_last
+
+    def call() -> torch.Tensor:
+        return y.copy_(x.contiguous(memory_format=order)).sub_(mean).mul_(factor)
+
+    return Prepared(call, lambda: case.y(layout))
+
+
+def fresh_input(case: Case, layout: str) -> Prepared:
+    x = tensor(case.x("NHWC"), "NHWC")
+    mean, std = (torch.from_numpy(case.along(v)) for v in (case.mean, np.sqrt(case.var)))
+
+    def call() -> torch.Tensor:
+        return x.to(torch.float32, memory_format=torch.contiguous_format).sub_(mean).div_(std)
+
+    return Prepared(call, lambda: call().numpy())
+
+
+def quantized(case: Quantized, layout: str) -> Prepared:
+    """Its kernel wants channels last, and changes the memory order of what is not; every output is fresh."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch 2.13 means to drop quantized tensors
+        x = torch._make_per_tensor_quantized_tensor(tensor(case.x(layout), layout), case.SCALE, case.ZERO)
+    operator = getattr(torch.ops.quantized, "batch_norm2d_relu" if case.activation else "batch_norm2d").default
+    arguments = (x, *vectors(case), EPS, case.OUT_SCALE, case.OUT_ZERO)
+    return Prepared(lambda: operator(*arguments), lambda: array(operator(*arguments).int_repr(), case, layout))
