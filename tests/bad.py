@@ -44,6 +44,42 @@ BACKEND = {
     "a backend that is no string": ("backend", 3, (TypeError, ValueError), "backend must be .*numpy.* got 3"),
 }
 
+ACTIVATION = {
+    f"activation {value!r}": ("activation", value, error, f"activation must be .* got {re.escape(repr(value))}")
+    for value, error in [("RELU", ValueError), ("swish", ValueError), ("", ValueError), (1, ValueError),
+                         (True, ValueError), ((), ValueError), (("leaky_relu", 0.1, 0.2), ValueError),
+                         ("leaky_relu", ValueError), (("leaky_relu",), ValueError), (("relu", 1.0), ValueError),
+                         ("clip", ValueError),
+                         (("clip", 1.0), ValueError), (("clip", 0.0, 1.0, 2.0), ValueError),
+                         (("clip", 1.0, 0.0), ValueError), (("clip", 0.0, np.nan), ValueError),
+                         (("clip", "0", "1"), (TypeError, ValueError)), (("clip", None, 1.0), (TypeError, ValueError)),
+                         (("leaky_relu", True), (TypeError, ValueError)), (("leaky_relu", np.inf), ValueError),
+                         (("leaky_relu", np.nan), ValueError), (("leaky_relu", 1j), (TypeError, ValueError)),
+                         (np.tanh, (TypeError, ValueError)), (abs, (TypeError, ValueError)),
+                         ([["relu"]], (TypeError, ValueError)), ({"relu": 1}, (TypeError, ValueError))]
+}  # fmt: skip
+RESIDUAL = {
+    f"residual of {kind}": ("residual", *value)
+    for kind, value in DATA.items()
+    if kind not in ("None", "a list of integers")
+} | {
+    f"residual of shape {np.shape(value)}": (
+        "residual", value, ValueError, rf"residual must .*\(4, 3\), got {re.escape(str(np.shape(value)))}"
+    )
+    for value in (np.ones((3, 4)), np.ones((1, 3)), np.ones((4, 3, 1)), np.ones(3), 1.0)
+} | {
+    f"residual of {dtype}": ("residual", np.ones((4, 3), dtype), TypeError, f"residual must .*float64, got {dtype}")
+    for dtype in ("float32", "float16")
+}  # fmt: skip
+OUT_LAYOUT = {
+    f"out_layout {layout!r}": ("out_layout", layout, ValueError, f"out_layout must be 'NCHW' .*'NHWC' .*got {layout!r}")
+    for layout in ("nchw", "HWC", "", 1)
+}
+DTYPE = {
+    f"dtype {dtype!r}": ("dtype", dtype, (TypeError, ValueError), "dtype must be .*float32.* got .*pass")
+    for dtype in ("int8", "uint8", np.int64, "real", bool, complex, np.longdouble, object, 3, "float8")
+}
+
 
 def vector(name, *, optional):
     """Everything that can be wrong with a per-channel vector of 3."""

@@ -10,6 +10,7 @@ import json
 import sys
 
 import cases
+import digests_fused
 import numpy as np
 import views
 
@@ -127,6 +128,12 @@ def main(backend):
             threads[way][name] = _dispatch.threads(x.nbytes)
             for result, arrays in results(x, dy, layout, read, write, backend):
                 digests[way][f"{name}: {result}"] = digest(arrays)
+    for case in [*digests_fused.CASES, digests_fused.LARGE]:
+        for way in LARGE_WAYS if case == digests_fused.LARGE else digests_fused.WAYS:
+            count, read, write = WAYS[way]
+            cpubn.set_num_threads(count)
+            for result, arrays in digests_fused.results(case, read, write, backend):
+                digests[way][f"{case}: {result}"] = digest(arrays)
     print(json.dumps({"threads": threads, "digests": digests}))
 
 

@@ -59,3 +59,22 @@ def test_worst_counts_bounds():
     assert oracle.worst(np.array([1.0, 2.0]), np.array([1.0, 2.5]), np.array([0.0, 0.25])) == 2
     assert oracle.worst(np.array([1.5]), np.array([1.0]), np.array([0.0])) == np.inf
     assert np.isnan(oracle.worst(np.array([np.nan, 1.0]), np.array([1.0, 1.0]), np.array([1.0, 1.0])))
+
+
+@pytest.mark.parametrize("activation", cases.ACTIVATIONS, ids=str)
+def test_derivatives_are_central_differences_of_the_activations(activation):
+    act = oracle.activation_of(activation)
+    z = np.linspace(-8.013, 8.017, 4001, dtype=np.longdouble)
+    step = np.longdouble(2.0**-17)
+    z = z[np.all([abs(z - kink) > step for kink in act.kinks], axis=0)] if act.kinks else z
+    expected = (act.function(z + step) - act.function(z - step)) / (2 * step)
+    np.testing.assert_allclose(act.derivative(z), expected, rtol=0, atol=1e-10)
+    assert abs(act.derivative(z)).max() <= act.steepest
+    bend = abs(act.derivative(z + step) - act.derivative(z - step)) / (2 * step)
+    assert bend.max() <= act.curvature + 1e-9
+
+
+def test_halves_of_bits():
+    assert oracle.rounding(1.0, np.float16) == 2.0**-11 + 2.0**-25
+    assert np.float16(1 + 2.0**-11) == 1 < np.float16(1 + 2.0**-10)
+    assert np.float16(2.0**-25) == 0 < np.float16(2.0**-24)

@@ -19,8 +19,9 @@ def in_order(values, order):
 
 
 def stepped(values, *steps):
-    """A view with these steps (negative ones too), of a larger array that holds NaN everywhere else."""
-    memory = np.full([n * abs(s) for n, s in zip(values.shape, steps, strict=True)], np.nan, values.dtype)
+    """A view with these steps (negative ones too), of a larger array that holds NaN, or 99, everywhere else."""
+    blank = 99 if values.dtype.kind in "iu" else np.nan
+    memory = np.full([n * abs(s) for n, s in zip(values.shape, steps, strict=True)], blank, values.dtype)
     view = memory[tuple(slice(None, None, s) for s in steps)]
     view[...] = values
     return view
