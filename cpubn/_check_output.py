@@ -75,13 +75,14 @@ def dtype(value: DTypeLike | None, x: Array) -> np.dtype[Any]:
 def floating(value: DTypeLike) -> np.dtype[Any]:
     if isinstance(value, str) and value == "bfloat16":
         try:
-            return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
+            kind: np.dtype[Any] | None = np.dtype(importlib.import_module("ml_dtypes").bfloat16)
         except ImportError as error:
             raise ValueError(
                 f"dtype 'bfloat16' must have ml_dtypes, which cannot be imported: {error}; "
                 'install it with pip install "cpubn[half]"'
             ) from error
-    kind: np.dtype[Any] | None = _check.dtype_of(value)
+    else:
+        kind = _check.dtype_of(value)
     if kind is None or kind.name not in _check.FLOATS:
         raise TypeError(
             f"dtype must be {_check.alternatives(_check.FLOATS)}, got {kind or repr(value)}; "

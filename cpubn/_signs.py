@@ -29,7 +29,8 @@ class Signs(NamedTuple):
         low, high = bounds(activation, y.dtype)
         for start in range(0, flat.size, BLOCK):
             block = flat[start : start + BLOCK]
-            inside = ~(block <= low)  # NaN is inside: the function hands its gradient on, as torch does
+            # NaN hands its gradient on, but for leaky_relu's: as the functions have it, and torch.
+            inside = block > low if activation.name == "leaky_relu" else ~(block <= low)
             if high < np.inf:
                 inside &= ~(block >= high)
             bits[start // 8 : (start + BLOCK) // 8] = np.packbits(inside)

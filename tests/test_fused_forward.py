@@ -11,8 +11,8 @@ from test_random import few
 
 import cpubn
 from cpubn import _check_output, _variants
+from cpubn._algebra import affine_of
 from cpubn._epilogue import Epilogue
-from cpubn.functional import affine_of
 
 each_activation = pytest.mark.parametrize("activation", cases.ACTIVATIONS, ids=str)
 # Of Numba, which compiles for each of them and each type.

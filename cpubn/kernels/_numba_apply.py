@@ -12,8 +12,8 @@ from cpubn.kernels._numba_sums import add_span, lay_out, put_spans
 COLUMNS = 1024
 # Of so few rows, runs at least so long are applied one after the other: their coefficients are not worth laying out.
 FEW_ROWS, LONG_RUN = 4, 16
-# What is applied to each normalized value, by (z, low, high). _numba_compile makes modules of this source with others: an
-# argument would be called through a pointer, for which Numba keeps no machine code on disk.
+# What is applied to each normalized value, by (z, low, high). _numba_compile makes modules of this source with others;
+# an argument would be called through a pointer, for which Numba keeps no machine code on disk.
 activate = globals().get("activate", identity)
 # What a job is made of: the sums of every span; their sum in turn; the coefficients from it; y.
 SPANS, SUMS, COEFFICIENTS, APPLY = 1, 2, 4, 8
