@@ -3,7 +3,6 @@
 
 cdef enum:
     BLOCK = 32  # elements of one
-    HALVES = 2048  # computed in the first-level cache before they are streamed past it
 
 
 cdef inline void load_block(bint brain, const uint16_t* source, float* to) noexcept nogil:
@@ -16,10 +15,8 @@ cdef inline void load_block(bint brain, const uint16_t* source, float* to) noexc
 
 
 cdef inline void store_block(bint brain, const float* source, uint16_t* to) noexcept nogil:
-    cdef Py_ssize_t l
     if brain:
-        for l in range(BLOCK):
-            to[l] = cpubn_to_bfloat(source[l])
+        cpubn_store_bfloats(source, to, BLOCK)
     else:
         cpubn_store_halves(source, to, BLOCK)
 
@@ -104,7 +101,7 @@ cdef void apply_half_run(
 
 cdef void half_run(const Job* job, const Run* run, Py_ssize_t n, const float* a, Py_ssize_t plane) noexcept nogil:
     """A run of contiguous samples, past the cache if the job says so."""
-    cdef uint16_t buffer[HALVES]
+    cdef uint16_t buffer[PIECE]
     cdef const uint16_t* x = <const uint16_t*>run.x
     cdef const uint16_t* dy = <const uint16_t*>run.dy
     cdef uint16_t* y = <uint16_t*>run.y
@@ -113,7 +110,7 @@ cdef void half_run(const Job* job, const Run* run, Py_ssize_t n, const float* a,
         apply_half_run(job, dy, x, y, n, a, plane)
         return
     while i < n:
-        part = min(n - i, HALVES - <Py_ssize_t>(<size_t>(y + i) % LINE // sizeof(uint16_t)))
+        part = min(n - i, PIECE - <Py_ssize_t>(<size_t>(y + i) % LINE // sizeof(uint16_t)))
         apply_half_run(job, dy + i, x + i, buffer, part, a + i if plane else a, plane)
         cpubn_stream(y + i, buffer, part * sizeof(uint16_t))
         i += part

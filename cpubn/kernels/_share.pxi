@@ -4,7 +4,8 @@ from libc.stdlib cimport llabs
 
 # Output is written past the last-level cache if input and output together exceed it and a thread finishes its channels
 # while they are in cache: that took 0.7 to 0.9 of the time at 51 MB. By itself an elementwise pass of 51 MB took up to 1.4
-# times as long so, and one of 205 MB 0.7 to 1.1 times: there from four times the cache on, unless it is of short runs.
+# times as long so, one of 103 MB (float16) 0.65 to 1.3 times, and one of 205 MB 0.7 to 1.1 times: there from three times
+# the cache on, unless it is of short runs.
 cdef size_t CACHE = cpubn_cache_bytes()
 cdef Py_ssize_t CHUNK = _order.CHUNK
 # Bytes of a group of channels that one thread finishes on its own: about half of a second-level cache.
@@ -80,7 +81,7 @@ cdef object start(Job* job, int threads):
         whole = share_rows(job, threads)
     job.stream = job.apply and moved > CACHE
     if not (job.sums and whole):
-        job.stream = job.stream and moved > 4 * CACHE and (job.columns or job.inner >= LONG)
+        job.stream = job.stream and moved > 3 * CACHE and (job.columns or job.inner >= LONG)
     if job.sums and not whole:
         parts = new_vectors(3 * job.spans, job.channels)
         job.parts = <double*>cnp.PyArray_DATA(parts)

@@ -59,29 +59,38 @@ cdef inline void affine_map(
         apply_run(False, x, 1, x, 1, z, 1, n, a)
 
 
-cdef inline void quantize(const Job* job, real* v, Py_ssize_t n) noexcept nogil:
-    """Whole numbers that y's type holds; NaN becomes the lowest."""
-    cdef real inverse = <real>job.epilogue.inverse, zero = <real>job.epilogue.zero
-    cdef real low = <real>job.epilogue.lowest, high = <real>job.epilogue.highest
-    cdef real rounder = 12582912.0  # 1.5 * 2**23: adding it leaves no bits for a fraction, rounded to even
-    cdef real value
+cdef inline void quantize(const Job* job, const real* values, uint8_t* y, Py_ssize_t step, Py_ssize_t n) noexcept nogil:
+    """y, int8 or uint8 <- round(min(max(values * inverse + zero, lowest), highest)); NaN becomes the lowest."""
+    cdef float inverse = job.epilogue.inverse, zero = job.epilogue.zero
+    cdef float low = job.epilogue.lowest, high = job.epilogue.highest
+    cdef float rounder = 12582912.0  # 1.5 * 2**23: the last bits of a sum with it are a whole number, rounded to even
+    cdef float value
     cdef Py_ssize_t i
     for i in range(n):
-        value = v[i] * inverse + zero
+        value = <float>values[i] * inverse + zero
         value = value if value > low else low
         value = value if value < high else high
-        v[i] = (value + rounder) - rounder
+        y[i * step] = <uint8_t>cpubn_bits_of_float(value + rounder)
+
+
+cdef inline void write(const Job* job, const real* values, char* y, Py_ssize_t step, Py_ssize_t n) noexcept nogil:
+    if not job.epilogue.quantized:
+        store(values, job.y.type, y, step, n)
+    elif step == 1:
+        quantize(job, values, <uint8_t*>y, 1, n)
+    else:
+        quantize(job, values, <uint8_t*>y, step, n)
 
 
 cdef inline void put(const Job* job, const real* values, char* y, Py_ssize_t step, Py_ssize_t n) noexcept nogil:
     """Write n samples of y, past the cache if the job says so."""
     cdef real converted[PIECE]
     if not job.stream or step != 1:
-        store(values, job.y.type, y, step, n)
+        write(job, values, y, step, n)
     elif is_own(values, job.y.type):
         cpubn_stream(y, values, n * job.y.size)
     else:
-        store(values, job.y.type, converted, 1, n)
+        write(job, values, <char*>converted, 1, n)
         cpubn_stream(y, converted, n * job.y.size)
 
 
@@ -127,8 +136,6 @@ cdef void staged_piece(
             result = second
         elif e.activation:
             activate(e.activation, <real>e.low, <real>e.high, result, n)
-        if e.quantized:
-            quantize(job, result, n)
     if result != <real*>run.y:
         put(job, result, run.y, run.y_step, n)
 

@@ -50,6 +50,29 @@ static inline uint16_t cpubn_to_bfloat(float value) {
     return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? (bits >> 16 | 0x40u) : made);
 }
 
+static inline void cpubn_store_bfloats(const float *from, uint16_t *to, ptrdiff_t n) {
+    ptrdiff_t i, whole = 0;
+#if defined(__AVX512BW__)
+    /* The odd words of two vectors: half of what the compiler needs for its shifts and narrowing. */
+    const __m512i odd = _mm512_add_epi16(_mm512_slli_epi16(_mm512_set_epi16(
+        31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0
+    ), 1), _mm512_set1_epi16(1));
+    const __m512i one = _mm512_set1_epi32(1), most = _mm512_set1_epi32(0x7fff), quiet = _mm512_set1_epi32(0x400000);
+    whole = n / 32 * 32;
+    for (i = 0; i < whole; i += 32) {
+        __m512i made[2];
+        for (int k = 0; k < 2; k++) {
+            __m512 value = _mm512_loadu_ps(from + i + 16 * k);
+            __m512i bits = _mm512_castps_si512(value), even = _mm512_and_si512(_mm512_srli_epi32(bits, 16), one);
+            made[k] = _mm512_add_epi32(_mm512_add_epi32(bits, most), even);
+            made[k] = _mm512_mask_or_epi32(made[k], _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q), bits, quiet);
+        }
+        _mm512_storeu_si512((void *)(to + i), _mm512_permutex2var_epi16(made[0], odd, made[1]));
+    }
+#endif
+    for (i = whole; i < n; i++) to[i] = cpubn_to_bfloat(from[i]);
+}
+
 static inline void cpubn_load_halves(const uint16_t *from, float *to, ptrdiff_t n) {
     ptrdiff_t i, whole = 0;
 #if defined(__AVX512F__)

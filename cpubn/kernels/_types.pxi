@@ -20,6 +20,8 @@ cdef extern from "_types.h" nogil:
     uint16_t cpubn_to_bfloat(float value)
     void cpubn_load_halves(const uint16_t* source, float* to, Py_ssize_t n)
     void cpubn_store_halves(const float* source, uint16_t* to, Py_ssize_t n)
+    void cpubn_store_bfloats(const float* source, uint16_t* to, Py_ssize_t n)
+    uint32_t cpubn_bits_of_float(float value)
 
 ctypedef fused integer:
     uint8_t
@@ -113,17 +115,6 @@ cdef void load(Type type, const void* source, Py_ssize_t step, real* to, Py_ssiz
         load_integers(<const int16_t*>source, step, to, n)
 
 
-cdef inline void store_integers(const float* source, integer* to, Py_ssize_t step, Py_ssize_t n) noexcept nogil:
-    """Of whole numbers that the type holds."""
-    cdef Py_ssize_t i
-    if step == 1:
-        for i in range(n):
-            to[i] = <integer><int>source[i]
-    else:
-        for i in range(n):
-            to[i * step] = <integer><int>source[i]
-
-
 cdef void store(const real* source, Type type, void* to, Py_ssize_t step, Py_ssize_t n) noexcept nogil:
     """n samples, `step` of them apart <- source (n,), rounded to nearest, ties to even."""
     cdef Py_ssize_t i
@@ -141,12 +132,7 @@ cdef void store(const real* source, Type type, void* to, Py_ssize_t step, Py_ssi
                 halves[i * step] = cpubn_to_half(source[i])
     elif type == BFLOAT16:
         if step == 1:
-            for i in range(n):
-                halves[i] = cpubn_to_bfloat(source[i])
+            cpubn_store_bfloats(source, halves, n)
         else:
             for i in range(n):
                 halves[i * step] = cpubn_to_bfloat(source[i])
-    elif type == UINT8:
-        store_integers(source, <uint8_t*>to, step, n)
-    elif type == INT8:
-        store_integers(source, <int8_t*>to, step, n)
