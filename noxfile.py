@@ -14,6 +14,14 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def frameworks(session: nox.Session) -> None:
+    """The same with torch, Keras, Flax and onnxruntime; from another index than PyPI, torch comes without CUDA."""
+    session.install("torch", "--extra-index-url", "https://download.pytorch.org/whl/cpu")
+    session.install("--editable", ".[frameworks]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "lint"))
     session.run("ruff", "check")

@@ -174,8 +174,3 @@ def test_numbers_out_of_range(words: tuple[str, str], capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit, match="2"):
         parse(*words)
     assert "must be a whole number from" in capsys.readouterr().err
-
-
-def test_first_use_in_readme_runs() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    exec(compile(code, str(README), "exec"), {})

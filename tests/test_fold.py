@@ -38,7 +38,7 @@ def every_fold(weight, matrix, bias):
 def dtype_of(name):
     if name != "bfloat16":
         return np.dtype(name)
-    need_library("ml_dtypes", "test")
+    need_library("ml_dtypes", "half")
     import ml_dtypes
 
     return np.dtype(ml_dtypes.bfloat16)

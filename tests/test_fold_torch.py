@@ -10,7 +10,7 @@ import cpubn
 from cpubn._affine_layer import AffineLayer
 from cpubn._convolution import Geometry, convolve
 
-need_library("torch", "test")
+need_library("torch", "frameworks")
 
 import torch
 from torch.nn import functional

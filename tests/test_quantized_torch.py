@@ -8,7 +8,7 @@ from test_quantized import NUMBERS, check, integers, real_values, vectors_of
 
 import cpubn
 
-need_library("torch", "test")
+need_library("torch", "frameworks")
 
 import torch
 
