@@ -42,7 +42,7 @@ def backward_through(
     dx = plan.dx.array
     room = None if residual is not None or (out is not None and overlap(out, np.asarray(x))) else dx
     if isinstance(kept, Signs):
-        g = kept.gradient(np.asarray(dy), room)
+        g = kept.gradient(np.asarray(dy), room, kernels)
     elif activation is None:
         g = np.array(_plan.gradient(dy, x, bias, layout, None, residual, None, room, kernels.ANY_TYPE).given)
     else:

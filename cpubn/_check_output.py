@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from numbers import Real
 from typing import Any
 
@@ -51,7 +52,7 @@ def activation(value: Any) -> Activation | None:
 
 def is_compiled(value: Any) -> bool:
     """Whether it is a function compiled by Numba, which need not be imported to tell."""
-    return callable(value) and hasattr(value, "py_func")
+    return callable(value) and inspect.isfunction(getattr(value, "py_func", None))
 
 
 def differentiable(value: Activation | None) -> None:

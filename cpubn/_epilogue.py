@@ -55,7 +55,7 @@ class Activation(NamedTuple):
 def rounded(parameter: float, dtype: np.dtype[Any]) -> Any:
     """A parameter as it comes out of a kernel: in the type that is computed in, then in that of the data."""
     with np.errstate(all="ignore"):
-        return dtype.type(parameter if dtype == np.float64 else np.float32(parameter))
+        return dtype.type(parameter if dtype.type is np.float64 else np.float32(parameter))
 
 
 class Quantization(NamedTuple):

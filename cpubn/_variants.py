@@ -21,6 +21,8 @@ NAMES = (
     "gradient_sums",
     "train_backward",
     "activation_gradient",
+    "pack_signs",
+    "apply_signs",
     "openmp_max_threads",
     "cpu_features",
     "DirectAffine",

@@ -95,7 +95,8 @@ def batch_norm(
     eps : added to the variance; above 0 in training.
     activation : y = activation(affine + residual): "relu", "relu6", ("leaky_relu", slope), "hardswish", "silu", "gelu",
         "sigmoid", "tanh", ("clip", low, high), or a scalar function compiled by ``numba.njit``, which the Numba
-        backend fuses into its loops. In the same pass over memory, without a temporary.
+        backend fuses into its loops (an error of its own passes through, with y written in part). In the same pass
+        over memory, without a temporary.
     residual : array of y's shape and dtype, added before the activation.
     dtype : of y: "float16", "bfloat16", "float32" or "float64"; None for that of x, which integers do not allow.
     out_layout : layout of y, "NCHW" or "NHWC"; None for that of x.
@@ -114,6 +115,7 @@ def batch_norm(
     ------
     ValueError, TypeError : before anything is written, saying what must hold, what was got and what to do.
     """
+    return_moments = bool(return_moments)
     act = _check_output.activation(activation)
     backend = _dispatch.backend_for(act, backend)
     kind = None if dtype is None else _check_output.floating(dtype)

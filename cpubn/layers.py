@@ -257,7 +257,7 @@ class _BatchNorm:
         """Remember for backward what the forward read, and of what it wrote what the activation needs."""
         self._input, self._statistics, self._overwritten = x, statistics, None
         self._residual = None if residual is None else np.asarray(residual)
-        self._kept = kept_of(self.activation, y)
+        self._kept = kept_of(self.activation, y, self.backend)
         self._note_overwriting(y)
 
     def _note_overwriting(self, written: Array) -> None:

@@ -27,6 +27,8 @@ KERNELS = {
     "gradient_sums": ["dy", "x", "mean", "sums", "threads"],
     "train_backward": ["dy", "x", "mean", "var", "weight", "eps", "sums", "dx", "threads"],
     "activation_gradient": ["dy", "x", "affine", "epilogue", "g", "threads"],
+    "pack_signs": ["y", "low", "high", "nan", "bits", "threads"],
+    "apply_signs": ["dy", "bits", "slope", "g", "threads"],
 }
 
 

@@ -150,6 +150,9 @@ def activation_gradient(
     start(&job, threads)
 
 
+include "_signs.pxi"
+
+
 def openmp_max_threads():
     """What OpenMP would use by itself; 0 where the extension was built without it."""
     return cpubn_openmp_max_threads()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cpubn import _activations
 from cpubn._epilogue import PLAIN, Activation, Epilogue, rounded
 from cpubn.kernels import _numba_apply as loops
+from cpubn.kernels import _numpy
 from cpubn.kernels._numba_compile import call, thread_limit, threading_layer
 from cpubn.kernels._numba_sums import LANES, View, Walk
 from cpubn.kernels._order import order_of
@@ -21,9 +22,11 @@ from cpubn.kernels._order import order_of
 __all__ = [
     "ANY_TYPE",
     "activation_gradient",
+    "apply_signs",
     "gradient_sums",
     "moments",
     "normalize",
+    "pack_signs",
     "thread_limit",
     "threading_layer",
     "train_backward",
@@ -124,6 +127,16 @@ def activation_gradient(dy: Real, x: Real, affine: Float64 | None, epilogue: Epi
     _run(APPLY, threads, x, y=derivatives, coefficients=affine.flatten(), epilogue=epilogue, derived=True)
     with np.errstate(all="ignore"):
         np.multiply(dy, derivatives, out=g)
+
+
+def pack_signs(y: Real, low: float, high: float, nan: bool, bits: NDArray[np.uint8], threads: int) -> None:
+    """bits[j] = not (y[j] <= low or y[j] >= high), of NaN `nan`: by NumPy, on one thread."""
+    _numpy.pack_signs(y, low, high, nan, bits, threads)
+
+
+def apply_signs(dy: Real, bits: NDArray[np.uint8], slope: float, g: Real, threads: int) -> None:
+    """g[j] = dy[j] where bits[j] is set, otherwise slope * dy[j] or 0: by NumPy, on one thread."""
+    _numpy.apply_signs(dy, bits, slope, g, threads)
 
 
 def _run(

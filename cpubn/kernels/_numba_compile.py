@@ -10,11 +10,13 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import FunctionType
 from typing import Any
 
 import numba
 from numba.core.errors import NumbaError, NumbaWarning
+from numba.core.registry import CPUDispatcher
 
 from cpubn import _activations, _algebra, _elementary
 from cpubn.kernels import _numba_apply as loops
@@ -27,20 +29,26 @@ _alone = threading.Lock()
 
 def call(real: str, arguments: tuple[Any, ...], job: int, threads: int, function: Any) -> None:
     without = tuple(len(arguments[i]) == 0 for i in (0, 2))  # dy and residual
-    key = real, without, threads > 1, function
+    own = isinstance(function, CPUDispatcher)
+    key = real, without, threads > 1 and not own, function
     if key not in _compiled:
         with _compiling:
             if key not in _compiled:
-                _compiled[key] = _compile(tuple(map(numba.typeof, (*arguments, job))), threads > 1, function)
+                _compiled[key] = _compile(tuple(map(numba.typeof, (*arguments, job))), key[2], function)
     if threads == 1:
         _compiled[key](*arguments, job, 0, 1)
+    elif own:  # what it raises would be lost in Numba's own threads
+        with ThreadPoolExecutor(threads) as pool:
+            shares = [pool.submit(_compiled[key], *arguments, job, part, threads) for part in range(threads)]
+        for share in shares:
+            share.result()
     else:
         with _team(threads):
             _compiled[key](*arguments, job, threads)
 
 
 def _compile(types: tuple[Any, ...], parallel: bool, function: Any) -> Callable[..., None]:
-    if isinstance(function, numba.core.registry.CPUDispatcher):
+    if isinstance(function, CPUDispatcher):
         try:  # not kept on disk, where a later version of the function would find the code of this one
             return _entry(types, parallel, _of_one_argument(function), cache=False)
         except NumbaError as error:

@@ -149,6 +149,39 @@ def activation_gradient(dy: Array, x: Array, affine: Array | None, epilogue: Epi
         _apply(_affine, (x,), affine, _algebra.forward_is_wide(*affine), g, after)
 
 
+def pack_signs(y: Array, low: float, high: float, nan: bool, bits: Array, threads: int) -> None:
+    """bits[j] = not (y[j] <= low or y[j] >= high); of NaN, `nan`. A bound of NaN is none.
+
+    y (n,) of any type; bits (ceil(n / 8),) uint8, the first element in the lowest bit.
+    Block by block: flags for all of y would take eight times the memory of the bits.
+    Moves y once.
+    """
+    for start in range(0, y.size, BLOCK):
+        block = y[start : start + BLOCK]
+        inside = ~((block <= y.dtype.type(low)) | (block >= y.dtype.type(high)))
+        if not nan:
+            inside &= block == block
+        bits[start // 8 : (start + BLOCK) // 8] = np.packbits(inside, bitorder="little")
+
+
+def apply_signs(dy: Array, bits: Array, slope: float, g: Array, threads: int) -> None:
+    """g[j] = dy[j] where bits[j] is set, otherwise slope * dy[j], or 0 where the slope is 0.
+
+    dy, g (n,) of one type; bits as `pack_signs` makes them; g may be dy.
+    Block by block, for the same reason.
+    Moves dy and g once.
+    """
+    for start in range(0, dy.size, BLOCK):
+        block = dy[start : start + BLOCK]
+        flags = np.unpackbits(bits[start // 8 : (start + BLOCK) // 8], count=block.size, bitorder="little")
+        other = np.zeros((), dy.dtype)
+        if slope:
+            with np.errstate(all="ignore"):
+                wide: Any = np.float64 if dy.dtype == np.float64 else np.float32
+                other = (block.astype(wide) * wide(slope)).astype(dy.dtype)
+        g[start : start + BLOCK] = np.where(flags.view(bool), block, other)
+
+
 def _affine(x: Array, centre: Array, scale: Array, shift: Array) -> Array:
     z: Array = x - centre
     z *= scale
