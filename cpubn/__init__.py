@@ -6,6 +6,9 @@
 BatchNorm1d, BatchNorm2d and BatchNorm3d are torch.nn's layers on plain arrays; FrozenBatchNorm is what inference calls.
 """
 
+from importlib import import_module
+from typing import Any
+
 from cpubn._dispatch import (
     available_backends,
     get_num_threads,
@@ -19,6 +22,14 @@ from cpubn.functional import batch_norm, batch_norm_backward, moments
 from cpubn.layers import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from cpubn.statistics import Moments
 from cpubn.verify import verify_fold
+
+
+def __getattr__(name: str) -> Any:
+    """cpubn.convert, which most programs do not need, is imported when it is first asked for."""
+    if name == "convert":
+        return import_module("cpubn.convert")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __version__ = "0.1.0"
 

@@ -41,6 +41,8 @@ class AffineLayer:
                 "kernel_layout must be 'OIHW' (channels first, as torch keeps weights, for any rank) or 'HWIO' "
                 f"(channels last, as Keras and Flax do), got {kernel_layout!r}"
             )
+        if not isinstance(transposed, bool):
+            raise TypeError(f"transposed must be True or False, got {transposed!r}; say which the convolution is")
         array = _check.data(weight, "weight", _check.FLOATS)
         if not 3 <= array.ndim <= 5:
             raise ValueError(
@@ -106,6 +108,11 @@ def constant_norm(bn: Norm, layer: AffineLayer, side: Side) -> FrozenBatchNorm:
     if not isinstance(bn, (FrozenBatchNorm, *LAYERS)):
         raise TypeError(
             f"bn must be a BatchNorm1d, BatchNorm2d, BatchNorm3d or FrozenBatchNorm, got {type(bn).__name__}; "
+            "build cpubn.FrozenBatchNorm from its weight, bias, running_mean, running_var and eps"
+        )
+    if isinstance(bn, FrozenBatchNorm) and bn.is_quantized:
+        raise ValueError(
+            "bn must not be quantized, got one whose scales and zero points a fold would lose; "
             "build cpubn.FrozenBatchNorm from its weight, bias, running_mean, running_var and eps"
         )
     channels = layer.outputs if side == "output" else layer.inputs

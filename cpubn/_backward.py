@@ -27,6 +27,7 @@ def backward_through(
     activation: Activation | None,
     residual: ArrayLike | None,
     kept: ArrayLike | Signs | None,
+    wants_g: bool,
     out: Array | None,
     backend: str | None,
 ) -> tuple[Array, Vector, Vector, Any]:
@@ -34,29 +35,31 @@ def backward_through(
 
     g is made where dx will stand, so that it takes no memory of its own, unless it is wanted as a residual's gradient.
     """
-    if activation is None and residual is None:
-        return *_backward(dy, x, mean, var, weight, eps, training, layout, out, backend), dy
+    if activation is None and not wants_g:
+        return *_backward(dy, x, mean, var, weight, eps, training, layout, out, backend), None
     kernels = _dispatch.kernels(backend)
     apart_from = {"bias": bias, "residual": residual, "y": None if isinstance(kept, Signs) else kept}
     plan = _plan.backward(dy, x, mean, var, weight, eps, training, layout, out, kernels.ANY_TYPE, apart_from)
     dx = plan.dx.array
-    room = None if residual is not None or (out is not None and overlap(out, np.asarray(x))) else dx
+    room = None if wants_g or (out is not None and overlap(out, np.asarray(x))) else dx
     if isinstance(kept, Signs):
         g = kept.gradient(np.asarray(dy), room, kernels)
     elif activation is None:
-        g = np.array(_plan.gradient(dy, x, bias, layout, None, residual, None, room, kernels.ANY_TYPE).given)
+        g = np.array(dy)
     else:
         through = _plan.gradient(dy, x, bias, layout, activation, residual, kept, room, kernels.ANY_TYPE)
         affine = None
         if through.bias is not None:
-            dtype = _plan.computed_in(plan.x.dtype)
-            affine = _algebra.affine_of(dtype, plan.mean, plan.var, plan.weight, through.bias, plan.eps)
+            affine = _algebra.affine_of(
+                _plan.computed_in(plan.x.dtype), plan.mean, plan.var, plan.weight, through.bias, plan.eps
+            )
         if plan.x.size:
             threads = _dispatch.threads(through.dy.nbytes)
             kernels.activation_gradient(through.dy, through.source, affine, through.epilogue, through.g.view, threads)
             through.g.deliver(plan.walk)
         g = through.g.array
-    return *_backward(g, x, mean, var, weight, eps, training, layout, dx, backend), g
+    dtype = None if kernels.ANY_TYPE else _plan.computed_in(g.dtype)
+    return *_by_plan(plan._replace(dy=plan.walk.view(g, dtype)), training, kernels), g
 
 
 def _backward(
@@ -79,6 +82,10 @@ def _backward(
             return done  # type: ignore[no-any-return]
     kernels = _dispatch.kernels(backend)
     plan = _plan.backward(dy, x, mean, var, weight, eps, training, layout, out, kernels.ANY_TYPE, {})
+    return _by_plan(plan, training, kernels)
+
+
+def _by_plan(plan: _plan.Backward, training: bool, kernels: Any) -> tuple[Array, Vector, Vector]:
     threads = _dispatch.threads(plan.x.nbytes)
     sums = np.zeros((2, plan.walk.shape[1]))
     with np.errstate(all="ignore"):  # a channel that holds NaN or Inf stays non-finite, without a warning

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from numbers import Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,10 @@ def activation(value: Any) -> Activation | None:
     name, *parameters = value if isinstance(value, (tuple, list)) and value else (value,)
     if is_compiled(name):
         if len(parameters) != 1 or not is_compiled(parameters[0]):
-            raise TypeError(f"activation must be a function or a pair (function, derivative), got {value!r}")
+            raise TypeError(
+                f"activation must be a function or a pair (function, derivative), got {value!r}; "
+                "pass both compiled by numba.njit"
+            )
         return Activation(0, function=name, derivative=parameters[0])
     if callable(name):
         raise TypeError(
@@ -35,14 +38,18 @@ def activation(value: Any) -> Activation | None:
             "decorate the function with @numba.njit"
         )
     if not isinstance(name, str) or name not in _activations.NAMES:
-        raise ValueError(f"activation must be one of {CHOICE}, or a function compiled by numba.njit, got {value!r}")
+        raise ValueError(
+            f"activation must be one of {CHOICE}, or a function compiled by numba.njit, got {value!r}; "
+            "names are in lower case"
+        )
     form = PARAMETERS.get(name, repr(name))
     if len(parameters) != form.count(","):
         raise ValueError(f"activation must be {form}, got {value!r}; pass it in that form")
-    for parameter in parameters:
-        if isinstance(parameter, bool) or not isinstance(parameter, Real) or np.isnan(float(parameter)):
-            raise ValueError(f"activation must be {form} with numbers, got {value!r}; pass floats")
-    low, high = (*map(float, parameters), 0.0, 0.0)[:2]
+    try:
+        numbers = [_check.number(p, "it", "a number", -np.inf, np.inf, 0.1) for p in parameters]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"activation must be {form} with numbers, got {value!r}; pass floats") from error
+    low, high = (*numbers, 0.0, 0.0)[:2]
     if name == "clip" and not low <= high:
         raise ValueError(f"activation must be {form} with low <= high, got {value!r}; swap them")
     if name == "leaky_relu" and not np.isfinite(low):
@@ -128,18 +135,29 @@ def quantized_dtype(value: DTypeLike) -> np.dtype[Any]:
     return kind
 
 
+def quantized_data(x: Array, kind: np.dtype[Any]) -> None:
+    if x.dtype != kind:
+        raise TypeError(
+            f"x must be an array of {kind}, got {x.dtype}; quantize it so, by the scale and zero point given, "
+            "or build FrozenBatchNorm.quantized with another dtype"
+        )
+
+
 def scale(value: Any, name: str) -> float:
     """Real units of one step of quantized data."""
-    return _check.number(value, name, "a finite number of at least 1e-30", 1e-30, 1e30, 0.05)
+    return _check.number(value, name, "a number from 1e-30 to 1e30", 1e-30, 1e30, 0.05)
 
 
 def zero_point(value: Any, name: str, kind: np.dtype[Any]) -> float:
     """The quantized number that stands for 0."""
     low, high = limits(kind)
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number from {low} to {high}, got {value!r}; pass an int")
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be a whole number from {low} to {high}, as {kind} holds, got {value}")
+    if not low <= int(value) <= high:
+        raise ValueError(
+            f"{name} must be a whole number from {low} to {high}, as {kind} holds, got {value}; "
+            "pass 0 for symmetric int8 data, 128 for uint8"
+        )
     return float(value)
 
 

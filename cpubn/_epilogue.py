@@ -45,11 +45,13 @@ class Activation(NamedTuple):
         code = _activations.OF_OUTPUT.get(self.name)
         return None if code is None else self._replace(code=code)
 
-    def __repr__(self) -> str:
+    @property
+    def given(self) -> Any:
+        """What it was made from."""
         if self.function is not None:
-            return repr(self.function)
+            return self.function if self.derivative is None else (self.function, self.derivative)
         parameters = {"leaky_relu": (self.low,), "clip": (self.low, self.high)}.get(self.name)
-        return repr(self.name if parameters is None else (self.name, *parameters))
+        return self.name if parameters is None else (self.name, *parameters)
 
 
 def rounded(parameter: float, dtype: np.dtype[Any]) -> Any:

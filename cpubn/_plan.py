@@ -11,12 +11,28 @@ from numpy.typing import ArrayLike, DTypeLike
 from cpubn import _check, _check_output
 from cpubn._epilogue import Activation, Epilogue, Quantization
 from cpubn._types import Array, Vector
-from cpubn._walk import Target, Walk, new_output, target_of, walk_of
+from cpubn._walk import Walk, new_output, walk_of
 
 
 def computed_in(*dtypes: np.dtype[Any]) -> np.dtype[Any]:
     """float64 if one of them is, else float32."""
     return np.dtype(np.float64 if np.float64 in [dtype.type for dtype in dtypes] else np.float32)
+
+
+class Target(NamedTuple):
+    """An output: the array that it is for, with x's axes, and the view of it, or scratch, that a kernel writes."""
+
+    array: Array
+    view: Array
+    quantization: Quantization | None = None  # of scratch, which holds real numbers
+
+    def deliver(self, walk: Walk) -> None:
+        """Complete the array."""
+        if not np.may_share_memory(self.array, self.view):
+            ordered = self.array.transpose(walk.axes)
+            made = self.view.reshape(ordered.shape)
+            with np.errstate(over="ignore"):
+                ordered[...] = made if self.quantization is None else self.quantization.of(made)
 
 
 class Call(NamedTuple):
@@ -108,6 +124,7 @@ def forward(
     out: Array | None,
 ) -> Forward:
     x, axis = _check.batch(x, layout, _check.FLOATS if training else (*_check.FLOATS, *_check.INTEGERS))
+    residual = None if residual is None else _check.data(residual, "residual", _check.FLOATS)
     channels = x.shape[axis]
     eps = _check.epsilon(eps, training=training)
     momentum = _check.momentum(momentum)
@@ -129,7 +146,6 @@ def forward(
 class Gradient(NamedTuple):
     """Arrays of a pass from the gradient of the output to that of what was activated."""
 
-    given: Array  # dy as it is
     dy: Array
     source: Array  # x, or the output where that is enough
     bias: Vector | None  # None for the output
@@ -137,12 +153,25 @@ class Gradient(NamedTuple):
     g: Target
 
 
+def check_backward(
+    x: ArrayLike, layout: str, bias: ArrayLike | None, residual: ArrayLike | None, y: ArrayLike | None
+) -> tuple[Vector, Array | None, Array | None]:
+    """The bias, and the residual and output if there are any, of a forward of x."""
+    x, axis = _check.batch(x, layout)
+    kind = x.dtype.newbyteorder("=")
+    return (
+        _check.optional_vector(bias, "bias", x.shape[axis], layout, 0.0),
+        _check_output.residual(residual, x.shape, kind),
+        None if y is None else _check_output.of_result(y, "y", x.shape, kind),
+    )
+
+
 def gradient(
     dy: ArrayLike,
     x: ArrayLike,
     bias: ArrayLike | None,
     layout: str,
-    activation: Activation | None,
+    activation: Activation,
     residual: ArrayLike | None,
     y: ArrayLike | None,
     room: Array | None,
@@ -153,19 +182,18 @@ def gradient(
     dy = _check.gradient(dy, x)
     _check_output.differentiable(activation)
     kind = x.dtype.newbyteorder("=")
-    b: Vector | None = _check.optional_vector(bias, "bias", x.shape[axis], layout, 0.0)
-    added = _check_output.residual(residual, x.shape, kind)
+    b: Vector | None
+    b, added, output = check_backward(x, layout, bias, residual, y)
     source = x
-    if y is not None:
-        output = _check_output.of_result(y, "y", x.shape, kind)
-        of_output = None if activation is None else activation.of_output(kind)
+    if output is not None:
+        of_output = activation.of_output(kind)
         if of_output is not None:
             activation, source, added, b = of_output, output, None, None
     walk = walk_of(x, axis)
     dtype = None if any_type else computed_in(kind)
     epilogue = Epilogue(activation, None if added is None else walk.view(added, dtype))
     g = new_output(x, walk, kind) if room is None else room
-    return Gradient(dy, walk.view(dy, dtype), walk.view(source, dtype), b, epilogue, target_of(g, walk, dtype))
+    return Gradient(walk.view(dy, dtype), walk.view(source, dtype), b, epilogue, target_of(g, walk, dtype))
 
 
 def backward(
@@ -212,8 +240,9 @@ def apply(
     out: Array | None,
 ) -> Output:
     """With a quantization, dtype is the type of x and of the output."""
-    kinds = (*_check.FLOATS, *_check.INTEGERS) if quantization is None else (np.dtype(dtype).name,)
-    x, axis = _check.batch(x, layout, kinds)
+    x, axis = _check.batch(x, layout, (*_check.FLOATS, *_check.INTEGERS))
+    if quantization is not None:
+        _check_output.quantized_data(x, np.dtype(dtype))
     _check.channels(x, axis, channels, layout)
     kind = _check_output.dtype(dtype, x) if quantization is None else np.dtype(dtype)
     walk = walk_of(x, axis)
@@ -255,3 +284,10 @@ def _output(
     if out_axis != axis:
         y, added = np.moveaxis(out, out_axis, axis), None if added is None else np.moveaxis(added, out_axis, axis)
     return Output(x, axis, walk, out, y, added, activation, quantization)
+
+
+def target_of(array: Array, walk: Walk, dtype: np.dtype[Any] | None = None) -> Target:
+    """What a kernel that computes in `dtype` writes of an array; None: it writes any type."""
+    dtype = dtype or array.dtype.newbyteorder("=")
+    plain = array.flags.aligned and array.dtype == dtype and walk.merges(array)
+    return Target(array, walk.view(array) if plain else np.empty(walk.shape, dtype))

@@ -32,7 +32,7 @@ class Signs(NamedTuple):
         """dy where the derivative is 1, elsewhere 0 or, of leaky_relu, slope * dy; `out` may be dy."""
         kind = dy.dtype.newbyteorder("=")
         ordered = [dy.shape[axis] for axis in self.axes]
-        g = np.empty(ordered, kind).transpose(np.argsort(self.axes)) if out is None else out
+        g = np.empty(ordered, kind).transpose(np.argsort(self.axes)) if out is None else np.asarray(out)
         made = g.transpose(self.axes)
         plain = made.flags.c_contiguous and made.flags.aligned and made.dtype.isnative
         flat = made.reshape(-1) if plain else np.empty(made.size, kind)
@@ -54,8 +54,10 @@ def bounds(activation: Activation, dtype: np.dtype[Any]) -> tuple[float, float]:
     return float(rounded(low, dtype)), float(rounded(high, dtype))
 
 
-def kept_of(activation: Activation | None, y: Array, backend: str | None) -> Array | Signs | None:
+def kept_of(activation: Activation | None, y: Array, backend: str | None, *, signs: bool) -> Array | Signs | None:
     """What an activation's gradient needs of its output: signs, or all of it, or nothing, and z is computed again."""
     if activation is None or activation.of_output(y.dtype) is None:
         return None
-    return Signs.of(y, activation, _dispatch.kernels(backend)) if activation.is_relu_kind else y
+    if not activation.is_relu_kind:
+        return y
+    return Signs.of(y, activation, _dispatch.kernels(backend)) if signs else None

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cpubn._epilogue import Quantization
 from cpubn._types import Array
 
 
@@ -31,27 +30,12 @@ class Walk(NamedTuple):
 
     def view(self, a: Array, dtype: np.dtype[Any] | None = None) -> Array:
         """`a` as (outer, channel, inner), native and aligned: a view where strides and dtype allow it, else a copy."""
+        a = np.asarray(a)  # a matrix would stay of two dimensions
         if dtype is not None and a.dtype != dtype:
             a = a.astype(dtype)
         elif not (a.flags.aligned and a.dtype.isnative):
             a = a.astype(a.dtype.newbyteorder("="))
         return a.transpose(self.axes).reshape(self.shape)
-
-
-class Target(NamedTuple):
-    """An output: the array that it is for, with x's axes, and the view of it, or scratch, that a kernel writes."""
-
-    array: Array
-    view: Array
-    quantization: Quantization | None = None  # of scratch, which holds real numbers
-
-    def deliver(self, walk: Walk) -> None:
-        """Complete the array."""
-        if not np.may_share_memory(self.array, self.view):
-            ordered = self.array.transpose(walk.axes)
-            made = self.view.reshape(ordered.shape)
-            with np.errstate(over="ignore"):
-                ordered[...] = made if self.quantization is None else self.quantization.of(made)
 
 
 def walk_of(x: Array, axis: int) -> Walk:
@@ -93,13 +77,6 @@ def _follow(x: Array, axes: Sequence[int]) -> bool:
 def new_output(x: Array, walk: Walk, dtype: np.dtype[Any]) -> Array:
     """A new array of x's shape and order of memory."""
     return np.empty([x.shape[a] for a in walk.axes], dtype).transpose(np.argsort(walk.axes))
-
-
-def target_of(array: Array, walk: Walk, dtype: np.dtype[Any] | None = None) -> Target:
-    """What a kernel that computes in `dtype` writes of an array; None: it writes any type."""
-    dtype = dtype or array.dtype.newbyteorder("=")
-    plain = array.flags.aligned and array.dtype == dtype and walk.merges(array)
-    return Target(array, walk.view(array) if plain else np.empty(walk.shape, dtype))
 
 
 def is_same(a: Array, b: Array) -> bool:

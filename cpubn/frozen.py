@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -12,6 +12,9 @@ from cpubn import _algebra, _check, _check_output, _dispatch, _plan
 from cpubn._epilogue import Quantization
 from cpubn._types import ActivationLike, Array, Layout, Vector
 from cpubn.functional import apply
+
+
+Affine: TypeAlias = dict[np.dtype[Any], Array]  # (3, C) centre, scale and shift, by the type that is computed in
 
 
 class FrozenBatchNorm:
@@ -30,6 +33,9 @@ class FrozenBatchNorm:
     ValueError and TypeError as batch_norm does.
     """
 
+    _affine: Affine
+    _direct: Callable[[Any, Any, Any], Array | None]
+
     def __init__(
         self,
         weight: ArrayLike | None,
@@ -47,9 +53,9 @@ class FrozenBatchNorm:
         self.layout = _check.layout_name(layout)
         self.out_layout = _check_output.out_layout(out_layout, self.layout)
         self.eps = _check.epsilon(eps, training=False)
-        self.activation = _check_output.activation(activation)
+        self._activation = _check_output.activation(activation)
         self.dtype = None if dtype is None else _check_output.floating(dtype)
-        self.backend = _dispatch.resolve(_dispatch.backend_for(self.activation, backend))
+        self.backend = _dispatch.resolve(_dispatch.backend_for(self._activation, backend))
         mean = _check.channel_vector(running_mean, "running_mean")
         self.num_features = mean.size
         self.running_mean = _constant(_check.vector(mean, "running_mean", mean.size, layout))
@@ -58,6 +64,15 @@ class FrozenBatchNorm:
         self.bias = _constant(_check.optional_vector(bias, "bias", mean.size, layout, 0.0))
         self._quantization: Quantization | None = None
         self._set_affine(self.running_mean, self.running_var, self.eps)
+
+    @property
+    def activation(self) -> ActivationLike:
+        """As it was given."""
+        return self._activation and self._activation.given
+
+    @property
+    def is_quantized(self) -> bool:
+        return self._quantization is not None
 
     @classmethod
     def quantized(
@@ -88,7 +103,7 @@ class FrozenBatchNorm:
         step, zero = _check_output.scale(scale, "scale"), _check_output.zero_point(zero_point, "zero_point", kind)
         quantization = _check_output.quantization(out_scale, out_zero_point, kind)
         made = cls(weight, bias, running_mean, running_var, eps, layout=layout, activation=activation, backend=backend)
-        made.dtype, made._quantization = kind, quantization
+        vars(made).update(dtype=kind, _quantization=quantization)
         with np.errstate(all="ignore"):
             made._set_affine(made.running_mean / step + zero, made.running_var / step**2, made.eps / step**2)
         return made
@@ -97,6 +112,11 @@ class FrozenBatchNorm:
         """Normalize `x`, of 2 to 5 dimensions with C channels; `out` may be `x` itself, or `residual`."""
         y = self._direct(x, residual, out)
         return self._any(x, residual, out) if y is None else y
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "_direct" in vars(self):
+            raise AttributeError(f"{name} must stay as it is, got a new one; build another FrozenBatchNorm")
+        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         rest: dict[str, Any] = {"activation": self.activation, "dtype": self.dtype and self.dtype.name}
@@ -107,26 +127,26 @@ class FrozenBatchNorm:
 
     def _set_affine(self, mean: Vector, var: Vector, eps: float) -> None:
         vectors = mean, var, self.weight, self.bias, eps
-        self._affine = {t: _algebra.affine_of(t, *vectors) for t in map(np.dtype, (np.float32, np.float64))}
-        self._direct = self._direct_path()
+        affine: Affine = {t: _algebra.affine_of(t, *vectors) for t in map(np.dtype, (np.float32, np.float64))}
+        vars(self).update(_affine=affine, _direct=self._direct_path(affine))
 
     def _any(self, x: ArrayLike, residual: ArrayLike | None, out: Array | None) -> Array:
         if self._quantization is not None and residual is not None:
             raise ValueError("residual must be None where data is quantized, got one; add it to what comes next")
         output = _plan.apply(
-            *(x, self.num_features, self.layout, self.activation, residual),
+            *(x, self.num_features, self.layout, self._activation, residual),
             *(self.dtype, self._quantization, self.out_layout, out),
         )
         return apply(output, self._affine[output.computed_in], _dispatch.kernels(self.backend))
 
-    def _direct_path(self) -> Callable[[Any, Any, Any], Array | None]:
+    def _direct_path(self, affine: Affine) -> Callable[[Any, Any, Any], Array | None]:
         """What takes contiguous arrays without the cost of a plan, and answers None for all others."""
         direct = _dispatch.direct_kernels(self.backend)
         if direct is None:
             return lambda x, residual, out: None
         path: Any = direct.DirectAffine(
-            *self._affine.values(),
-            *(self.activation, self._quantization, self.dtype, self.layout, self.out_layout, _dispatch.threads),
+            *affine.values(),
+            *(self._activation, self._quantization, self.dtype, self.layout, self.out_layout, _dispatch.threads),
         )
         return path  # type: ignore[no-any-return]
 
@@ -135,7 +155,7 @@ class FrozenBatchNorm:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._direct = self._direct_path()
+        vars(self).update(_direct=self._direct_path(self._affine))
 
 
 def _constant(vector: Vector) -> Vector:

@@ -215,10 +215,11 @@ def batch_norm_backward(
     """
     act = _check_output.activation(activation)
     backend = _dispatch.backend_for(act, backend)
-    if act is None and (bias is not None or y is not None):  # which are not read then, but were meant to be right
-        _plan.gradient(dy, x, bias, layout, act, residual, y, None, any_type=True)
+    if act is None and not bias is residual is y is None:  # they are not read then, but checked all the same
+        _plan.check_backward(x, layout, bias, residual, y)
     dx, dweight, dbias, g = backward_through(
-        dy, x, mean, var, weight, bias, eps, training, layout, act, residual, y, out, backend
+        *(dy, x, mean, var, weight, bias, eps, training, layout),
+        *(act, residual, y, residual is not None, out, backend),
     )
     return (dx, dweight, dbias) if residual is None else (dx, dweight, dbias, g)
 

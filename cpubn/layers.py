@@ -34,8 +34,9 @@ PARAMETERS = """
 
     Errors are ValueError and TypeError, raised before anything is written, or RuntimeError where backward has no input.
     For backward a layer keeps until its next call, by reference, the input, and beside it: for relu, relu6, leaky_relu
-    and clip one bit an element, for sigmoid and tanh the output, for other activations the residual. They must not be
-    changed before. Serve with ``freeze()``, which keeps nothing.
+    (of a slope of at least 0) and clip one bit an element, for sigmoid and tanh the output, and for other activations,
+    and the former in eval mode, the residual. They must not be changed before. Serve with ``freeze()``, which keeps
+    nothing.
     """
 
 
@@ -59,8 +60,8 @@ class _BatchNorm:
         self.eps = _check.epsilon(eps, training=True)
         self.momentum = None if momentum is None else _check.momentum(momentum)
         self.layout = _check.layout_name(layout)
-        self.activation = _check_output.activation(activation)
-        self.backend = _dispatch.backend_for(self.activation, backend)
+        self._activation = _check_output.activation(activation)
+        self.backend = _dispatch.backend_for(self._activation, backend)
         if self.backend is not None:
             _dispatch.resolve(self.backend)
         self.training = True
@@ -75,6 +76,7 @@ class _BatchNorm:
         self.residual_grad: Array | None = None
         self._input: Array | None = None  # of the last forward
         self._residual: Array | None = None
+        self._had_residual = False
         self._kept: Array | Signs | None = None  # what the activation's gradient needs of its output
         self._overwritten: str | None = None  # what backward would need
         self._statistics: tuple[Vector, Vector] | None = None  # of the last batch; None: the running ones
@@ -87,26 +89,15 @@ class _BatchNorm:
         if not self.training and self.running_mean is not None and type(x) is np.ndarray and x.ndim in self.ranks:
             direct = _dispatch.direct_kernels(self.backend)
             y = direct and direct.infer_directly(
-                x,
-                self.running_mean,
-                self.running_var,
-                self.weight,
-                self.bias,
-                0.0,
-                self.eps,
-                self.layout,
-                self.activation,
-                residual,
-                None,
-                None,
-                out,
-                _dispatch.threads,
-            )
+                x, self.running_mean, self.running_var, self.weight, self.bias, 0.0, self.eps, self.layout,
+                self._activation, residual, None, None, out, _dispatch.threads,
+            )  # fmt: skip
             if y is not None:
                 self._keep(x, residual, y, None)
                 return y  # type: ignore[no-any-return]
         array = _check.layer_input(x, type(self).__name__, self.ranks, self.num_features, self.layout)
         if self.training or self.running_mean is None:
+            _check_output.differentiable(self._activation)
             return self._with_batch_statistics(array, residual, out)
         y = batch_norm(
             array,
@@ -116,7 +107,7 @@ class _BatchNorm:
             self.bias,
             eps=self.eps,
             layout=self.layout,
-            activation=self.activation,
+            activation=self._activation,
             residual=residual,
             out=out,
             backend=self.backend,
@@ -129,12 +120,13 @@ class _BatchNorm:
 
         If there was a residual, its gradient is put into residual_grad.
         """
-        if self._input is None or self._overwritten:
-            lost = f"the {self._overwritten}, which was overwritten by out; give the forward an output of its own"
+        if self._overwritten:
             raise RuntimeError(
-                "backward needs what the last forward read, got "
-                f"{f'not {lost}' if self._overwritten else 'none; call the layer first'}"
+                f"backward needs the {self._overwritten} of the last forward, got one that was overwritten by out; "
+                "give the forward an output of its own"
             )
+        if self._input is None:
+            raise RuntimeError("backward needs the input of the last forward, got none; call the layer first")
         mean, var = self._statistics or self._running()
         dx, weight_grad, bias_grad, g = backward_through(
             dy,
@@ -146,19 +138,25 @@ class _BatchNorm:
             self.eps,
             self._statistics is not None,
             self.layout,
-            self.activation,
+            self._activation,
             self._residual,
             self._kept,
+            self._had_residual,
             out,
             self.backend,
         )
-        self.residual_grad = None if self._residual is None else g
+        self.residual_grad = g if self._had_residual else None
         self._note_overwriting(dx)
         if self.weight_grad is not None and self.bias_grad is not None:
             with np.errstate(all="ignore"):  # opposite infinities add up to NaN, without a warning
                 self.weight_grad += weight_grad
                 self.bias_grad += bias_grad
         return dx
+
+    @property
+    def activation(self) -> ActivationLike:
+        """As it was given; build another layer for another one."""
+        return self._activation and self._activation.given
 
     def zero_grad(self) -> None:
         """Set the accumulated gradients to zero."""
@@ -204,12 +202,12 @@ class _BatchNorm:
     def freeze(self, activation: ActivationLike = None) -> FrozenBatchNorm:
         """The layer as inference calls it: a copy of its weight, bias and running statistics.
 
-        With its own activation, unless another one is given: what stood behind the layer while it was trained.
+        With the layer's activation, unless another one is given; to have none, build it from the layer's vectors.
         """
         return FrozenBatchNorm(
             *(self.weight, self.bias, *self._running(), self.eps),
             layout=self.layout,
-            activation=self.activation if activation is None else activation,
+            activation=self._activation if activation is None else activation,
             backend=self.backend,
         )
 
@@ -234,7 +232,7 @@ class _BatchNorm:
             momentum=1.0 / (tracked + 1) if self.momentum is None else self.momentum,
             eps=self.eps,
             layout=self.layout,
-            activation=self.activation,
+            activation=self._activation,
             residual=residual,
             out=out,
             return_moments=True,
@@ -256,15 +254,15 @@ class _BatchNorm:
     def _keep(self, x: Array, residual: ArrayLike | None, y: Array, statistics: tuple[Vector, Vector] | None) -> None:
         """Remember for backward what the forward read, and of what it wrote what the activation needs."""
         self._input, self._statistics, self._overwritten = x, statistics, None
-        self._residual = None if residual is None else np.asarray(residual)
-        self._kept = kept_of(self.activation, y, self.backend)
+        self._had_residual = residual is not None
+        # Signs for training alone: an inference whose backward is never called should not pay for them.
+        self._kept = kept_of(self._activation, np.asarray(y), self.backend, signs=statistics is not None)
+        recomputed = self._activation is not None and self._kept is None
+        self._residual = np.asarray(residual) if self._had_residual and recomputed else None
         self._note_overwriting(y)
 
     def _note_overwriting(self, written: Array) -> None:
-        needed = {"input": self._input}
-        if self.activation is not None and self._kept is None:
-            needed["residual"] = self._residual
-        for name, array in needed.items():
+        for name, array in {"input": self._input, "residual": self._residual}.items():
             if array is not None and overlap(written, array):
                 self._overwritten = name
 

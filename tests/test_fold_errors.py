@@ -154,3 +154,10 @@ def test_wrong_verifications(change, error, match):
     arguments = {"weight": WEIGHT, "bias": BIAS, "bn": norm_of(6), "folded": (WEIGHT, BIAS), "groups": 2}
     with pytest.raises(error, match=match):
         cpubn.verify_fold(**arguments | change)
+
+
+def test_a_quantized_norm_is_refused():
+    numbers = {"scale": 0.1, "zero_point": 0, "out_scale": 0.1, "out_zero_point": 0}
+    bn = cpubn.FrozenBatchNorm.quantized(None, None, np.zeros(6), np.ones(6), **numbers)
+    with pytest.raises(ValueError, match="bn must not be quantized.*build cpubn.FrozenBatchNorm"):
+        cpubn.fold_conv(WEIGHT, BIAS, bn)

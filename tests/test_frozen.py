@@ -190,3 +190,12 @@ def test_compiled_path_cannot_be_made_without_coefficients():
         path.__new__(path)
     with pytest.raises(ValueError, match="Buffer"):
         path(np.zeros(3), np.zeros(3), None, None, None, "NCHW", "NCHW", len)
+
+
+@pytest.mark.parametrize("name", ["eps", "dtype", "running_mean", "activation"])
+def test_it_is_constant(name, backend):
+    _, layer = frozen(3, "NCHW", backend)
+    with pytest.raises(AttributeError):
+        setattr(layer, name, getattr(layer, name))
+    with pytest.raises(ValueError, match="read-only"):
+        layer.running_mean[0] = 1

@@ -1,6 +1,7 @@
 """Memory: fused epilogues and conversions need no array of their own, and a layer keeps little for its backward."""
 
 import tracemalloc
+import weakref
 
 import cases
 import numpy as np
@@ -79,7 +80,9 @@ def test_quantized():
      ("sigmoid", 1), ("tanh", 1), ("hardswish", 0), ("silu", 0), ("gelu", 0)], ids=str,
 )  # fmt: skip
 def test_what_a_layer_keeps(activation, kept, training, arrays):
-    """Beside x and the residual, both by reference: one bit an element, the output, or nothing."""
+    """Beside x by reference: one bit an element (in training), the output, or nothing."""
+    if not training and kept < 1:
+        kept = 0
     x, residual, out = arrays
     first, bn = (cpubn.BatchNorm2d(32, activation=activation, backend="cython").train(training) for _ in range(2))
     first(x, residual, out)  # everything that is made once
@@ -90,6 +93,17 @@ def test_what_a_layer_keeps(activation, kept, training, arrays):
     tracemalloc.stop()
     assert abs(after - before - x.nbytes * kept) < LITTLE
     assert peak - before < x.nbytes * (1 + kept % 1) + LITTLE
+
+
+@pytest.mark.parametrize(("activation", "kept"), [(None, 0), ("relu", 0), ("sigmoid", 0), ("silu", 1)])
+def test_the_residual_is_kept_where_it_is_needed(activation, kept):
+    x, residual = np.ones((4, 3), np.float32), np.ones((4, 3), np.float32)
+    bn, alive = cpubn.BatchNorm1d(3, activation=activation), weakref.ref(residual)
+    bn(x, residual)
+    del residual
+    assert (alive() is not None) == kept
+    bn.backward(x)
+    assert bn.residual_grad.shape == x.shape
 
 
 @pytest.mark.parametrize("activation", ["relu", "sigmoid", "silu"])

@@ -286,3 +286,12 @@ def test_backward_of_an_inference_needs_the_statistics_that_it_saw(change):
     getattr(layer, change)(*([layer.state_dict()] if change == "load_state_dict" else []))
     with pytest.raises(RuntimeError, match="call the layer first"):
         layer.backward(x)
+
+
+@pytest.mark.parametrize("activation", [None, "relu", ("leaky_relu", 0.1), ("clip", -1.0, 2.0)])
+def test_the_activation_is_told_as_it_was_given(activation):
+    bn = cpubn.BatchNorm1d(3, activation=activation)
+    assert bn.activation == activation
+    assert bn.freeze().activation == activation
+    with pytest.raises(AttributeError):
+        bn.activation = "silu"

@@ -123,3 +123,14 @@ def test_an_empty_out_is_as_good_as_any(shape, training, layout, backend):
     assert cpubn.batch_norm(x, *running, out=out, **how) is out
     assert cpubn.batch_norm(x, *running, out=x, **how) is x
     assert cpubn.batch_norm_backward(x, x, *running, out=out, **how)[0] is out
+
+
+@pytest.mark.parametrize("order", "CF")
+def test_a_matrix_as_out(order, backend):
+    """It stays of two dimensions, however it is reshaped."""
+    x = np.asarray(cases.make("offset 1", (5, 3)), order=order)
+    with pytest.warns(PendingDeprecationWarning):
+        out = np.matrix(np.zeros((5, 3), np.float32, order=order), copy=False)
+    expected = cpubn.batch_norm(x, np.zeros(3), np.ones(3), activation="relu", backend=backend)
+    assert cpubn.batch_norm(x, np.zeros(3), np.ones(3), activation="relu", out=out, backend=backend) is out
+    np.testing.assert_array_equal(np.asarray(out), expected)

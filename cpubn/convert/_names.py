@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from cpubn import _check
+from cpubn import _check, _check_output
 from cpubn._types import Array, Vector
 from cpubn.convert._norm import UNKNOWN, Norm
 
@@ -173,7 +173,7 @@ def their_momentum(norm: Norm, target: str) -> float:
 def cast(vector: Vector, name: str, dtype: DTypeLike) -> Array:
     """A vector in another floating dtype, which has to hold it."""
     with np.errstate(over="ignore"):
-        array = vector.astype(dtype)
+        array = vector.astype(_check_output.floating(dtype))
     if not np.isfinite(array.astype(np.float64)).all():
         raise ValueError(f"{name} must fit {array.dtype}, got {np.abs(vector).max()}; write it as float64")
     return array

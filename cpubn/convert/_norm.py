@@ -102,6 +102,11 @@ class Norm:
         An activation is not among them: in all these formats it is a layer of its own.
         """
         if isinstance(bn, FrozenBatchNorm):
+            if bn.is_quantized:
+                raise ValueError(
+                    "bn must not be quantized, got one whose scales and zero points no format here keeps; "
+                    "build FrozenBatchNorm from its weight, bias, running_mean, running_var and eps"
+                )
             return cls(bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias, layout=bn.layout)
         if not isinstance(bn, BatchNorm1d | BatchNorm2d | BatchNorm3d):
             raise TypeError(

@@ -86,7 +86,7 @@ def train_forward(
 
     x, y (O, C, I); weight, bias (C,) float64; stats (3, C) float64 <- mean, its low word, m2; y may be x or the residual.
     A group of channels is finished while it is in cache: two sweeps over the whole tensor would read it twice.
-    Moves x and y once where a group fits in cache, otherwise x twice.
+    Moves x, the residual and y once where a group fits in cache, otherwise x twice.
     """
     cdef Job job = new_job(x, x, y)
     job.sums = job.apply = True
@@ -140,6 +140,7 @@ def activation_gradient(
     """g = dy * activation'((x - centre) * scale + shift + residual); without affine, of x as it is.
 
     dy, x, g (O, C, I); affine (3, C) float64: centre, scale, shift; g may be dy.
+    From x, and not from z: to keep that would be one more array of memory, and of traffic.
     Moves dy, x, the residual and g once.
     """
     cdef Job job = new_job(dy, x, g)

@@ -122,7 +122,7 @@ static void cpubn_prefetch(const void *p) {
 #endif
 }
 
-/* Copy `bytes` to memory past the cache. Both ends are at least 4-byte aligned, and so is `bytes`. */
+/* Copy `bytes`, of any alignment, to memory past the cache. */
 static void cpubn_stream(void *to, const void *from, size_t bytes) {
 #if CPUBN_X86_64
     char *t = (char *)to;

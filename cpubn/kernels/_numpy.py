@@ -135,6 +135,7 @@ def activation_gradient(dy: Array, x: Array, affine: Array | None, epilogue: Epi
     """g = dy * activation'((x - centre) * scale + shift + residual); without affine, of x as it is.
 
     dy, x, g (O, C, I); affine (3, C) float64: centre, scale, shift; g may be dy.
+    From x, and not from z: to keep that would be one more array of memory, and of traffic.
     Moves dy, x, the residual and g once.
     """
     derivative = _after(epilogue, g.dtype, _activations.GRADIENTS)

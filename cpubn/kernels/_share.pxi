@@ -17,6 +17,8 @@ cdef Py_ssize_t TRANSPOSED_BYTES = 16384
 cdef Strided strided(cnp.ndarray a):
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(a)
     cdef cnp.npy_intp* strides = cnp.PyArray_STRIDES(a)
+    if cnp.PyArray_NDIM(a) != 3:
+        raise ValueError("an array must have the shape (outer, channel, inner)")
     return Strided(
         cnp.PyArray_DATA(a), strides[0] // size, strides[1] // size, strides[2] // size, type_of(a), size
     )

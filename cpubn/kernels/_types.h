@@ -26,7 +26,7 @@ static inline uint32_t cpubn_bits_of_float(float value) {
 static inline float cpubn_from_half(uint16_t half) {
     uint32_t rest = half & 0x7fffu, bits = (rest << 13) + ((127 - 15) << 23);
     float normal = cpubn_float_of_bits(rest < 0x7c00u ? bits : bits + ((128 - 16) << 23));
-    float subnormal = cpubn_float_of_bits(bits + (1u << 23)) - 0x1p-14f;
+    float subnormal = cpubn_float_of_bits(bits + (1u << 23)) - 6.103515625e-05f /* 2**-14 */;
     float magnitude = rest < 0x0400u ? subnormal : normal;
     return cpubn_float_of_bits(cpubn_bits_of_float(magnitude) | (uint32_t)(half & 0x8000u) << 16);
 }
@@ -54,9 +54,8 @@ static inline void cpubn_store_bfloats(const float *from, uint16_t *to, ptrdiff_
     ptrdiff_t i, whole = 0;
 #if defined(__AVX512BW__)
     /* The odd words of two vectors: half of what the compiler needs for its shifts and narrowing. */
-    const __m512i odd = _mm512_add_epi16(_mm512_slli_epi16(_mm512_set_epi16(
-        31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0
-    ), 1), _mm512_set1_epi16(1));
+    const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i odd = _mm512_add_epi32(_mm512_set1_epi32(0x30001), _mm512_mullo_epi32(_mm512_set1_epi32(0x40004), lanes));
     const __m512i one = _mm512_set1_epi32(1), most = _mm512_set1_epi32(0x7fff), quiet = _mm512_set1_epi32(0x400000);
     whole = n / 32 * 32;
     for (i = 0; i < whole; i += 32) {
