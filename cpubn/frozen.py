@@ -13,7 +13,6 @@ from cpubn._epilogue import Quantization
 from cpubn._types import ActivationLike, Array, Layout, Vector
 from cpubn.functional import apply
 
-
 Affine: TypeAlias = dict[np.dtype[Any], Array]  # (3, C) centre, scale and shift, by the type that is computed in
 
 
