@@ -115,9 +115,11 @@ def batch_norm(
     ------
     ValueError, TypeError : before anything is written, saying what must hold, what was got and what to do.
     """
-    return_moments = bool(return_moments)
-    act = _check_output.activation(activation)
-    backend = _dispatch.backend_for(act, backend)
+    return_moments = return_moments is not False and bool(return_moments)
+    act = None
+    if activation is not None:
+        act = _check_output.activation(activation)
+        backend = _dispatch.backend_for(act, backend)
     kind = None if dtype is None else _check_output.floating(dtype)
     direct = _dispatch.direct_kernels(backend)
     if direct and training and kind is None and out_layout is None:
@@ -129,9 +131,9 @@ def batch_norm(
             return (y, Moments.of(y.size // stats.shape[1], stats)) if return_moments else y
     elif direct and not training and not return_moments:
         y = direct.infer_directly(
-            *(x, running_mean, running_var, weight, bias, momentum, eps, layout),
-            *(act, residual, kind, out_layout, out, _dispatch.threads),
-        )
+            x, running_mean, running_var, weight, bias, momentum, eps, layout,
+            act, residual, kind, out_layout, out, _dispatch.threads,
+        )  # fmt: skip
         if y is not None:
             return y  # type: ignore[no-any-return]
     kernels = _dispatch.kernels(backend)

@@ -93,7 +93,7 @@ class _BatchNorm:
                 self._activation, residual, None, None, out, _dispatch.threads,
             )  # fmt: skip
             if y is not None:
-                self._keep(x, residual, y, None)
+                self._keep(x, residual, y, out if y is x or y is residual else None, None)
                 return y  # type: ignore[no-any-return]
         array = _check.layer_input(x, type(self).__name__, self.ranks, self.num_features, self.layout)
         if self.training or self.running_mean is None:
@@ -112,7 +112,7 @@ class _BatchNorm:
             out=out,
             backend=self.backend,
         )
-        self._keep(array, residual, y, None)
+        self._keep(array, residual, y, out, None)
         return y
 
     def backward(self, dy: ArrayLike, *, out: Array | None = None) -> Array:
@@ -240,7 +240,7 @@ class _BatchNorm:
         )
         if mean is not None and batch.count:
             self.num_batches_tracked = tracked + 1
-        self._keep(x, residual, y, (batch.mean, batch.m2 / max(batch.count, 1)))
+        self._keep(x, residual, y, out, (batch.mean, batch.m2 / max(batch.count, 1)))
         return y
 
     def _running(self) -> tuple[Vector, Vector]:
@@ -251,15 +251,18 @@ class _BatchNorm:
             )
         return self.running_mean, self.running_var
 
-    def _keep(self, x: Array, residual: ArrayLike | None, y: Array, statistics: tuple[Vector, Vector] | None) -> None:
+    def _keep(self, x: Array, residual: Any, y: Array, out: Any, statistics: tuple[Vector, Vector] | None) -> None:
         """Remember for backward what the forward read, and of what it wrote what the activation needs."""
         self._input, self._statistics, self._overwritten = x, statistics, None
         self._had_residual = residual is not None
-        # Signs for training alone: an inference whose backward is never called should not pay for them.
-        self._kept = kept_of(self._activation, np.asarray(y), self.backend, signs=statistics is not None)
-        recomputed = self._activation is not None and self._kept is None
-        self._residual = np.asarray(residual) if self._had_residual and recomputed else None
-        self._note_overwriting(y)
+        self._kept = self._residual = None
+        if self._activation is not None:
+            # Signs for training alone: an inference whose backward is never called should not pay for them.
+            self._kept = kept_of(self._activation, np.asarray(y), self.backend, signs=statistics is not None)
+            if self._had_residual and self._kept is None:
+                self._residual = np.asarray(residual)
+        if out is not None:
+            self._note_overwriting(y)
 
     def _note_overwriting(self, written: Array) -> None:
         for name, array in {"input": self._input, "residual": self._residual}.items():

@@ -111,14 +111,18 @@ static inline double cpubn_power_of_two_double(double biased) {
     return biased;
 }
 
-/* Ask for a line of memory that will be read soon, into the second-level cache: the first is too small. */
-static void cpubn_prefetch(const void *p) {
+/* Ask for a line of memory that will be read soon, into the second-level cache: the first is too small. The empty asm keeps
+   GCC from dropping, as without effect, whole functions that do nothing else. */
+static inline void cpubn_prefetch(const void *p) {
 #if CPUBN_X86_64
     _mm_prefetch((const char *)p, _MM_HINT_T1);
 #elif defined(__GNUC__)
     __builtin_prefetch(p, 0, 2);
 #else
     (void)p;
+#endif
+#if defined(__GNUC__)
+    __asm__ volatile("");
 #endif
 }
 

@@ -165,7 +165,7 @@ def _run(
         () if dy is None else View(_read_only(_flat(dy)), *dy_place),
         View(_read_only(_flat(x)), *x_place),
         () if residual is None else View(_read_only(_flat(residual)), *residual_place),
-        tuple(rounded(parameter, x.dtype) for parameter in (activation or NONE)[1:3]),
+        _limits(x.dtype, *(activation or NONE)[1:3]),
         View(np.empty(0, x.dtype) if y is None else _flat(y), *y_place),
         np.array(given, ndmin=2),
         float(eps),
@@ -181,6 +181,11 @@ def _run(
     steps = (job,) if busy or job == APPLY else (loops.SPANS, job & (loops.SUMS | loops.COEFFICIENTS), job & APPLY)
     for step in filter(None, steps):
         call(x.dtype.char, arguments, step, threads, _function_of(activation, derived))
+
+
+@functools.cache
+def _limits(dtype: np.dtype[Any], low: float, high: float) -> tuple[Any, Any]:
+    return rounded(low, dtype), rounded(high, dtype)
 
 
 def _function_of(activation: Activation | None, derived: bool) -> Any:
