@@ -217,6 +217,8 @@ cdef bint is_contiguous(a) noexcept:
 
 
 cdef inline bint is_number(value, double low, double high) noexcept:
+    if type(value) is int and 0 <= value <= 1:  # eps=0, as it is written for images
+        value = float(value)
     return type(value) is float and low <= <double>value <= high
 
 
