@@ -16,6 +16,7 @@ import numpy as np
 
 Value: TypeAlias = Any  # a float, or a float64 array with one value per channel
 
+sqrt = np.sqrt
 # |value| < LARGE: adding it to any finite float32 cannot overflow, half an ulp of the largest float32 being 2**103.
 LARGE = 2.0**100
 # The smallest normal float32: a smaller coefficient would be applied with fewer than 24 bits.
@@ -80,7 +81,7 @@ def centre(mean: Value, real: type[np.floating[Any]]) -> Value:
 
 def rstd(var: Value, eps: Value) -> Value:
     """1 / sqrt(var + eps)."""
-    return 1.0 / np.sqrt(var + eps)
+    return 1.0 / sqrt(var + eps)
 
 
 def affine(
@@ -135,10 +136,3 @@ def backward_is_wide(centre: Value, r: Value, s: Value, k: Value, scale: Value) 
 def outside(value: Value, low: Value, high: Value) -> Value:
     """Whether a number other than zero is not of a magnitude from low to high."""
     return (value != 0.0) & ((abs(value) < low) | (abs(value) >= high))
-
-
-def affine_of(dtype: Any, mean: Value, var: Value, weight: Value, bias: Value, eps: Value) -> Value:
-    """(3, C) float64: centre, scale and shift that apply statistics to data computed in `dtype`."""
-    with np.errstate(all="ignore"):
-        middle = centre(mean, dtype.type)
-        return np.stack((middle, *affine(mean, 0.0, var, weight, bias, eps, middle)))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from cpubn import _algebra, _dispatch, _plan
+from cpubn import _check, _dispatch, _plan
 from cpubn._epilogue import PLAIN, Activation
+from cpubn._place import place_of
 from cpubn._signs import Signs
 from cpubn._types import Array, Layout, Vector
 from cpubn._walk import overlap
@@ -37,20 +37,21 @@ def backward_through(
     """
     if activation is None and not wants_g:
         return *_backward(dy, x, mean, var, weight, eps, training, layout, out, backend), None
-    kernels = _dispatch.kernels(backend)
+    kernels = _dispatch.kernels_for(x, backend)
     apart_from = {"bias": bias, "residual": residual, "y": None if isinstance(kept, Signs) else kept}
     plan = _plan.backward(dy, x, mean, var, weight, eps, training, layout, out, kernels.ANY_TYPE, apart_from)
+    place = place_of(plan.x)
     dx = plan.dx.array
-    room = None if wants_g or (out is not None and overlap(out, np.asarray(x))) else dx
+    room = None if wants_g or (out is not None and overlap(out, x)) else dx
     if isinstance(kept, Signs):
-        g = kept.gradient(np.asarray(dy), room, kernels)
+        g = kept.gradient(_check.data(dy, "dy", _check.FLOATS), room, kernels)
     elif activation is None:
-        g = np.array(dy)
+        g = place.copy(_check.data(dy, "dy", _check.FLOATS))
     else:
         through = _plan.gradient(dy, x, bias, layout, activation, residual, kept, room, kernels.ANY_TYPE)
         affine = None
         if through.bias is not None:
-            affine = _algebra.affine_of(
+            affine = place.affine(
                 _plan.computed_in(plan.x.dtype), plan.mean, plan.var, plan.weight, through.bias, plan.eps
             )
         if plan.x.size:
@@ -59,7 +60,7 @@ def backward_through(
             through.g.deliver(plan.walk)
         g = through.g.array
     dtype = None if kernels.ANY_TYPE else _plan.computed_in(g.dtype)
-    return *_by_plan(plan._replace(dy=plan.walk.view(g, dtype)), training, kernels), g
+    return *_by_plan(plan._replace(dy=plan.walk.view(g, dtype)), training, kernels), place.result(g)
 
 
 def _backward(
@@ -80,25 +81,24 @@ def _backward(
         done = direct.backward_directly(dy, x, mean, var, weight, eps, training, layout, out, _dispatch.threads)
         if done:
             return done  # type: ignore[no-any-return]
-    kernels = _dispatch.kernels(backend)
+    kernels = _dispatch.kernels_for(x, backend)
     plan = _plan.backward(dy, x, mean, var, weight, eps, training, layout, out, kernels.ANY_TYPE, {})
     return _by_plan(plan, training, kernels)
 
 
 def _by_plan(plan: _plan.Backward, training: bool, kernels: Any) -> tuple[Array, Vector, Vector]:
     threads = _dispatch.threads(plan.x.nbytes)
-    sums = np.zeros((2, plan.walk.shape[1]))
-    with np.errstate(all="ignore"):  # a channel that holds NaN or Inf stays non-finite, without a warning
-        rstd = _algebra.rstd(plan.var, plan.eps)
-        if plan.x.size:
-            if training:
-                kernels.train_backward(
-                    plan.dy, plan.x, plan.mean, plan.var, plan.weight, plan.eps, sums, plan.dx.view, threads
-                )
-            else:
-                kernels.gradient_sums(plan.dy, plan.x, plan.mean, sums, threads)
-                zeros = np.zeros_like(rstd)
-                affine = np.stack((zeros, plan.weight * rstd, zeros))
-                kernels.normalize(plan.dy, affine, PLAIN, plan.dx.view, threads)
-            plan.dx.deliver(plan.walk)
-        return plan.dx.array, sums[1] * rstd, sums[0]
+    place = place_of(plan.x)
+    sums = place.room(plan.x, (2, plan.walk.shape[1]))
+    if plan.x.size:
+        if training:
+            kernels.train_backward(
+                plan.dy, plan.x, plan.mean, plan.var, plan.weight, plan.eps, sums, plan.dx.view, threads
+            )
+        else:
+            kernels.gradient_sums(plan.dy, plan.x, plan.mean, sums, threads)
+            affine = place.inference_gradient(plan.var, plan.weight, plan.eps)
+            kernels.normalize(plan.dy, affine, PLAIN, plan.dx.view, threads)
+        plan.dx.deliver(plan.walk)
+    dweight = place.weight_gradient(sums, plan.var, plan.eps)
+    return place.result(plan.dx.array), place.result(dweight), place.result(sums[0])

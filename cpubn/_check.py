@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from cpubn._device import DeviceArray
+from cpubn._place import located, place_of, plain
 from cpubn._types import Array, Layout, Vector
 from cpubn._walk import Walk, is_same, overlap, overlaps_itself
 
@@ -23,8 +25,9 @@ def data(a: ArrayLike, name: str, kinds: tuple[str, ...] = SINGLE_OR_DOUBLE) -> 
     """An array of one of some types, of either byte order."""
     if isinstance(a, np.ma.MaskedArray):
         raise TypeError(f"{name} must be a plain array, got a masked array; fill it first with {name}.filled(value)")
+    array = located(a, name)
     try:
-        array = np.asarray(a)
+        array = plain(array)
     except Exception as error:  # a list of lists of many lengths, or a tensor that needs detaching first
         raise TypeError(f"{name} must be an array, got {type(a).__name__}: {error}; pass an array of it") from error
     if array.dtype.name not in kinds:
@@ -37,6 +40,30 @@ def data(a: ArrayLike, name: str, kinds: tuple[str, ...] = SINGLE_OR_DOUBLE) -> 
 
 def alternatives(names: tuple[str, ...]) -> str:
     return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def together(x: Array, others: dict[str, Any]) -> None:
+    """All arrays of a call must be where x is; on a GPU, x's stream then waits for what makes the others."""
+    for name, other in others.items():
+        other = located(other, name)
+        if other is None:
+            continue
+        if isinstance(x, DeviceArray) != isinstance(other, DeviceArray):
+            if isinstance(x, DeviceArray):
+                raise TypeError(
+                    f"{name} must be on GPU {x.device} like x, got {type(other).__name__} on the host; copy it there "
+                    f"once, with numba.cuda.to_device({name}), or a layer with its to_device()"
+                )
+            raise TypeError(
+                f"{name} must be on the host like x, got one on GPU {other.device}; copy x to that GPU, "
+                f"or {name} to the host, a layer with its to_host()"
+            )
+        if isinstance(x, DeviceArray):
+            if x.device != other.device:
+                raise ValueError(
+                    f"{name} must be on GPU {x.device} like x, got one on GPU {other.device}; copy it to x's"
+                )
+            x.wait_for(other)
 
 
 def layout_name(layout: Any, name: str = "layout") -> Layout:
@@ -101,7 +128,7 @@ def vector(v: ArrayLike, name: str, count: int, layout: str) -> Vector:
             f"{name} must have shape ({count},), the channels of x (layout {layout!r}), got {array.shape}; "
             "pass one value per channel, or check the layout"
         )
-    return np.require(array, np.float64, ["C", "A"])
+    return place_of(array).vector(array)  # type: ignore[no-any-return]
 
 
 def channel_vector(v: ArrayLike, name: str) -> Array:
@@ -112,8 +139,9 @@ def channel_vector(v: ArrayLike, name: str) -> Array:
     return array
 
 
-def optional_vector(v: ArrayLike | None, name: str, count: int, layout: str, default: float) -> Vector:
-    return np.full(count, default) if v is None else vector(v, name, count, layout)
+def optional_vector(x: Array, v: ArrayLike | None, name: str, count: int, layout: str, default: float) -> Vector:
+    """A vector where x is; `default` in every channel for None."""
+    return place_of(x).constant(x, count, default) if v is None else vector(v, name, count, layout)  # type: ignore[no-any-return]
 
 
 def running_pair(mean: Any, var: Any, count: int, layout: str, *, training: bool) -> tuple[Vector, Vector] | None:
@@ -133,8 +161,9 @@ def running_pair(mean: Any, var: Any, count: int, layout: str, *, training: bool
 
 def updatable(mean: Any, var: Any, apart_from: dict[str, Any]) -> None:
     """Running statistics that training can update in place."""
+    mean, var = located(mean, "running_mean"), located(var, "running_var")
     for name, v in (("running_mean", mean), ("running_var", var)):
-        if not isinstance(v, np.ndarray):
+        if not isinstance(v, (np.ndarray, DeviceArray)):
             raise TypeError(
                 f"{name} must be a NumPy array, because training updates it in place, got {type(v).__name__}; "
                 f"pass np.asarray({name}, dtype=np.float64) and keep it"
@@ -145,8 +174,10 @@ def updatable(mean: Any, var: Any, apart_from: dict[str, Any]) -> None:
             )
         if overlaps_itself(v):
             raise ValueError(f"{name} must not overlap itself, got strides {v.strides}; pass a copy")
+        if isinstance(v, DeviceArray) and not v.flags.c_contiguous:
+            raise ValueError(f"{name} must be contiguous on a GPU, got strides {v.strides}; pass a copy")
         for other_name, other in apart_from.items():
-            if other is not None and overlap(v, np.asarray(other)):
+            if other is not None and overlap(v, other):
                 raise ValueError(
                     f"{name} must not overlap {other_name}, got memory that does; pass a copy of one of them"
                 )
@@ -158,8 +189,8 @@ def output(
     out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], instead_of: dict[str, Any], apart_from: dict[str, Any]
 ) -> None:
     """An array to write to: it may be one of `instead_of`, and must overlap nothing else."""
-    make = f"np.empty({shape}, {dtype.name!r})"
-    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+    make = f"{'numba.cuda.device_array' if isinstance(out, DeviceArray) else 'np.empty'}({shape}, {dtype.name!r})"
+    if not isinstance(out, (np.ndarray, DeviceArray)) or isinstance(out, np.ma.MaskedArray):
         raise TypeError(f"out must be a NumPy array, got {type(out).__name__}; allocate it with {make}")
     if out.shape != shape:
         raise ValueError(f"out must have the result's shape {shape}, got {out.shape}; allocate it with {make}")
@@ -170,7 +201,7 @@ def output(
     if overlaps_itself(out):
         raise ValueError(f"out must not overlap itself, got strides {out.strides} for shape {out.shape}; pass a copy")
     for name, other in (*instead_of.items(), *apart_from.items()):
-        if other is None or not overlap(out, np.asarray(other)):
+        if other is None or not overlap(out, other):
             continue
         if name in apart_from:
             raise ValueError(f"out must not overlap {name}, got memory that does; pass an array of its own")

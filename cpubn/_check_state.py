@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cpubn import _check
+from cpubn._check import together
+from cpubn._device import DeviceArray
+from cpubn._place import located
 from cpubn._types import Array, Vector
 
 
@@ -55,6 +58,9 @@ def _state_value(value: ArrayLike, name: str, current: Array) -> Array:
 
 def own_vectors(given: Mapping[str, ArrayLike]) -> dict[str, Vector]:
     """Copies of the vectors of moments."""
+    for name, value in given.items():
+        if isinstance(located(value, name), DeviceArray):
+            raise TypeError(f"{name} must be on the host, got one on a GPU; copy it with copy_to_host()")
     vectors = {name: np.array(_check.data(value, name), dtype=np.float64) for name, value in given.items()}
     shape = vectors["mean"].shape
     for name, value in vectors.items():
@@ -79,6 +85,7 @@ def degrees_of_freedom(values: int, ddof: Any) -> float:
 def mergeable(moments: Any, other: Any) -> None:
     if not isinstance(other, type(moments)):
         raise TypeError(f"other must be Moments, got {type(other).__name__}; compute it with cpubn.moments(x)")
+    together(located(moments.mean, "mean"), {"other's mean": other.mean})
     if other.mean.shape != moments.mean.shape:
         raise ValueError(
             f"other must have {len(moments.mean)} channels like these moments, got {len(other.mean)}; "

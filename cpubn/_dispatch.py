@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from cpubn import _threads, _variants
+from cpubn._device import DeviceArray
 from cpubn._epilogue import Activation
 from cpubn._threads import SERIAL_BYTES, get_num_threads, set_num_threads, threads
 
@@ -28,6 +30,7 @@ __all__ = [
     "direct_kernels",
     "get_num_threads",
     "kernels",
+    "kernels_for",
     "resolve",
     "set_num_threads",
     "show_config",
@@ -36,10 +39,12 @@ __all__ = [
 ]
 
 # In the order of preference. A backend is the module cpubn.kernels._<name>, or a variant of it.
-BACKENDS = ("cython", "numba", "numpy")
+HOST_BACKENDS = ("cython", "numba", "numpy")
+BACKENDS = (*HOST_BACKENDS, "cuda")
 REMEDIES = {
     "cython": "install a C compiler and then cpubn again",
     "numba": 'install it with pip install "cpubn[numba]"',
+    "cuda": 'it needs an NVIDIA GPU with its driver, the CUDA toolkit, and pip install "cpubn[cuda]"',
 }
 
 _current: ContextVar[str | None] = ContextVar("cpubn_backend", default=None)
@@ -58,6 +63,30 @@ def kernels(name: str | None = None) -> Any:
     return _loaded.get(name) or _load(name)
 
 
+def kernels_for(x: Any, name: str | None = None) -> Any:
+    """The kernels for an array: on a GPU those of cuda, on the host of another backend.
+
+    Raises
+    ------
+    ValueError : the backend that was asked for, by name or around this call, is for arrays elsewhere.
+    """
+    if isinstance(x, DeviceArray):
+        asked = name or _current.get() or os.environ.get("CPUBN_BACKEND") or "cuda"
+        if asked != "cuda":
+            raise ValueError(
+                f"backend must be 'cuda' for an array on a GPU, got {asked!r}; leave it out, or copy x to the host "
+                "(an activation of your own must then be compiled by numba.cuda.jit(device=True))"
+            )
+        return kernels("cuda")
+    name = resolve(name)
+    if name == "cuda":
+        raise ValueError(
+            f"x must be an array on a GPU for backend 'cuda', got {type(x).__name__} on the host; "
+            "copy it there with numba.cuda.to_device(x), or leave the backend out"
+        )
+    return kernels(name)
+
+
 def direct_kernels(name: str | None = None) -> Any:
     """The module whose kernels take contiguous arrays without a plan, or None where the backend has no such way."""
     name = resolve(name)
@@ -73,18 +102,25 @@ def resolve(name: str | None = None) -> str:
 
 
 def backend_for(activation: Activation | None, name: str | None) -> str | None:
-    """The backend for an activation: a function that Numba compiled is fused into Numba's loops alone."""
+    """The backend for an activation: a function that Numba compiled is fused into the loops of its target alone."""
     if activation is None or activation.function is None:
         return name
-    if name not in (None, "numba"):
+    target = "cuda" if is_for_gpu(activation.function) else "numba"
+    if name not in (None, target):
         raise ValueError(
-            f"backend must be 'numba' for an activation of your own, got {name!r}; leave it out, or name a built-in one"
+            f"backend must be {target!r} for that activation of your own, got {name!r}; "
+            "leave it out, or name a built-in one"
         )
-    return resolve("numba")
+    return resolve(target)
+
+
+def is_for_gpu(function: Any) -> bool:
+    """Whether numba.cuda compiled it, which need not be imported to tell."""
+    return type(function).__module__.startswith(("numba.cuda", "numba_cuda"))
 
 
 def use_backend(name: str) -> AbstractContextManager[None]:
-    """Make `name` ("cython", "numba" or "numpy") the default backend inside a `with` block.
+    """Make `name` ("cython", "numba", "numpy" or "cuda") the default backend inside a `with` block.
 
     The choice is the current thread's or asyncio task's alone.
 
@@ -105,9 +141,33 @@ def absence(name: str) -> str | None:
     """Why a backend cannot be used, or None. Numba is only looked for: importing it takes half a second."""
     if name == "cython":
         return _variants.absence("baseline")
-    if name == "numba" and name not in _loaded and find_spec("numba") is None:
+    if name in ("numba", "cuda") and name not in _loaded and find_spec("numba") is None:
         return "Numba is not installed"
+    if name == "cuda" and name not in _loaded:
+        return _broken.get(name) or _driver_absence()
     return _broken.get(name)
+
+
+def _driver_absence() -> str | None:
+    """Why no GPU can be used; Numba is imported only where there is a driver."""
+    simulated = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0"
+    if not simulated and not os.environ.get("NUMBA_CUDA_DRIVER") and not _finds_driver():
+        return "no NVIDIA driver was found"
+    try:
+        return import_module("cpubn.kernels._cuda_target").absence()  # type: ignore[no-any-return]
+    except (ImportError, OSError) as error:
+        return f"numba.cuda cannot be imported: {error}"
+
+
+@cache
+def _finds_driver() -> bool:
+    for name in ("nvcuda.dll",) if os.name == "nt" else ("libcuda.so.1", "libcuda.so"):
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            continue
+        return True
+    return False
 
 
 @contextmanager
@@ -127,7 +187,7 @@ def _default() -> str:
         return forced
     if os.environ.get("CPUBN_ISA"):
         _variants.instruction_set()  # an instruction set that is asked for and absent must not end in another backend
-    for name in BACKENDS:
+    for name in HOST_BACKENDS:
         if absence(name) is None and (name != "numba" or _imports_numba()):
             return name
     raise AssertionError("numpy is always there")

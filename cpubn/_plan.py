@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from cpubn import _check, _check_output
 from cpubn._epilogue import Activation, Epilogue, Quantization
+from cpubn._place import addresses, located, place_of
 from cpubn._types import Array, Vector
 from cpubn._walk import Walk, new_output, walk_of
 
@@ -28,11 +29,10 @@ class Target(NamedTuple):
 
     def deliver(self, walk: Walk) -> None:
         """Complete the array."""
-        if not np.may_share_memory(self.array, self.view):
+        if not np.may_share_memory(addresses(self.array), addresses(self.view)):
             ordered = self.array.transpose(walk.axes)
             made = self.view.reshape(ordered.shape)
-            with np.errstate(over="ignore"):
-                ordered[...] = made if self.quantization is None else self.quantization.of(made)
+            place_of(made).assign(ordered, made if self.quantization is None else self.quantization.of(made))
 
 
 class Call(NamedTuple):
@@ -124,22 +124,24 @@ def forward(
     out: Array | None,
 ) -> Forward:
     x, axis = _check.batch(x, layout, _check.FLOATS if training else (*_check.FLOATS, *_check.INTEGERS))
+    out = located(out, "out")
+    vectors = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    _check.together(x, {**vectors, "residual": residual, "out": out})
     residual = None if residual is None else _check.data(residual, "residual", _check.FLOATS)
     channels = x.shape[axis]
     eps = _check.epsilon(eps, training=training)
     momentum = _check.momentum(momentum)
     walk = walk_of(x, axis)
-    w = _check.optional_vector(weight, "weight", channels, layout, 1.0)
-    b = _check.optional_vector(bias, "bias", channels, layout, 0.0)
+    w = _check.optional_vector(x, weight, "weight", channels, layout, 1.0)
+    b = _check.optional_vector(x, bias, "bias", channels, layout, 0.0)
     parameters = {"weight": weight, "bias": bias}
     running = _check.running_pair(running_mean, running_var, channels, layout, training=training)
     if training:
         _check.enough_values(walk, x)
         if running:
             _check.updatable(running_mean, running_var, {"x": x, "residual": residual, **parameters})
-    given = {"running_mean": running_mean, "running_var": running_var, **parameters}
     kind = _check_output.dtype(dtype, x)
-    output = _output(x, axis, walk, layout, kind, activation, residual, None, out_layout, out, given)
+    output = _output(x, axis, walk, layout, kind, activation, residual, None, out_layout, out, vectors)
     return Forward(output, w, b, running, momentum, eps)
 
 
@@ -158,9 +160,10 @@ def check_backward(
 ) -> tuple[Vector, Array | None, Array | None]:
     """The bias, and the residual and output if there are any, of a forward of x."""
     x, axis = _check.batch(x, layout)
+    _check.together(x, {"bias": bias, "residual": residual, "y": y})
     kind = x.dtype.newbyteorder("=")
     return (
-        _check.optional_vector(bias, "bias", x.shape[axis], layout, 0.0),
+        _check.optional_vector(x, bias, "bias", x.shape[axis], layout, 0.0),
         _check_output.residual(residual, x.shape, kind),
         None if y is None else _check_output.of_result(y, "y", x.shape, kind),
     )
@@ -210,13 +213,15 @@ def backward(
     apart_from: dict[str, Any],
 ) -> Backward:
     x, axis = _check.batch(x, layout)
+    out = located(out, "out")
+    _check.together(x, {"dy": dy, "mean": mean, "var": var, "weight": weight, "out": out})
     dy = _check.gradient(dy, x)
     channels = x.shape[axis]
     eps = _check.epsilon(eps, training=training)
     walk = walk_of(x, axis)
     m = _check.vector(mean, "mean", channels, layout)
     v = _check.vector(var, "var", channels, layout)
-    w = _check.optional_vector(weight, "weight", channels, layout, 1.0)
+    w = _check.optional_vector(x, weight, "weight", channels, layout, 1.0)
     if training:
         _check.enough_values(walk, x)
     kind = x.dtype.newbyteorder("=")
@@ -243,6 +248,8 @@ def apply(
     x, axis = _check.batch(x, layout, (*_check.FLOATS, *_check.INTEGERS))
     if quantization is not None:
         _check_output.quantized_data(x, np.dtype(dtype))
+    out = located(out, "out")
+    _check.together(x, {"residual": residual, "out": out})
     _check.channels(x, axis, channels, layout)
     kind = _check_output.dtype(dtype, x) if quantization is None else np.dtype(dtype)
     walk = walk_of(x, axis)
@@ -279,7 +286,7 @@ def _output(
     elif out_axis == axis:
         out = new_output(x, walk, kind)
     else:
-        out = np.empty(shape, kind)
+        out = place_of(x).empty(x, shape, kind)
     y = out
     if out_axis != axis:
         y, added = np.moveaxis(out, out_axis, axis), None if added is None else np.moveaxis(added, out_axis, axis)
@@ -290,4 +297,4 @@ def target_of(array: Array, walk: Walk, dtype: np.dtype[Any] | None = None) -> T
     """What a kernel that computes in `dtype` writes of an array; None: it writes any type."""
     dtype = dtype or array.dtype.newbyteorder("=")
     plain = array.flags.aligned and array.dtype == dtype and walk.merges(array)
-    return Target(array, walk.view(array) if plain else np.empty(walk.shape, dtype))
+    return Target(array, walk.view(array) if plain else place_of(array).empty(array, walk.shape, dtype))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cpubn import _dispatch
 from cpubn._epilogue import Activation, rounded
+from cpubn._place import place_of, plain
 from cpubn._types import Array
 
 
@@ -22,7 +23,7 @@ class Signs(NamedTuple):
     @classmethod
     def of(cls, y: Array, activation: Activation, kernels: Any) -> Signs:
         axes = tuple(sorted(range(y.ndim), key=lambda axis: -abs(y.strides[axis])))
-        bits = np.empty(-(-y.size // 8), np.uint8)
+        bits = place_of(y).empty(y, (-(-y.size // 8),), np.dtype(np.uint8))
         # NaN hands its gradient on, but for leaky_relu's: as the functions have it, and torch.
         nan = activation.name != "leaky_relu"
         kernels.pack_signs(_flat(y, axes), *bounds(activation, y.dtype), nan, bits, _dispatch.threads(y.nbytes))
@@ -31,21 +32,24 @@ class Signs(NamedTuple):
     def gradient(self, dy: Array, out: Array | None, kernels: Any) -> Array:
         """dy where the derivative is 1, elsewhere 0 or, of leaky_relu, slope * dy; `out` may be dy."""
         kind = dy.dtype.newbyteorder("=")
-        ordered = [dy.shape[axis] for axis in self.axes]
-        g = np.empty(ordered, kind).transpose(np.argsort(self.axes)) if out is None else np.asarray(out)
+        place = place_of(dy)
+        if out is None:
+            ordered = tuple(dy.shape[axis] for axis in self.axes)
+            out = place.empty(dy, ordered, kind).transpose(np.argsort(self.axes))
+        g = plain(out)
         made = g.transpose(self.axes)
-        plain = made.flags.c_contiguous and made.flags.aligned and made.dtype.isnative
-        flat = made.reshape(-1) if plain else np.empty(made.size, kind)
+        direct = made.flags.c_contiguous and made.flags.aligned and made.dtype.isnative
+        flat = made.reshape(-1) if direct else place.empty(dy, (made.size,), kind)
         slope = self.activation.low if self.activation.name == "leaky_relu" else 0.0
         kernels.apply_signs(_flat(dy, self.axes), self.bits, slope, flat, _dispatch.threads(dy.nbytes))
-        if not plain:
-            made[...] = flat.reshape(made.shape)
+        if not direct:
+            place.assign(made, flat.reshape(made.shape))
         return g
 
 
 def _flat(a: Array, axes: tuple[int, ...]) -> Array:
     """Its elements in the order of `axes`, native and aligned."""
-    return np.require(a.transpose(axes).reshape(-1), a.dtype.newbyteorder("="), ["C", "A"])
+    return place_of(a).require(a.transpose(axes).reshape(-1), a.dtype.newbyteorder("="))  # type: ignore[no-any-return]
 
 
 def bounds(activation: Activation, dtype: np.dtype[Any]) -> tuple[float, float]:
@@ -60,4 +64,4 @@ def kept_of(activation: Activation | None, y: Array, backend: str | None, *, sig
         return None
     if not activation.is_relu_kind:
         return y
-    return Signs.of(y, activation, _dispatch.kernels(backend)) if signs else None
+    return Signs.of(y, activation, _dispatch.kernels_for(y, backend)) if signs else None

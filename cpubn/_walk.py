@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cpubn._place import addresses, place_of, plain
 from cpubn._types import Array
 
 
@@ -30,7 +31,7 @@ class Walk(NamedTuple):
 
     def view(self, a: Array, dtype: np.dtype[Any] | None = None) -> Array:
         """`a` as (outer, channel, inner), native and aligned: a view where strides and dtype allow it, else a copy."""
-        a = np.asarray(a)  # a matrix would stay of two dimensions
+        a = plain(a)
         if dtype is not None and a.dtype != dtype:
             a = a.astype(dtype)
         elif not (a.flags.aligned and a.dtype.isnative):
@@ -76,16 +77,19 @@ def _follow(x: Array, axes: Sequence[int]) -> bool:
 
 def new_output(x: Array, walk: Walk, dtype: np.dtype[Any]) -> Array:
     """A new array of x's shape and order of memory."""
-    return np.empty([x.shape[a] for a in walk.axes], dtype).transpose(np.argsort(walk.axes))
+    shape = tuple(x.shape[a] for a in walk.axes)
+    return place_of(x).empty(x, shape, dtype).transpose(np.argsort(walk.axes))  # type: ignore[no-any-return]
 
 
 def is_same(a: Array, b: Array) -> bool:
+    a, b = addresses(a), addresses(b)
     return a is b or (
         a.ctypes.data == b.ctypes.data and a.shape == b.shape and a.strides == b.strides and a.dtype == b.dtype
     )
 
 
 def overlap(a: Array, b: Array) -> bool:
+    a, b = addresses(a), addresses(b)
     if not np.may_share_memory(a, b):
         return False
     try:

@@ -8,8 +8,10 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn import _algebra, _check, _check_output, _dispatch, _plan
+from cpubn import _check, _check_output, _device, _dispatch, _host, _plan
+from cpubn._device import DeviceArray
 from cpubn._epilogue import Quantization
+from cpubn._place import located
 from cpubn._types import ActivationLike, Array, Layout, Vector
 from cpubn.functional import apply
 
@@ -54,15 +56,24 @@ class FrozenBatchNorm:
         self.eps = _check.epsilon(eps, training=False)
         self._activation = _check_output.activation(activation)
         self.dtype = None if dtype is None else _check_output.floating(dtype)
-        self.backend = _dispatch.resolve(_dispatch.backend_for(self._activation, backend))
+        vectors = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
+        on_gpu = located(running_mean, "running_mean")
+        _check.together(on_gpu, vectors)
+        weight, bias, running_mean, running_var = map(_device.to_host, vectors.values())
+        backend = _dispatch.backend_for(self._activation, backend)
+        if isinstance(on_gpu, DeviceArray):
+            _dispatch.kernels_for(on_gpu, backend)
+        self.backend = _dispatch.resolve(backend)
         mean = _check.channel_vector(running_mean, "running_mean")
         self.num_features = mean.size
         self.running_mean = _constant(_check.vector(mean, "running_mean", mean.size, layout))
         self.running_var = _constant(_check.vector(running_var, "running_var", mean.size, layout))
-        self.weight = _constant(_check.optional_vector(weight, "weight", mean.size, layout, 1.0))
-        self.bias = _constant(_check.optional_vector(bias, "bias", mean.size, layout, 0.0))
+        self.weight = _constant(_check.optional_vector(mean, weight, "weight", mean.size, layout, 1.0))
+        self.bias = _constant(_check.optional_vector(mean, bias, "bias", mean.size, layout, 0.0))
         self._quantization: Quantization | None = None
         self._set_affine(self.running_mean, self.running_var, self.eps)
+        if isinstance(on_gpu, DeviceArray):
+            vars(self).update(vars(self.to_device()))
 
     @property
     def activation(self) -> ActivationLike:
@@ -112,6 +123,27 @@ class FrozenBatchNorm:
         y = self._direct(x, residual, out)
         return self._any(x, residual, out) if y is None else y
 
+    def to_device(self) -> Self:
+        """The same with its constants on the current GPU, for arrays that are there.
+
+        Raises ValueError where no GPU can be used.
+        """
+        _dispatch.resolve("cuda")
+        affine = {t: located(_device.to_device(rows), "affine") for t, rows in self._affine.items()}
+        return self._moved(_device.to_device, affine, "cuda")
+
+    def to_host(self) -> Self:
+        """The same with its constants on the host, for the default backend."""
+        affine = {t: _device.to_host(rows) for t, rows in self._affine.items()}
+        return self._moved(_device.to_host, affine, _dispatch.resolve(None))
+
+    def _moved(self, move: Callable[[Any], Any], affine: Affine, backend: str) -> Self:
+        made = object.__new__(type(self))
+        vectors = {name: move(getattr(self, name)) for name in ("running_mean", "running_var", "weight", "bias")}
+        vars(made).update({**vars(self), **vectors, "backend": backend, "_affine": affine})
+        vars(made).update(_direct=made._direct_path(affine))
+        return made
+
     def __setattr__(self, name: str, value: Any) -> None:
         if "_direct" in vars(self):
             raise AttributeError(f"{name} must stay as it is, got a new one; build another FrozenBatchNorm")
@@ -126,17 +158,19 @@ class FrozenBatchNorm:
 
     def _set_affine(self, mean: Vector, var: Vector, eps: float) -> None:
         vectors = mean, var, self.weight, self.bias, eps
-        affine: Affine = {t: _algebra.affine_of(t, *vectors) for t in map(np.dtype, (np.float32, np.float64))}
+        affine: Affine = {t: _host.affine(t, *vectors) for t in map(np.dtype, (np.float32, np.float64))}
         vars(self).update(_affine=affine, _direct=self._direct_path(affine))
 
     def _any(self, x: ArrayLike, residual: ArrayLike | None, out: Array | None) -> Array:
         if self._quantization is not None and residual is not None:
             raise ValueError("residual must be None where data is quantized, got one; add it to what comes next")
+        x = located(x, "x")
+        _check.together(x, {"running_mean": self.running_mean})
         output = _plan.apply(
             *(x, self.num_features, self.layout, self._activation, residual),
             *(self.dtype, self._quantization, self.out_layout, out),
         )
-        return apply(output, self._affine[output.computed_in], _dispatch.kernels(self.backend))
+        return apply(output, self._affine[output.computed_in], _dispatch.kernels_for(output.x, self.backend))
 
     def _direct_path(self, affine: Affine) -> Callable[[Any, Any, Any], Array | None]:
         """What takes contiguous arrays without the cost of a plan, and answers None for all others."""
@@ -150,7 +184,9 @@ class FrozenBatchNorm:
         return path  # type: ignore[no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_direct"}
+        """A copy or pickle is on the host."""
+        kept = self.to_host() if self.backend == "cuda" else self
+        return {name: value for name, value in vars(kept).items() if name != "_direct"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

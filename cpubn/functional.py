@@ -14,8 +14,9 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn import _algebra, _check_output, _dispatch, _plan
+from cpubn import _check_output, _dispatch, _plan
 from cpubn._backward import backward_through
+from cpubn._place import located, place_of
 from cpubn._types import ActivationLike, Array, Layout
 from cpubn.statistics import Moments
 
@@ -136,14 +137,16 @@ def batch_norm(
         )  # fmt: skip
         if y is not None:
             return y  # type: ignore[no-any-return]
-    kernels = _dispatch.kernels(backend)
+    x = located(x, "x")
+    kernels = _dispatch.kernels_for(x, backend)
     plan = _plan.forward(
         *(x, running_mean, running_var, weight, bias, training, momentum, eps, layout),
         *(act, residual, kind, out_layout, out),
     )
     output = plan.output
     samples, threads = output.walk.samples, _dispatch.threads(output.x.nbytes)
-    stats = np.zeros((3, output.walk.shape[1]))
+    place = place_of(output.x)
+    stats = place.room(output.x, (3, output.walk.shape[1]))
     if not output.x.size:
         pass
     elif training:
@@ -151,12 +154,14 @@ def batch_norm(
         kernels.train_forward(call.x, plan.weight, plan.bias, plan.eps, stats, call.epilogue, call.y.view, threads)
         call.y.deliver(call.walk)
         if plan.running:
-            _update_running(running_mean, running_var, stats, samples, plan.momentum)
+            running = located(running_mean, "running_mean"), located(running_var, "running_var")
+            place.update_running(*running, stats, samples, plan.momentum)
     elif plan.running:
         if return_moments:
             kernels.moments(output.call(kernels.ANY_TYPE).x, stats, threads)
-        apply(output, _algebra.affine_of(output.computed_in, *plan.running, plan.weight, plan.bias, plan.eps), kernels)
-    return (output.array, Moments.of(samples, stats)) if return_moments else output.array
+        apply(output, place.affine(output.computed_in, *plan.running, plan.weight, plan.bias, plan.eps), kernels)
+    y = place.result(output.array)
+    return (y, Moments.of(samples, stats)) if return_moments else y
 
 
 def apply(output: _plan.Output, affine: Array, kernels: Any) -> Array:
@@ -165,7 +170,7 @@ def apply(output: _plan.Output, affine: Array, kernels: Any) -> Array:
         for call in output.calls(kernels.ANY_TYPE):
             kernels.normalize(call.x, affine, call.epilogue, call.y.view, _dispatch.threads(call.x.nbytes))
             call.y.deliver(call.walk)
-    return output.array
+    return place_of(output.array).result(output.array)  # type: ignore[no-any-return]
 
 
 def batch_norm_backward(
@@ -215,6 +220,7 @@ def batch_norm_backward(
     ------
     ValueError, TypeError : before anything is written, saying what must hold, what was got and what to do.
     """
+    x = located(x, "x")
     act = _check_output.activation(activation)
     backend = _dispatch.backend_for(act, backend)
     if act is None and not bias is residual is y is None:  # they are not read then, but checked all the same
@@ -237,16 +243,10 @@ def moments(x: ArrayLike, *, layout: Layout = "NCHW", backend: str | None = None
         stats = direct.moments_directly(x, layout, _dispatch.threads)
         if stats is not None:
             return Moments.of(np.size(x) // stats.shape[1], stats)
-    kernels = _dispatch.kernels(backend)
+    x = located(x, "x")
+    kernels = _dispatch.kernels_for(x, backend)
     array, walk = _plan.sample(x, layout, kernels.ANY_TYPE)
-    stats = np.zeros((3, walk.shape[1]))
+    stats = place_of(array).room(array, (3, walk.shape[1]))
     if array.size:
         kernels.moments(array, stats, _dispatch.threads(array.nbytes))
     return Moments.of(walk.samples, stats)
-
-
-def _update_running(running_mean: Any, running_var: Any, stats: Array, count: int, momentum: float) -> None:
-    mean, _, m2 = stats
-    with np.errstate(all="ignore"):
-        for running, batch in ((running_mean, mean), (running_var, _algebra.unbiased(m2, count))):
-            running[...] = _algebra.running_update(running.astype(np.float64), batch, momentum)

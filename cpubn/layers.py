@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn import _check, _check_output, _check_state, _dispatch
+from cpubn import _check, _check_output, _dispatch
 from cpubn._backward import backward_through
+from cpubn._layer_vectors import LayerVectors
+from cpubn._place import located, place_of, plain
 from cpubn._signs import Signs, kept_of
-from cpubn._types import ActivationLike, Array, Layout, Vector
+from cpubn._types import ActivationLike, Array, Layout
 from cpubn._walk import overlap
 from cpubn.frozen import FrozenBatchNorm
 from cpubn.functional import batch_norm
+from cpubn.statistics import Moments
 
 PARAMETERS = """
 
@@ -30,7 +32,8 @@ PARAMETERS = """
         ``numba.njit``, the function and its derivative, and runs on the Numba backend.
     dtype : of weight and bias, float32 or float64. Running statistics and gradients are float64: C numbers each, in
         which float32 would throw away what the kernels kept at a large mean.
-    backend : "cython", "numba" or "numpy"; None for the current default.
+    backend : "cython", "numba" or "numpy"; None for the current default, and for "cuda" once ``to_device()`` has been
+        called.
 
     Errors are ValueError and TypeError, raised before anything is written, or RuntimeError where backward has no input.
     For backward a layer keeps until its next call, by reference, the input, and beside it: for relu, relu6, leaky_relu
@@ -40,7 +43,7 @@ PARAMETERS = """
     """
 
 
-class _BatchNorm:
+class _BatchNorm(LayerVectors):
     ranks: ClassVar[tuple[int, ...]]
 
     def __init__(
@@ -65,21 +68,14 @@ class _BatchNorm:
         if self.backend is not None:
             _dispatch.resolve(self.backend)
         self.training = True
-        kind = _check.parameter_dtype(dtype)
-        self.weight: Array | None = np.ones(num_features, kind) if affine else None
-        self.bias: Array | None = np.zeros(num_features, kind) if affine else None
-        self.weight_grad: Vector | None = np.zeros(num_features) if affine else None
-        self.bias_grad: Vector | None = np.zeros(num_features) if affine else None
-        self.running_mean: Vector | None = np.zeros(num_features) if track_running_stats else None
-        self.running_var: Vector | None = np.ones(num_features) if track_running_stats else None
-        self.num_batches_tracked: int | None = 0 if track_running_stats else None
+        super().__init__(self.num_features, _check.parameter_dtype(dtype), affine, track_running_stats)
         self.residual_grad: Array | None = None
         self._input: Array | None = None  # of the last forward
         self._residual: Array | None = None
         self._had_residual = False
         self._kept: Array | Signs | None = None  # what the activation's gradient needs of its output
         self._overwritten: str | None = None  # what backward would need
-        self._statistics: tuple[Vector, Vector] | None = None  # of the last batch; None: the running ones
+        self._batch: Moments | None = None  # of the last forward; None: the running statistics
 
     def __call__(self, x: ArrayLike, residual: ArrayLike | None = None, out: Array | None = None) -> Array:
         """y = activation(affine + residual), in training mode with the batch's statistics.
@@ -127,7 +123,8 @@ class _BatchNorm:
             )
         if self._input is None:
             raise RuntimeError("backward needs the input of the last forward, got none; call the layer first")
-        mean, var = self._statistics or self._running()
+        batch = self._batch
+        mean, var = self._running() if batch is None else (batch.mean, batch.var() if batch.count else batch.m2)
         dx, weight_grad, bias_grad, g = backward_through(
             dy,
             self._input,
@@ -136,7 +133,7 @@ class _BatchNorm:
             self.weight,
             self.bias,
             self.eps,
-            self._statistics is not None,
+            self._batch is not None,
             self.layout,
             self._activation,
             self._residual,
@@ -148,21 +145,15 @@ class _BatchNorm:
         self.residual_grad = g if self._had_residual else None
         self._note_overwriting(dx)
         if self.weight_grad is not None and self.bias_grad is not None:
-            with np.errstate(all="ignore"):  # opposite infinities add up to NaN, without a warning
-                self.weight_grad += weight_grad
-                self.bias_grad += bias_grad
+            for total, gradient in ((self.weight_grad, weight_grad), (self.bias_grad, bias_grad)):
+                total, gradient = located(total, "a gradient"), located(gradient, "a gradient")
+                place_of(total).add(total, gradient)
         return dx
 
     @property
     def activation(self) -> ActivationLike:
         """As it was given; build another layer for another one."""
         return self._activation and self._activation.given
-
-    def zero_grad(self) -> None:
-        """Set the accumulated gradients to zero."""
-        for gradient in (self.weight_grad, self.bias_grad):
-            if gradient is not None:
-                gradient[...] = 0.0
 
     def train(self, mode: bool = True) -> Self:
         """Normalize with batch statistics and move the running ones from now on; returns the layer."""
@@ -172,32 +163,6 @@ class _BatchNorm:
     def eval(self) -> Self:
         """Normalize with the running statistics from now on; returns the layer."""
         return self.train(False)
-
-    def reset_running_stats(self) -> None:
-        """Set the running mean to 0, the running variance to 1 and the batch count to 0."""
-        if self.running_mean is not None and self.running_var is not None:
-            self.running_mean[...] = 0.0
-            self.running_var[...] = 1.0
-            self.num_batches_tracked = 0
-        self._forget_inference()
-
-    def state_dict(self) -> dict[str, Array]:
-        """Copies of the parameters and running statistics, under torch's keys."""
-        return {name: np.array(value) for name, value in self._state().items()}
-
-    def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
-        """Take over parameters and running statistics; all are checked before one is written.
-
-        Raises ValueError for missing or unexpected keys and wrong shapes, TypeError for wrong dtypes.
-        """
-        current = self._state()
-        checked = _check_state.layer_state(state, current)
-        for name, value in checked.items():
-            if name == "num_batches_tracked":
-                self.num_batches_tracked = int(value)
-            else:
-                current[name][...] = value
-        self._forget_inference()
 
     def freeze(self, activation: ActivationLike = None) -> FrozenBatchNorm:
         """The layer as inference calls it: a copy of its weight, bias and running statistics.
@@ -240,27 +205,20 @@ class _BatchNorm:
         )
         if mean is not None and batch.count:
             self.num_batches_tracked = tracked + 1
-        self._keep(x, residual, y, out, (batch.mean, batch.m2 / max(batch.count, 1)))
+        self._keep(x, residual, y, out, batch)
         return y
 
-    def _running(self) -> tuple[Vector, Vector]:
-        if self.running_mean is None or self.running_var is None:
-            raise ValueError(
-                "the layer must have running statistics for this, got one without (track_running_stats=False); "
-                "track them, or build FrozenBatchNorm from statistics of your own, for example from cpubn.moments"
-            )
-        return self.running_mean, self.running_var
-
-    def _keep(self, x: Array, residual: Any, y: Array, out: Any, statistics: tuple[Vector, Vector] | None) -> None:
+    def _keep(self, x: Array, residual: Any, y: Array, out: Any, batch: Moments | None) -> None:
         """Remember for backward what the forward read, and of what it wrote what the activation needs."""
-        self._input, self._statistics, self._overwritten = x, statistics, None
+        self._input, self._batch, self._overwritten = x, batch, None
         self._had_residual = residual is not None
         self._kept = self._residual = None
         if self._activation is not None:
             # Signs for training alone: an inference whose backward is never called should not pay for them.
-            self._kept = kept_of(self._activation, np.asarray(y), self.backend, signs=statistics is not None)
+            made = plain(located(y, "y"))
+            self._kept = kept_of(self._activation, made, self.backend, signs=batch is not None)
             if self._had_residual and self._kept is None:
-                self._residual = np.asarray(residual)
+                self._residual = plain(located(residual, "residual"))
         if out is not None:
             self._note_overwriting(y)
 
@@ -271,18 +229,11 @@ class _BatchNorm:
 
     def _forget_inference(self) -> None:
         """Backward of an inference needs the running statistics that it saw."""
-        if self._statistics is None:
+        if self._batch is None:
             self._input = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy or pickle of a layer leaves out what backward needs."""
-        return self.__dict__ | dict.fromkeys(("_input", "_residual", "_kept", "_statistics", "residual_grad"))
-
-    def _state(self) -> dict[str, Any]:
-        state = {name: getattr(self, name) for name in ("weight", "bias", "running_mean", "running_var")}
-        if self.num_batches_tracked is not None:
-            state["num_batches_tracked"] = np.int64(self.num_batches_tracked)
-        return {name: value for name, value in state.items() if value is not None}
+    def _without_input(self) -> dict[str, Any]:
+        return dict.fromkeys(("_input", "_residual", "_kept", "_batch", "residual_grad"))
 
 
 class BatchNorm1d(_BatchNorm):

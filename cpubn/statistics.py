@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 
-from cpubn import _algebra, _check, _check_state
+from cpubn import _check, _check_state
+from cpubn._place import located, place_of
 from cpubn._types import Array, Vector
 
 
@@ -16,7 +18,8 @@ class Moments:
     """Count, mean and sum of squared deviations of every channel.
 
     ``count`` is the number of values a channel; ``mean`` and ``m2 = sum((x - mean)**2)`` are float64 of shape (C,).
-    ``low`` is what the mean lost when it was rounded to float64; leave it out in moments from figures of your own.
+    ``low`` is what the mean lost when it was rounded to float64; leave it out in moments from figures of your own. All
+    three are where the batch was: of one on a GPU, arrays of numba.cuda.
     """
 
     count: int
@@ -32,10 +35,11 @@ class Moments:
             object.__setattr__(self, name, value)
 
     @classmethod
-    def of(cls, count: int, stats: Array) -> Moments:
-        """From a kernel's own figures, (3, C) mean, low and m2, which need no check."""
+    def of(cls, count: int, stats: Sequence[Array]) -> Moments:
+        """From a kernel's own figures, mean, low and m2, which need no check."""
         moments = object.__new__(cls)
-        for name, value in (("count", count), ("mean", stats[0]), ("m2", stats[2]), ("low", stats[1])):
+        mean, low, m2 = (place_of(row).result(row) for row in (stats[0], stats[1], stats[2]))
+        for name, value in (("count", count), ("mean", mean), ("m2", m2), ("low", low)):
             object.__setattr__(moments, name, value)
         return moments
 
@@ -44,7 +48,9 @@ class Moments:
 
         Raises ValueError where ``count`` is not above ``ddof``, TypeError if that is no number.
         """
-        return self.m2 / _check_state.degrees_of_freedom(self.count, ddof)
+        freedom, m2 = _check_state.degrees_of_freedom(self.count, ddof), located(self.m2, "m2")
+        place = place_of(m2)
+        return place.result(place.variance(m2, freedom))  # type: ignore[no-any-return]
 
     def merge(self, other: Moments) -> Moments:
         """Moments of both sets of values together (Chan, Golub and LeVeque, 1983); ``a + b`` and ``sum`` do the same.
@@ -54,11 +60,12 @@ class Moments:
         _check_state.mergeable(self, other)
         if self.count == 0 or other.count == 0:
             return other if self.count == 0 else self
-        with np.errstate(all="ignore"):  # a channel that holds NaN or Inf stays non-finite, without a warning
-            mean, low, m2 = _algebra.merge(
-                float(self.count), self.mean, self.low, self.m2, float(other.count), other.mean, other.low, other.m2
-            )
-        return Moments(self.count + other.count, mean, m2, low)
+        ours, others = self._vectors(), other._vectors()
+        merged = place_of(ours[0]).merge(self.count, ours, other.count, others)
+        return Moments.of(self.count + other.count, merged)
+
+    def _vectors(self) -> tuple[Any, ...]:
+        return located(self.mean, "mean"), located(self.low, "low"), located(self.m2, "m2")
 
     def __add__(self, other: Any) -> Moments:
         return self.merge(other) if isinstance(other, Moments) else NotImplemented

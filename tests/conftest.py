@@ -44,7 +44,7 @@ def need_instruction_set(name):
         absent(f"instruction set {name}", reason)
 
 
-@pytest.fixture(params=_dispatch.BACKENDS)
+@pytest.fixture(params=_dispatch.HOST_BACKENDS)
 def backend(request):
     """The name of a backend that is here."""
     need_backend(request.param)

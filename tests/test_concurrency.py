@@ -10,7 +10,7 @@ import sys
 import pytest
 from conftest import need_backend
 
-from cpubn._dispatch import BACKENDS
+from cpubn._dispatch import HOST_BACKENDS
 
 SETUP = """
 import os, sys, threading
@@ -158,17 +158,17 @@ def test_several_python_threads(backend, layer):
 
 @pytest.mark.parametrize("layer", ["default", "workqueue"])
 def test_several_python_threads_on_all_backends_at_once(layer):
-    for backend in BACKENDS:
+    for backend in HOST_BACKENDS:
         need_backend(backend)
-    run(FROM_THREADS, *BACKENDS, NUMBA_THREADING_LAYER=layer)
+    run(FROM_THREADS, *HOST_BACKENDS, NUMBA_THREADING_LAYER=layer)
 
 
 @pytest.mark.parametrize("layer", ["default", "workqueue"])
 def test_several_python_threads_make_the_first_calls(layer):
     """Loading, compiling and the choice of threads happen in all of them together."""
-    for backend in BACKENDS:
+    for backend in HOST_BACKENDS:
         need_backend(backend)
-    run(FIRST_CALLS, *BACKENDS, NUMBA_THREADING_LAYER=layer)
+    run(FIRST_CALLS, *HOST_BACKENDS, NUMBA_THREADING_LAYER=layer)
 
 
 @forks

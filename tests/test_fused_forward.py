@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from test_random import few
 
 import cpubn
-from cpubn import _check_output, _variants
-from cpubn._algebra import affine_of
+from cpubn import _check_output, _host, _variants
 from cpubn._epilogue import Epilogue
 
 each_activation = pytest.mark.parametrize("activation", cases.ACTIVATIONS, ids=str)
@@ -109,7 +108,7 @@ def test_every_instruction_set(dtype, activation, isa):
     """The bits of the default one, in vectors and in what is left of a row."""
     for shape in (2, 3, 77), (45, 70, 1):
         x, residual, vectors = arguments(shape, "NCHW", dtype)
-        affine = affine_of(np.dtype(dtype), *vectors, 1e-5)
+        affine = _host.affine(np.dtype(dtype), *vectors, 1e-5)
         epilogue = Epilogue(_check_output.activation(activation), residual)
         got = np.empty_like(x)
         _variants.load(isa).normalize(x, affine, epilogue, got, 1)

@@ -1,0 +1,287 @@
+"""Arrays on a GPU: any object with `__cuda_array_interface__`; and _host.py's functions for them.
+
+A DeviceArray knows shape, strides and addresses of such an array, so that plans are made of it like of one on the host,
+and hands kernels what they take. Nothing here waits for the GPU or copies from it; Numba is imported by the first use.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import cache
+from importlib import import_module
+from typing import Any, Self
+
+import numpy as np
+
+from cpubn._types import Array
+
+_workspaces = threading.local()
+
+
+class _Addresses:
+    """What NumPy makes an array of: memory that it cannot read."""
+
+    def __init__(self, interface: dict[str, Any]) -> None:
+        self.__array_interface__ = interface
+
+
+class DeviceArray:
+    """An array whose memory the host cannot read."""
+
+    __slots__ = ("addresses", "device", "owner", "stream", "whole")
+
+    def __init__(self, addresses: Array, whole: Array, owner: Any, stream: int, device: int) -> None:
+        self.addresses = addresses  # for its shape, strides, dtype and flags alone: reading it would crash
+        self.whole = whole  # the owner's
+        self.owner = owner  # of the memory, as the caller gave it
+        self.stream = stream  # the CUDA stream's handle, 0 for the default one
+        self.device = device
+
+    @classmethod
+    def of(cls, a: Any, interface: dict[str, Any]) -> Self:
+        """Raises ValueError and TypeError for what no kernel could take."""
+        target = _target()
+        if interface.get("mask") is not None:
+            raise TypeError("a masked array cannot be normalized; fill it first")
+        described = {key: interface.get(key) for key in ("shape", "strides", "typestr", "data")}
+        addresses = np.asarray(_Addresses({**described, "version": 3}))
+        if addresses.dtype == np.dtype("V2"):
+            addresses = addresses.view(import_module("ml_dtypes").bfloat16)  # torch's and CuPy's bfloat16
+        if not (addresses.flags.aligned and addresses.dtype.isnative):
+            raise ValueError("its elements must be aligned and in the byte order of the device; copy it")
+        return cls(addresses, addresses, a, target.stream_of(a, interface), target.device_of(a))
+
+    def _like(self, addresses: Array) -> DeviceArray:
+        return DeviceArray(addresses, self.whole, self.owner, self.stream, self.device)
+
+    shape = property(lambda self: self.addresses.shape)
+    strides = property(lambda self: self.addresses.strides)
+    dtype = property(lambda self: self.addresses.dtype)
+    flags = property(lambda self: self.addresses.flags)
+    ndim = property(lambda self: self.addresses.ndim)
+    size = property(lambda self: self.addresses.size)
+    nbytes = property(lambda self: self.addresses.nbytes)
+    itemsize = property(lambda self: self.addresses.itemsize)
+
+    def __len__(self) -> int:
+        return len(self.addresses)
+
+    def __getitem__(self, key: Any) -> DeviceArray:
+        return self._like(self.addresses[(*key, ...) if isinstance(key, tuple) else (key, ...)])
+
+    def transpose(self, axes: Any) -> DeviceArray:
+        return self._like(self.addresses.transpose(axes))
+
+    def reshape(self, shape: Any) -> DeviceArray:
+        """A view if there is one, else a copy."""
+        try:
+            return self._like(np.reshape(self.addresses, shape, copy=False))
+        except ValueError:
+            return copy(self).reshape(shape)
+
+    def astype(self, dtype: np.dtype[Any]) -> DeviceArray:
+        made = empty(self, self.shape, dtype)
+        assign(made, self)
+        return made
+
+    def wait_for(self, other: DeviceArray) -> None:
+        """Where another stream makes `other`, what is launched on this one's from now on runs after that."""
+        if other.stream not in (0, self.stream):
+            _target().wait(self.stream, other.stream, self.device)
+
+    def __repr__(self) -> str:
+        return f"<{self.dtype} {self.shape} on GPU {self.device}>"
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        """The first element in `argument`, and the step along each axis, in elements."""
+        return (self._lowest[1], *(stride // self.itemsize for stride in self.strides))
+
+    @property
+    def argument(self) -> Any:
+        """What a kernel takes: the memory from the lowest to the highest element, as one contiguous array."""
+        lowest, _ = self._lowest
+        extent = sum((n - 1) * abs(stride) for n, stride in zip(self.shape, self.strides, strict=True))
+        flat = np.lib.stride_tricks.as_strided(lowest, (extent // self.itemsize + 1,), (self.itemsize,))
+        return _target().array_at(_stored(flat), self.owner, self.stream, self.device)
+
+    @property
+    def _lowest(self) -> tuple[Array, int]:
+        backwards = [(n - 1) * -stride for n, stride in zip(self.shape, self.strides, strict=True) if stride < 0]
+        key = tuple(slice(None, None, -1 if stride < 0 else 1) for stride in self.strides)
+        return self.addresses[key], sum(backwards) // self.itemsize
+
+
+def array_of(a: Any) -> DeviceArray | None:
+    """What `a` is on a GPU; None for anything that lives on the host.
+
+    Raises TypeError or ValueError, or what the array raises, where it is on a GPU and cannot be taken as it is.
+    """
+    if type(a) is np.ndarray or a is None:
+        return None
+    if isinstance(a, DeviceArray):
+        return a
+    interface = getattr(a, "__cuda_array_interface__", None)
+    if interface is None and getattr(a, "__cuda_ndarray__", False) is True:
+        interface = _target().interface_of(a)
+    return None if interface is None else DeviceArray.of(a, interface)
+
+
+def empty(x: DeviceArray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
+    """A new array on x's device and stream."""
+    owner = _target().new(tuple(shape), dtype, x.stream, x.device)
+    return DeviceArray.of(owner, _target().interface_of(owner))
+
+
+def workspace(x: DeviceArray, size: int, name: str) -> DeviceArray:
+    """Float64 memory that the next call on x's stream will use again; every thread of the host has its own."""
+    key = x.device, x.stream, name
+    kept = _workspaces.__dict__.setdefault("kept", {})
+    if key not in kept or kept[key].size < size:
+        kept[key] = empty(x, (size,), np.dtype(np.float64))
+    return kept[key]  # type: ignore[no-any-return]
+
+
+def room(x: DeviceArray, shape: tuple[int, ...]) -> DeviceArray:
+    """For what a kernel finds out about x; zeros where x is empty, and no kernel runs."""
+    made = empty(x, shape, np.dtype(np.float64))
+    if not x.size:
+        fill(made, 0.0)
+    return made
+
+
+def constant(x: DeviceArray, count: int, value: float) -> DeviceArray:
+    """Made once for each device, and never written to."""
+    return _constant(x.device, count, value)
+
+
+@cache
+def _constant(device: int, count: int, value: float) -> DeviceArray:
+    return upload(np.full(count, value), device)
+
+
+def to_device(a: Any) -> Any:
+    """An array of numba.cuda on the current device; of what is on a GPU already, itself."""
+    return a if a is None or array_of(a) is not None else upload(np.asarray(a)).owner
+
+
+def to_host(a: Any) -> Any:
+    """A NumPy array; of what is on the host already, itself. Waits for what makes it."""
+    on_gpu = array_of(a)
+    return a if on_gpu is None else result(on_gpu).copy_to_host()
+
+
+def upload(a: Array, device: int | None = None) -> DeviceArray:
+    """A copy of an array of the host, on the current device unless another one is named; complete on return."""
+    owner = _target().to_device(a, device)
+    return DeviceArray.of(owner, _target().interface_of(owner))
+
+
+def copy(a: DeviceArray) -> DeviceArray:
+    return a.astype(a.dtype)
+
+
+def assign(target: DeviceArray, source: DeviceArray) -> None:
+    """target[...] = source, of the same shape and perhaps another type."""
+    if target.size:
+        _kernels().copy(source, target)
+
+
+def result(a: DeviceArray) -> Any:
+    """As the caller gets it: the caller's own, or an array of numba.cuda."""
+    ours, all_of_it = (each.__array_interface__ for each in (a.addresses, a.whole))
+    if ours == all_of_it:
+        return a.owner
+    return _target().array_at(a.addresses, a.owner, a.stream, a.device)
+
+
+def require(a: DeviceArray, dtype: np.dtype[Any]) -> DeviceArray:
+    return a if a.flags.c_contiguous and a.dtype == dtype else a.astype(dtype)
+
+
+def vector(v: DeviceArray) -> DeviceArray:
+    """As kernels take it: contiguous, of float32 or float64."""
+    return require(v, v.dtype)
+
+
+def affine(
+    dtype: np.dtype[Any], mean: DeviceArray, var: DeviceArray, weight: DeviceArray, bias: DeviceArray, eps: float
+) -> DeviceArray:
+    made = empty(mean, (3, mean.size), np.dtype(np.float64))
+    _each_channel(_channels().affine(dtype.type), mean.size, mean, var, weight, bias, eps, made)
+    return made
+
+
+def inference_gradient(var: DeviceArray, weight: DeviceArray, eps: float) -> DeviceArray:
+    made = empty(var, (3, var.size), np.dtype(np.float64))
+    _each_channel(_channels().inference_gradient, var.size, var, weight, eps, made)
+    return made
+
+
+def weight_gradient(sums: DeviceArray, var: DeviceArray, eps: float) -> DeviceArray:
+    made = empty(sums, var.shape, np.dtype(np.float64))
+    _each_channel(_channels().weight_gradient, var.size, sums, var, eps, made)
+    return made
+
+
+def update_running(
+    running_mean: DeviceArray, running_var: DeviceArray, stats: DeviceArray, count: int, momentum: float
+) -> None:
+    _each_channel(_channels().update_running, stats.shape[1], running_mean, running_var, stats, float(count), momentum)
+
+
+def variance(m2: DeviceArray, freedom: float) -> DeviceArray:
+    made = empty(m2, m2.shape, m2.dtype)
+    _each_channel(_channels().variance, m2.size, m2, freedom, made)
+    return made
+
+
+def merge(
+    count: int, stats: tuple[DeviceArray, ...], other_count: int, other: tuple[DeviceArray, ...]
+) -> tuple[DeviceArray, ...]:
+    made = tuple(empty(v, v.shape, v.dtype) for v in stats)
+    _each_channel(_channels().merge, stats[0].size, float(count), *stats, float(other_count), *other, *made)
+    return made
+
+
+def add(target: DeviceArray, v: DeviceArray) -> None:
+    _each_channel(_channels().add, v.size, target, v)
+
+
+def write(target: DeviceArray, values: Array) -> None:
+    """target[...] = values, which are on the host."""
+    assign(target, upload(values, target.device))
+
+
+def fill(target: DeviceArray, value: float) -> None:
+    """Of a contiguous array."""
+    _each_channel(_channels().fill, target.size, target, float(value))
+
+
+def _each_channel(kernel: Any, channels: int, *arguments: Any) -> None:
+    if channels:
+        x = next(a for a in arguments if isinstance(a, DeviceArray))
+        _kernels().launch(kernel, _kernels().in_turn(channels), x, *arguments, channels)
+
+
+def _stored(a: Array) -> Array:
+    """bfloat16, which Numba does not know, as its bits."""
+    return a.view(np.uint16) if a.dtype.name == "bfloat16" else a
+
+
+def _target() -> Any:
+    from cpubn.kernels import _cuda_target
+
+    return _cuda_target
+
+
+def _channels() -> Any:
+    from cpubn.kernels import _cuda_channels
+
+    return _cuda_channels
+
+
+def _kernels() -> Any:
+    from cpubn.kernels import _cuda
+
+    return _cuda

@@ -1,0 +1,102 @@
+"""What the data path does to arrays and vectors on the host; _device.py has the same functions for those on a GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cpubn import _algebra
+from cpubn._types import Array, Vector
+
+
+def empty(x: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """A new array where x is."""
+    return np.empty(shape, dtype)
+
+
+def room(x: Array, shape: tuple[int, ...]) -> Vector:
+    """For what a kernel finds out about x: float64 zeros."""
+    return np.zeros(shape)
+
+
+def constant(x: Array, count: int, value: float) -> Vector:
+    return np.full(count, value)
+
+
+def copy(a: Array) -> Array:
+    return np.array(a)
+
+
+def assign(target: Array, source: Array) -> None:
+    """target[...] = source, of the same shape and perhaps another type."""
+    with np.errstate(over="ignore"):
+        target[...] = source
+
+
+def result(a: Array) -> Array:
+    """As the caller gets it."""
+    return a
+
+
+def require(a: Array, dtype: np.dtype[Any]) -> Array:
+    """As a contiguous, aligned array of that type."""
+    return np.require(a, dtype, ["C", "A"])
+
+
+def vector(v: Array) -> Vector:
+    """A vector as kernels take it."""
+    return require(v, np.dtype(np.float64))
+
+
+def affine(dtype: np.dtype[Any], mean: Vector, var: Vector, weight: Vector, bias: Vector, eps: float) -> Array:
+    """(3, C) float64: centre, scale and shift that apply statistics to data computed in `dtype`."""
+    with np.errstate(all="ignore"):
+        centre = _algebra.centre(mean, dtype.type)
+        return np.stack((centre, *_algebra.affine(mean, 0.0, var, weight, bias, eps, centre)))
+
+
+def inference_gradient(var: Vector, weight: Vector, eps: float) -> Array:
+    """(3, C): centre, scale and shift of dx = dy * weight * rstd."""
+    with np.errstate(all="ignore"):
+        zeros = np.zeros_like(var)
+        return np.stack((zeros, weight * _algebra.rstd(var, eps), zeros))
+
+
+def weight_gradient(sums: Array, var: Vector, eps: float) -> Vector:
+    """sum(dy * (x - mean)) * rstd; sums (2, C)."""
+    with np.errstate(all="ignore"):  # a channel that holds NaN or Inf stays non-finite, without a warning
+        return sums[1] * _algebra.rstd(var, eps)  # type: ignore[no-any-return]
+
+
+def update_running(running_mean: Array, running_var: Array, stats: Array, count: int, momentum: float) -> None:
+    """Move the running statistics in place; stats (3, C) of a batch of `count` values a channel."""
+    mean, _, m2 = stats
+    with np.errstate(all="ignore"):
+        for running, batch in ((running_mean, mean), (running_var, _algebra.unbiased(m2, count))):
+            running[...] = _algebra.running_update(running.astype(np.float64), batch, momentum)
+
+
+def variance(m2: Vector, freedom: float) -> Vector:
+    return m2 / freedom
+
+
+def merge(count: int, stats: tuple[Vector, ...], other_count: int, other: tuple[Vector, ...]) -> tuple[Vector, ...]:
+    """Mean, its low word and m2 of both sets of samples together."""
+    with np.errstate(all="ignore"):
+        return _algebra.merge(float(count), *stats, float(other_count), *other)
+
+
+def add(target: Vector, v: Vector) -> None:
+    """target += v."""
+    with np.errstate(all="ignore"):  # opposite infinities add up to NaN, without a warning
+        target += v
+
+
+def write(target: Array, values: Array) -> None:
+    """target[...] = values, which are on the host."""
+    target[...] = values
+
+
+def fill(target: Vector, value: float) -> None:
+    target[...] = value

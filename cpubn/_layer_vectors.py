@@ -1,0 +1,110 @@
+"""The vectors of a layer: parameters, their gradients and running statistics; where they live and how they are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cpubn import _check_state, _device, _dispatch
+from cpubn._place import located, place_of
+from cpubn._types import Array, Vector
+
+VECTORS = "weight", "bias", "weight_grad", "bias_grad", "running_mean", "running_var"
+
+
+class LayerVectors:
+    """On the host, or all of them on one GPU."""
+
+    backend: str | None
+
+    def __init__(self, count: int, dtype: np.dtype[Any], affine: bool, track_running_stats: bool) -> None:
+        self.weight: Array | None = np.ones(count, dtype) if affine else None
+        self.bias: Array | None = np.zeros(count, dtype) if affine else None
+        self.weight_grad: Vector | None = np.zeros(count) if affine else None
+        self.bias_grad: Vector | None = np.zeros(count) if affine else None
+        self.running_mean: Vector | None = np.zeros(count) if track_running_stats else None
+        self.running_var: Vector | None = np.ones(count) if track_running_stats else None
+        self.num_batches_tracked: int | None = 0 if track_running_stats else None
+
+    def to_device(self) -> Self:
+        """Move parameters, gradients and running statistics to the current GPU; returns the layer.
+
+        Raises ValueError where the layer was built for a backend of the host, or no GPU is there.
+        """
+        if self.backend not in (None, "cuda"):
+            raise ValueError(
+                f"backend must be None or 'cuda' for a layer on a GPU, got {self.backend!r}; build it without a backend"
+            )
+        _dispatch.resolve("cuda")
+        return self._move(_device.to_device)
+
+    def to_host(self) -> Self:
+        """Move them back to the host, as NumPy arrays; returns the layer. Waits for the GPU."""
+        return self._move(_device.to_host)
+
+    def zero_grad(self) -> None:
+        """Set the accumulated gradients to zero."""
+        for gradient in (self.weight_grad, self.bias_grad):
+            _fill(gradient, 0.0)
+
+    def reset_running_stats(self) -> None:
+        """Set the running mean to 0, the running variance to 1 and the batch count to 0."""
+        if self.running_mean is not None and self.running_var is not None:
+            _fill(self.running_mean, 0.0)
+            _fill(self.running_var, 1.0)
+            self.num_batches_tracked = 0
+        self._forget_inference()
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of the parameters and running statistics on the host, under torch's keys."""
+        return {name: np.array(_device.to_host(value)) for name, value in self._state().items()}
+
+    def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
+        """Take over parameters and running statistics; all are checked before one is written.
+
+        Raises ValueError for missing or unexpected keys and wrong shapes, TypeError for wrong dtypes.
+        """
+        current = self._state()
+        checked = _check_state.layer_state(state, current)
+        for name, value in checked.items():
+            if name == "num_batches_tracked":
+                self.num_batches_tracked = int(value)
+            else:
+                vector = located(current[name], name)
+                place_of(vector).write(vector, value)
+        self._forget_inference()
+
+    def _running(self) -> tuple[Vector, Vector]:
+        if self.running_mean is None or self.running_var is None:
+            raise ValueError(
+                "the layer must have running statistics for this, got one without (track_running_stats=False); "
+                "track them, or build FrozenBatchNorm from statistics of your own, for example from cpubn.moments"
+            )
+        return self.running_mean, self.running_var
+
+    def _move(self, moved: Callable[[Any], Any]) -> Self:
+        for name in VECTORS:
+            value = getattr(self, name)
+            setattr(self, name, None if value is None else moved(value))
+        vars(self).update(self._without_input())
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy or pickle of a layer is on the host and leaves out what backward needs."""
+        vectors = {name: _device.to_host(getattr(self, name)) for name in VECTORS}
+        return self.__dict__ | vectors | self._without_input()
+
+    def _state(self) -> dict[str, Any]:
+        state = {name: getattr(self, name) for name in ("weight", "bias", "running_mean", "running_var")}
+        if self.num_batches_tracked is not None:
+            state["num_batches_tracked"] = np.int64(self.num_batches_tracked)
+        return {name: value for name, value in state.items() if value is not None}
+
+
+def _fill(v: Any, value: float) -> None:
+    v = located(v, "a vector")
+    if v is not None:
+        place_of(v).fill(v, value)

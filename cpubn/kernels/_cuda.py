@@ -1,0 +1,194 @@
+"""The CUDA backend: the same functions and arguments as the others, of arrays that live on a GPU.
+
+The loops stand in _cuda_sums.py, _cuda_apply.py and _cuda_channels.py, how they are shared out in _cuda_tile.py. Every
+launch goes to the stream of the array that it reads; none waits for another, and nothing comes back to the host.
+`threads`, the host's, is taken and not used.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from cpubn._device import DeviceArray, workspace
+from cpubn._epilogue import PLAIN, Activation, Epilogue
+from cpubn.kernels import _cuda_apply, _cuda_sums, _cuda_target, _cuda_tile
+from cpubn.kernels._cuda_tile import Tile, tile_of
+
+Array = DeviceArray
+
+# Samples are of any type: a kernel converts what it reads and writes.
+ANY_TYPE = True
+# Of the most blocks that take elements in turn.
+ENOUGH = 4096
+NONE = Activation(0)
+
+
+def moments(x: Array, stats: Array, threads: int) -> None:
+    """mean, low word of the mean and sum((x - mean)**2) of each channel.
+
+    x (O, C, I) of any type; stats (3, C) float64.
+    Chunks about their own first samples, in pairs of the data's type, merged in float64 in a fixed order.
+    Reads x once.
+    """
+    _moments(x, stats, None, None, 0.0, None, computed_in(x))
+
+
+def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: int) -> None:
+    """y = epilogue((x - centre) * scale + shift).
+
+    x, y (O, C, I) of any type, which may be the same; affine (3, C) float64: centre, scale, shift.
+    A float32 channel is computed in float64 where float32 cannot hold its coefficients or might overflow on the way.
+    Reads x and the residual once, writes y once.
+    """
+    activation, residual, quantization = epilogue
+    settings = _function(activation), residual is not None, quantization is not None
+    _elementwise(_cuda_apply.forward, settings, (x, residual, None), affine, epilogue, y)
+
+
+def train_forward(
+    x: Array, weight: Array, bias: Array, eps: float, stats: Array, epilogue: Epilogue, y: Array, threads: int
+) -> None:
+    """y = epilogue((x - mean) / sqrt(var + eps) * weight + bias) with x's own moments, which go to stats.
+
+    x, y (O, C, I) of any type, which may be the same; weight, bias (C,), stats (3, C) float64.
+    Three launches: sums of chunks, their merge and the coefficients, y. The coefficients stay on the device.
+    Reads x twice and the residual once, writes y once.
+    """
+    affine = workspace(x, 3 * x.shape[1], "coefficients")
+    _moments(x, stats, weight, bias, eps, affine, computed_in(x, y))
+    normalize(x, affine, epilogue, y, threads)
+
+
+def gradient_sums(dy: Array, x: Array, mean: Array, sums: Array, threads: int) -> None:
+    """sum(dy) and sum(dy * (x - mean)) of each channel.
+
+    dy, x (O, C, I) of any type; mean (C,), sums (2, C) float64.
+    In pairs of the data's type: differences and products are split into what they round to and the rest.
+    Reads dy and x once.
+    """
+    _gradient(dy, x, mean, None, None, 0.0, sums, None)
+
+
+def train_backward(
+    dy: Array, x: Array, mean: Array, var: Array, weight: Array, eps: float, sums: Array, dx: Array, threads: int
+) -> None:
+    """dx = scale * ((dy - k) - ((x - centre) * r) * s), by `_algebra.gradient` of the gradient sums, which go to sums.
+
+    dy, x, dx (O, C, I) of any type, of which dx may be dy or x; mean, var, weight (C,), sums (2, C) float64.
+    Three launches, as in `train_forward`.
+    Reads dy and x twice, writes dx once.
+    """
+    coefficients = workspace(x, 5 * x.shape[1], "coefficients")
+    _gradient(dy, x, mean, var, weight, eps, sums, coefficients)
+    _elementwise(_cuda_apply.backward, (), (dy, x, None), coefficients, PLAIN, dx)
+
+
+def activation_gradient(dy: Array, x: Array, affine: Array | None, epilogue: Epilogue, g: Array, threads: int) -> None:
+    """g = dy * activation'((x - centre) * scale + shift + residual); without affine, of x as it is.
+
+    dy, x, g (O, C, I) of any type, of which g may be dy; affine (3, C) float64: centre, scale, shift.
+    Reads x, the residual and dy once, writes g once.
+    """
+    activation, residual, _ = epilogue
+    settings = _function(activation, derived=True), residual is not None, affine is not None
+    coefficients = workspace(x, 3 * x.shape[1], "coefficients") if affine is None else affine
+    _elementwise(_cuda_apply.through, settings, (dy, x, residual), coefficients, epilogue, g)
+
+
+def pack_signs(y: Array, low: float, high: float, nan: bool, bits: Array, threads: int) -> None:
+    """bits[j] = not (y[j] <= low or y[j] >= high); of NaN, `nan`. A bound of NaN is none.
+
+    y (n,) of any type; bits (ceil(n / 8),) uint8, the first element in the lowest bit.
+    A thread for each byte: no two write to one.
+    Reads y once.
+    """
+    kernel = _cuda_apply.pack_signs(y.dtype.name)
+    launch(kernel, in_turn(bits.size), y, y, float(low), float(high), bool(nan), bits, y.size)
+
+
+def apply_signs(dy: Array, bits: Array, slope: float, g: Array, threads: int) -> None:
+    """g[j] = dy[j] where bits[j] is set, otherwise slope * dy[j], or 0 where the slope is 0.
+
+    dy, g (n,) of one type; bits as `pack_signs` makes them; g may be dy.
+    Reads dy, writes g once.
+    """
+    launch(_cuda_apply.apply_signs(dy.dtype.name), in_turn(dy.size), dy, dy, bits, float(slope), g, dy.size)
+
+
+def _moments(
+    x: Array, stats: Array, weight: Array | None, bias: Array | None, eps: float, affine: Array | None, real: Any
+) -> None:
+    tile = tile_of(x.shape, sums=True)
+    parts = workspace(x, 3 * tile.chunks * tile.channels, "parts")
+    kernel = _cuda_sums.chunk_sums(x.dtype.name, computed_in(x), gradient=False)
+    launch(kernel, tile.blocks, x, parts, (0, 0, 0, 0), x, x.place, parts, tuple(tile), parts)
+    wanted = affine is not None
+    arguments = (affine, weight, bias) if wanted else (stats, parts, parts)
+    _merge(_cuda_sums.merge_moments(real), tile, x, parts, stats, *arguments, float(eps), wanted)
+
+
+def _gradient(
+    dy: Array, x: Array, mean: Array, var: Array | None, weight: Array | None, eps: float, sums: Array,
+    coefficients: Array | None,
+) -> None:  # fmt: skip
+    tile = tile_of(x.shape, sums=True)
+    parts = workspace(x, 2 * tile.chunks * tile.channels, "parts")
+    kernel = _cuda_sums.chunk_sums(x.dtype.name, computed_in(x), gradient=True)
+    launch(kernel, tile.blocks, x, dy, dy.place, x, x.place, mean, tuple(tile), parts)
+    wanted = coefficients is not None
+    arguments = (coefficients, var, weight) if wanted else (sums, mean, mean)
+    _merge(_cuda_sums.merge_gradients(computed_in(x)), tile, x, parts, sums, *arguments, mean, float(eps), wanted)
+
+
+def _merge(kernel: Any, tile: Tile, x: Array, *arguments: Any) -> None:
+    launch(kernel, tile.channels, x, *arguments, tuple(tile), threads=_cuda_tile.MERGERS)
+
+
+def _elementwise(
+    formula: Any, settings: tuple[Any, ...], inputs: tuple[Array | None, ...], coefficients: Array, epilogue: Epilogue,
+    y: Array,
+) -> None:  # fmt: skip
+    """formula of up to three inputs, of which None stands for one that it does not read."""
+    first: Any = inputs[0]
+    given = [first if a is None else a for a in inputs]
+    tile = tile_of(first.shape, sums=False)
+    activation, _, quantization = epilogue
+    numbers = (*(activation or NONE)[1:3], *(quantization or (0.0,) * 4))
+    kernel = _cuda_apply.elementwise(
+        tuple(a.dtype.name for a in (*given, y)), computed_in(*given, y), formula, *settings
+    )
+    places = [part for a in given for part in (a, a.place)]
+    arguments = (*places, coefficients, tuple(map(float, numbers)), tuple(tile), y, y.place)
+    launch(kernel, tile.blocks, first, *arguments)
+
+
+def _function(activation: Activation | None, derived: bool = False) -> Any:
+    """What `activation_of` takes: the code of an activation of _activations, or the user's own function."""
+    if activation is None or activation.code:
+        return activation and activation.code
+    return activation.derivative if derived else activation.function
+
+
+def computed_in(*arrays: Array) -> type[np.floating[Any]]:
+    """float64 if one of them is of it, else float32."""
+    return np.float64 if any(a.dtype == np.float64 for a in arrays) else np.float32
+
+
+def in_turn(size: int) -> int:
+    """Blocks for so many elements: a thread each, or some in turn."""
+    return min(-(-size // _cuda_tile.THREADS), ENOUGH)
+
+
+def launch(kernel: Any, blocks: int, x: Array, *arguments: Any, threads: int | None = None) -> None:
+    """On the device and stream of x; of arrays a kernel takes the memory."""
+    taken = tuple(a.argument if isinstance(a, DeviceArray) else a for a in arguments)
+    _cuda_target.launch(kernel, blocks, threads or _cuda_tile.THREADS, x.device, x.stream, taken)
+
+
+def copy(x: Array, y: Array) -> None:
+    """y = x, of up to 5 axes and any strides, converted as NumPy's astype does."""
+    axes = 5 - x.ndim
+    (x_start, *x_steps), (y_start, *y_steps) = x.place, y.place
+    one, zero = (1,) * axes, (0,) * axes
+    arguments = (x, x_start, (*zero, *x_steps), y, y_start, (*zero, *y_steps), (*one, *x.shape))
+    launch(_cuda_apply.copy(x.dtype.name, y.dtype.name), in_turn(x.size), x, *arguments)

@@ -1,0 +1,140 @@
+"""numba.cuda as it is found here: Numba's own, the numba-cuda package in its place, or Numba's simulator.
+
+What differs between them stands in this file alone. The simulator runs kernels as Python, on NumPy's scalars.
+"""
+# mypy: allow-untyped-defs, allow-untyped-calls
+
+import math
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+from numba import config, cuda
+
+SIMULATED = bool(config.ENABLE_CUDASIM)
+
+
+if SIMULATED:
+    from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray as DeviceNDArray
+
+    exp, tanh, sqrt = np.exp, np.tanh, np.sqrt  # math's raise where these and a GPU give infinity or NaN
+
+    def erf(z):
+        return z.dtype.type(math.erf(z))
+
+    def fma(a, b, c):
+        """a * b + c, exactly and then rounded once where a and b are float32."""
+        return a.dtype.type(np.longdouble(a) * np.longdouble(b) + np.longdouble(c))
+
+    def product_of(real: Any) -> Any:
+        return lambda a, b: a * b
+
+    def device(function):
+        return function
+
+else:
+    from numba.cuda import libdevice
+    from numba.cuda.cudadrv.devicearray import DeviceNDArray
+
+    exp, tanh, sqrt, erf = math.exp, math.tanh, math.sqrt, math.erf
+    device = cuda.jit(device=True)
+
+    @device
+    def fma(a, b, c):
+        return cuda.fma(a, b, c)
+
+    @device
+    def single_product(a, b):
+        return libdevice.fmul_rn(a, b)
+
+    @device
+    def double_product(a, b):
+        return libdevice.dmul_rn(a, b)
+
+    def product_of(real: Any) -> Any:
+        """A product that is rounded: `a * b` may become one instruction with an addition that follows."""
+        return single_product if real is np.float32 else double_product
+
+
+def absence() -> str | None:
+    """Why no GPU can be used, or None."""
+    if SIMULATED or cuda.is_available():
+        return None
+    try:
+        cuda.detect()
+        cuda.current_context()
+    except Exception as error:  # a driver too old, no device
+        return " ".join(f"Numba finds no GPU: {error}".split())
+    return "Numba finds no GPU, or not the CUDA toolkit"
+
+
+def interface_of(array: Any) -> dict[str, Any]:
+    """The array interface of an array of numba.cuda."""
+    if SIMULATED:
+        return {**array._ary.__array_interface__, "stream": array.stream or None}
+    return array.__cuda_array_interface__  # type: ignore[no-any-return]
+
+
+def stream_of(array: Any, interface: dict[str, Any]) -> int:
+    """The stream on which an array is made; of torch, whose interface names none, the current one. 0: the default."""
+    if interface.get("stream") is not None:
+        return int(interface["stream"])
+    if type(array).__module__.partition(".")[0] == "torch":
+        return int(sys.modules["torch"].cuda.current_stream(array.device).cuda_stream)
+    return 0
+
+
+def device_of(array: Any) -> int:
+    """The number of the GPU that an array of CuPy, torch or numba.cuda is on; of others, the current one's."""
+    if SIMULATED or len(cuda.gpus) == 1:
+        return 0
+    device = getattr(array, "device", None)
+    for number in (getattr(device, "id", None), getattr(device, "index", None)):
+        if isinstance(number, int):
+            return number
+    context = array.gpu_data.context if isinstance(array, DeviceNDArray) else cuda.current_context()
+    return int(context.device.id)
+
+
+def new(shape: tuple[int, ...], dtype: np.dtype[Any], stream: int, device: int) -> Any:
+    """A contiguous array of numba.cuda."""
+    with _on(device):
+        return cuda.device_array(shape, dtype, stream=_stream(stream))
+
+
+def array_at(addresses: Any, owner: Any, stream: int, device: int) -> Any:
+    """The memory of an owner as an array of numba.cuda, without a copy."""
+    if SIMULATED:
+        return DeviceNDArray(addresses, stream)
+    interface = {**addresses.__array_interface__, "stream": stream or None}
+    with _on(device):
+        return cuda.from_cuda_array_interface(interface, owner=owner, sync=False)
+
+
+def to_device(array: Any, device: int | None) -> Any:
+    """A copy, complete on return; on the current device for None."""
+    with nullcontext() if device is None else _on(device):
+        return cuda.to_device(array)
+
+
+def wait(stream: int, other: int, device: int) -> None:
+    """What is launched on one stream from now on runs after what was launched on the other."""
+    if not SIMULATED:
+        with _on(device):
+            event = cuda.event(timing=False)
+            event.record(_stream(other))
+            event.wait(_stream(stream))
+
+
+def launch(kernel: Any, blocks: int, threads: int, device: int, stream: int, arguments: tuple[Any, ...]) -> None:
+    with _on(device):
+        kernel[blocks, threads, _stream(stream)](*arguments)
+
+
+def _stream(handle: int) -> Any:
+    return cuda.external_stream(handle) if handle and not SIMULATED else 0
+
+
+def _on(device: int) -> AbstractContextManager[Any]:
+    return nullcontext() if SIMULATED or len(cuda.gpus) == 1 else cuda.gpus[device]  # type: ignore[no-any-return]
