@@ -19,10 +19,11 @@ _workspaces = threading.local()
 
 
 class _Addresses:
-    """What NumPy makes an array of: memory that it cannot read."""
+    """What NumPy makes an array of: memory that it cannot read, and whose owner lives as long as the array."""
 
-    def __init__(self, interface: dict[str, Any]) -> None:
+    def __init__(self, interface: dict[str, Any], owner: Any) -> None:
         self.__array_interface__ = interface
+        self.owner = owner
 
 
 class DeviceArray:
@@ -44,7 +45,7 @@ class DeviceArray:
         if interface.get("mask") is not None:
             raise TypeError("a masked array cannot be normalized; fill it first")
         described = {key: interface.get(key) for key in ("shape", "strides", "typestr", "data")}
-        addresses = np.asarray(_Addresses({**described, "version": 3}))
+        addresses = np.asarray(_Addresses({**described, "version": 3}, a))
         if addresses.dtype == np.dtype("V2"):
             addresses = addresses.view(import_module("ml_dtypes").bfloat16)  # torch's and CuPy's bfloat16
         if not (addresses.flags.aligned and addresses.dtype.isnative):
