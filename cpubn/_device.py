@@ -6,6 +6,7 @@ and hands kernels what they take. Nothing here waits for the GPU or copies from 
 
 from __future__ import annotations
 
+import math
 import threading
 from functools import cache
 from importlib import import_module
@@ -94,23 +95,40 @@ class DeviceArray:
         return f"<{self.dtype} {self.shape} on GPU {self.device}>"
 
     @property
+    def stored(self) -> Array:
+        """As kernels take it: bfloat16, which Numba does not know, as its bits."""
+        return self.addresses.view(np.uint16) if self.addresses.dtype.name == "bfloat16" else self.addresses
+
+    @property
     def place(self) -> tuple[int, ...]:
-        """The first element in `argument`, and the step along each axis, in elements."""
-        return (self._lowest[1], *(stride // self.itemsize for stride in self.strides))
+        """The first element in the flat memory, and the step along each axis, in elements."""
+        size, before = self.addresses.itemsize, 0
+        for n, stride in zip(self.addresses.shape, self.addresses.strides, strict=True):
+            if stride < 0:
+                before -= (n - 1) * stride
+        return (before // size, *(stride // size for stride in self.addresses.strides))
 
     @property
-    def argument(self) -> Any:
-        """What a kernel takes: the memory from the lowest to the highest element, as one contiguous array."""
-        lowest, _ = self._lowest
-        extent = sum((n - 1) * abs(stride) for n, stride in zip(self.shape, self.strides, strict=True))
-        flat = np.lib.stride_tricks.as_strided(lowest, (extent // self.itemsize + 1,), (self.itemsize,))
-        return _target().array_at(_stored(flat), self.owner, self.stream, self.device)
+    def words(self) -> tuple[int, ...]:
+        """The memory from the lowest to the highest element as a kernel of Numba takes a contiguous array."""
+        size, low, high = self.addresses.itemsize, 0, 0
+        for n, stride in zip(self.addresses.shape, self.addresses.strides, strict=True):
+            if stride < 0:
+                low += (n - 1) * stride
+            else:
+                high += (n - 1) * stride
+        count = (high - low) // size + 1
+        return 0, 0, count, size, self.addresses.ctypes.data + low, count, size
 
-    @property
-    def _lowest(self) -> tuple[Array, int]:
-        backwards = [(n - 1) * -stride for n, stride in zip(self.shape, self.strides, strict=True) if stride < 0]
-        key = tuple(slice(None, None, -1 if stride < 0 else 1) for stride in self.strides)
-        return self.addresses[key], sum(backwards) // self.itemsize
+    def flat(self) -> Array:
+        """The same memory for a kernel that is simulated, on the host."""
+        _, _, count, _, address, _, _ = self.words
+        described = {"shape": (count,), "typestr": self.stored.dtype.str, "data": (address, False), "version": 3}
+        return np.asarray(_Addresses(described, self.addresses))
+
+
+def is_on_gpu(a: Any) -> bool:
+    return hasattr(a, "__cuda_array_interface__") or getattr(a, "__cuda_ndarray__", False) is True
 
 
 def array_of(a: Any) -> DeviceArray | None:
@@ -130,8 +148,10 @@ def array_of(a: Any) -> DeviceArray | None:
 
 def empty(x: DeviceArray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
     """A new array on x's device and stream."""
-    owner = _target().new(tuple(shape), dtype, x.stream, x.device)
-    return DeviceArray.of(owner, _target().interface_of(owner))
+    owner, address = _target().new(max(1, math.prod(shape) * dtype.itemsize), x.device)
+    described = {"shape": shape, "typestr": dtype.str, "data": (address, False), "version": 3}
+    addresses = np.asarray(_Addresses(described, owner)).view(dtype)
+    return DeviceArray(addresses, addresses, owner, x.stream, x.device)
 
 
 def workspace(x: DeviceArray, size: int, name: str) -> DeviceArray:
@@ -190,10 +210,9 @@ def assign(target: DeviceArray, source: DeviceArray) -> None:
 
 def result(a: DeviceArray) -> Any:
     """As the caller gets it: the caller's own, or an array of numba.cuda."""
-    ours, all_of_it = (each.__array_interface__ for each in (a.addresses, a.whole))
-    if ours == all_of_it:
+    if a.addresses is a.whole and is_on_gpu(a.owner):
         return a.owner
-    return _target().array_at(a.addresses, a.owner, a.stream, a.device)
+    return _target().array_of(a.addresses, a.owner, a.stream, a.device)
 
 
 def require(a: DeviceArray, dtype: np.dtype[Any]) -> DeviceArray:
@@ -263,11 +282,6 @@ def _each_channel(kernel: Any, channels: int, *arguments: Any) -> None:
     if channels:
         x = next(a for a in arguments if isinstance(a, DeviceArray))
         _kernels().launch(kernel, _kernels().in_turn(channels), x, *arguments, channels)
-
-
-def _stored(a: Array) -> Array:
-    """bfloat16, which Numba does not know, as its bits."""
-    return a.view(np.uint16) if a.dtype.name == "bfloat16" else a
 
 
 def _target() -> Any:

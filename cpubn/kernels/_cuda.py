@@ -11,7 +11,7 @@ import numpy as np
 
 from cpubn._device import DeviceArray, workspace
 from cpubn._epilogue import PLAIN, Activation, Epilogue
-from cpubn.kernels import _cuda_apply, _cuda_sums, _cuda_target, _cuda_tile
+from cpubn.kernels import _cuda_apply, _cuda_launch, _cuda_sums, _cuda_tile
 from cpubn.kernels._cuda_tile import Tile, tile_of
 
 Array = DeviceArray
@@ -181,8 +181,7 @@ def in_turn(size: int) -> int:
 
 def launch(kernel: Any, blocks: int, x: Array, *arguments: Any, threads: int | None = None) -> None:
     """On the device and stream of x; of arrays a kernel takes the memory."""
-    taken = tuple(a.argument if isinstance(a, DeviceArray) else a for a in arguments)
-    _cuda_target.launch(kernel, blocks, threads or _cuda_tile.THREADS, x.device, x.stream, taken)
+    _cuda_launch.launch(kernel, blocks, threads or _cuda_tile.THREADS, x, arguments)
 
 
 def copy(x: Array, y: Array) -> None:

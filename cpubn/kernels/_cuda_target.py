@@ -4,6 +4,8 @@ What differs between them stands in this file alone. The simulator runs kernels 
 """
 # mypy: allow-untyped-defs, allow-untyped-calls
 
+import ctypes
+import functools
 import math
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -12,6 +14,8 @@ from typing import Any
 import numpy as np
 from numba import config, cuda
 
+# Of the driver's errors.
+NOT_INITIALIZED, INVALID_CONTEXT = 3, 201
 SIMULATED = bool(config.ENABLE_CUDASIM)
 
 
@@ -36,6 +40,7 @@ if SIMULATED:
 else:
     from numba.cuda import libdevice
     from numba.cuda.cudadrv.devicearray import DeviceNDArray
+    from numba.cuda.cudadrv.driver import CudaAPIError, MemoryPointer, driver
 
     exp, tanh, sqrt, erf = math.exp, math.tanh, math.sqrt, math.erf
     device = cuda.jit(device=True)
@@ -87,7 +92,7 @@ def stream_of(array: Any, interface: dict[str, Any]) -> int:
 
 def device_of(array: Any) -> int:
     """The number of the GPU that an array of CuPy, torch or numba.cuda is on; of others, the current one's."""
-    if SIMULATED or len(cuda.gpus) == 1:
+    if SIMULATED or _is_alone():
         return 0
     device = getattr(array, "device", None)
     for number in (getattr(device, "id", None), getattr(device, "index", None)):
@@ -97,44 +102,78 @@ def device_of(array: Any) -> int:
     return int(context.device.id)
 
 
-def new(shape: tuple[int, ...], dtype: np.dtype[Any], stream: int, device: int) -> Any:
-    """A contiguous array of numba.cuda."""
-    with _on(device):
-        return cuda.device_array(shape, dtype, stream=_stream(stream))
+def new(size: int, device: int) -> tuple[Any, int]:
+    """So many bytes of memory, and their address."""
+    if SIMULATED:
+        memory = np.empty(size, np.uint8)
+        return memory, memory.ctypes.data
+    with on(device):
+        memory = cuda.current_context().memalloc(size)
+    return memory, int(memory.device_ctypes_pointer.value)
 
 
-def array_at(addresses: Any, owner: Any, stream: int, device: int) -> Any:
+def array_of(addresses: Any, owner: Any, stream: int, device: int) -> Any:
     """The memory of an owner as an array of numba.cuda, without a copy."""
     if SIMULATED:
         return DeviceNDArray(addresses, stream)
     interface = {**addresses.__array_interface__, "stream": stream or None}
-    with _on(device):
-        return cuda.from_cuda_array_interface(interface, owner=owner, sync=False)
+    with on(device):
+        if isinstance(owner, MemoryPointer) and owner.device_ctypes_pointer.value == interface["data"][0]:
+            return DeviceNDArray(addresses.shape, addresses.strides, addresses.dtype, _stream(stream), owner)
+        array = cuda.from_cuda_array_interface(interface, owner=owner, sync=False)
+    return array
 
 
 def to_device(array: Any, device: int | None) -> Any:
     """A copy, complete on return; on the current device for None."""
-    with nullcontext() if device is None else _on(device):
+    with nullcontext() if device is None else on(device):
         return cuda.to_device(array)
 
 
 def wait(stream: int, other: int, device: int) -> None:
     """What is launched on one stream from now on runs after what was launched on the other."""
     if not SIMULATED:
-        with _on(device):
+        with on(device):
             event = cuda.event(timing=False)
             event.record(_stream(other))
             event.wait(_stream(stream))
 
 
-def launch(kernel: Any, blocks: int, threads: int, device: int, stream: int, arguments: tuple[Any, ...]) -> None:
-    with _on(device):
-        kernel[blocks, threads, _stream(stream)](*arguments)
+def function_of(kernel: Any, types: tuple[Any, ...]) -> int:
+    """The driver's handle of a kernel compiled for arguments of those types, on the current device."""
+    return int(kernel.compile(types)._codelibrary.get_cufunc().handle.value)
+
+
+def enter(function: int, blocks: int, threads: int, stream: int, arguments: Any) -> None:
+    """cuLaunchKernel, in a thread that may not have entered the device's context yet."""
+    launch = _cu_launch_kernel()
+    failure = launch(function, blocks, 1, 1, threads, 1, 1, 0, stream, arguments, None)
+    if failure in (NOT_INITIALIZED, INVALID_CONTEXT):
+        cuda.current_context()
+        failure = launch(function, blocks, 1, 1, threads, 1, 1, 0, stream, arguments, None)
+    if failure:
+        raise CudaAPIError(failure, f"cuLaunchKernel failed with error {failure}")
+
+
+@functools.cache
+def _cu_launch_kernel() -> Any:
+    number = (ctypes.c_uint,) * 7
+    of_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, *number, *(ctypes.c_void_p,) * 3)
+    return of_type(("cuLaunchKernel", driver.lib))
 
 
 def _stream(handle: int) -> Any:
     return cuda.external_stream(handle) if handle and not SIMULATED else 0
 
 
-def _on(device: int) -> AbstractContextManager[Any]:
-    return nullcontext() if SIMULATED or len(cuda.gpus) == 1 else cuda.gpus[device]  # type: ignore[no-any-return]
+def on(device: int) -> AbstractContextManager[Any]:
+    """What is done inside is done on that device."""
+    return _HERE if SIMULATED or _is_alone() else cuda.gpus[device]  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _is_alone() -> bool:
+    return len(cuda.gpus) == 1
+
+
+_HERE: AbstractContextManager[Any] = nullcontext()
