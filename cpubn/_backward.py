@@ -89,7 +89,7 @@ def _backward(
 def _by_plan(plan: _plan.Backward, training: bool, kernels: Any) -> tuple[Array, Vector, Vector]:
     threads = _dispatch.threads(plan.x.nbytes)
     place = place_of(plan.x)
-    sums = place.room(plan.x, (2, plan.walk.shape[1]))
+    sums = place.room(plan.x, (2, plan.walk.shape[1]), kept=True)
     if plan.x.size:
         if training:
             kernels.train_backward(

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from cpubn._device import DeviceArray
 from cpubn._place import located, place_of, plain
-from cpubn._types import Array, Layout, Vector
+from cpubn._types import Array, Layout, Vector, name_of
 from cpubn._walk import Walk, is_same, overlap, overlaps_itself
 
 SINGLE_OR_DOUBLE = "float32", "float64"
@@ -30,7 +30,7 @@ def data(a: ArrayLike, name: str, kinds: tuple[str, ...] = SINGLE_OR_DOUBLE) -> 
         array = plain(array)
     except Exception as error:  # a list of lists of many lengths, or a tensor that needs detaching first
         raise TypeError(f"{name} must be an array, got {type(a).__name__}: {error}; pass an array of it") from error
-    if array.dtype.name not in kinds:
+    if name_of(array.dtype) not in kinds:
         raise TypeError(
             f"{name} must be an array of {alternatives(kinds)}, got {type(a).__name__} of {array.dtype}; "
             f"convert it, for example with np.asarray({name}, dtype='{'float32' if 'float32' in kinds else kinds[0]}')"
@@ -42,10 +42,10 @@ def alternatives(names: tuple[str, ...]) -> str:
     return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def together(x: Array, others: dict[str, Any]) -> None:
-    """All arrays of a call must be where x is; on a GPU, x's stream then waits for what makes the others."""
-    for name, other in others.items():
-        other = located(other, name)
+def together(x: Array, others: dict[str, Any]) -> dict[str, Any]:
+    """The other arrays of a call, which must be where x is; on a GPU, x's stream then waits for what makes them."""
+    found = {name: located(other, name) for name, other in others.items()}
+    for name, other in found.items():
         if other is None:
             continue
         if isinstance(x, DeviceArray) != isinstance(other, DeviceArray):
@@ -64,6 +64,7 @@ def together(x: Array, others: dict[str, Any]) -> None:
                     f"{name} must be on GPU {x.device} like x, got one on GPU {other.device}; copy it to x's"
                 )
             x.wait_for(other)
+    return found
 
 
 def layout_name(layout: Any, name: str = "layout") -> Layout:
@@ -189,13 +190,14 @@ def output(
     out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], instead_of: dict[str, Any], apart_from: dict[str, Any]
 ) -> None:
     """An array to write to: it may be one of `instead_of`, and must overlap nothing else."""
-    make = f"{'numba.cuda.device_array' if isinstance(out, DeviceArray) else 'np.empty'}({shape}, {dtype.name!r})"
     if not isinstance(out, (np.ndarray, DeviceArray)) or isinstance(out, np.ma.MaskedArray):
-        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}; allocate it with {make}")
+        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}; {_allocation(out, shape, dtype)}")
     if out.shape != shape:
-        raise ValueError(f"out must have the result's shape {shape}, got {out.shape}; allocate it with {make}")
+        raise ValueError(f"out must have the result's shape {shape}, got {out.shape}; {_allocation(out, shape, dtype)}")
     if out.dtype.type != dtype.type:
-        raise TypeError(f"out must have the result's dtype {dtype.name}, got {out.dtype}; allocate it with {make}")
+        raise TypeError(
+            f"out must have the result's dtype {dtype.name}, got {out.dtype}; {_allocation(out, shape, dtype)}"
+        )
     if not out.flags.writeable:
         raise ValueError("out must be writeable, got a read-only array; pass a copy of it: out.copy()")
     if overlaps_itself(out):
@@ -210,6 +212,11 @@ def output(
                 f"out must be {alternatives(tuple(n for n, a in instead_of.items() if a is not None))} itself "
                 f"or apart from it, got memory that partly overlaps {name}; pass an array of its own"
             )
+
+
+def _allocation(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+    function = "numba.cuda.device_array" if isinstance(out, DeviceArray) else "np.empty"
+    return f"allocate it with {function}({shape}, {dtype.name!r})"
 
 
 def enough_values(walk: Walk, x: Array) -> None:

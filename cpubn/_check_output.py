@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 
 from cpubn import _activations, _check
 from cpubn._epilogue import Activation, Quantization
-from cpubn._types import Array, Layout
+from cpubn._types import Array, Layout, name_of
 
 PARAMETERS = {"leaky_relu": "('leaky_relu', slope)", "clip": "('clip', low, high)"}
 CHOICE = ", ".join(PARAMETERS.get(name, repr(name)) for name in _activations.NAMES)
@@ -73,7 +73,7 @@ def differentiable(value: Activation | None) -> None:
 def dtype(value: DTypeLike | None, x: Array) -> np.dtype[Any]:
     """The type of the output: x's own where none is asked for."""
     if value is None:
-        if x.dtype.name in _check.INTEGERS:
+        if name_of(x.dtype) in _check.INTEGERS:
             raise ValueError(f"dtype must be given where x is of {x.dtype}, got None; pass dtype='float32'")
         native: np.dtype[Any] = x.dtype.newbyteorder("=")
         return native

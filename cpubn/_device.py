@@ -14,7 +14,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from cpubn._types import Array
+from cpubn._types import Array, name_of
+
+FLOAT64 = np.dtype(np.float64)
+# A network has that many shapes of layers and more; workspaces are at most 2 MB, most of them some KB.
+MOST_WORKSPACES = 256
 
 _workspaces = threading.local()
 
@@ -30,14 +34,15 @@ class _Addresses:
 class DeviceArray:
     """An array whose memory the host cannot read."""
 
-    __slots__ = ("addresses", "device", "owner", "stream", "whole")
+    __slots__ = ("_words", "addresses", "device", "given", "owner", "stream")
 
-    def __init__(self, addresses: Array, whole: Array, owner: Any, stream: int, device: int) -> None:
+    def __init__(self, addresses: Array, owner: Any, stream: int, device: int, given: Any = None) -> None:
         self.addresses = addresses  # for its shape, strides, dtype and flags alone: reading it would crash
-        self.whole = whole  # the owner's
-        self.owner = owner  # of the memory, as the caller gave it
+        self.owner = owner  # of the memory
+        self.given = given  # the caller's array that this is all of
         self.stream = stream  # the CUDA stream's handle, 0 for the default one
         self.device = device
+        self._words: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, a: Any, interface: dict[str, Any]) -> Self:
@@ -51,10 +56,10 @@ class DeviceArray:
             addresses = addresses.view(import_module("ml_dtypes").bfloat16)  # torch's and CuPy's bfloat16
         if not (addresses.flags.aligned and addresses.dtype.isnative):
             raise ValueError("its elements must be aligned and in the byte order of the device; copy it")
-        return cls(addresses, addresses, a, target.stream_of(a, interface), target.device_of(a))
+        return cls(addresses, a, target.stream_of(a, interface), target.device_of(a), a)
 
     def _like(self, addresses: Array) -> DeviceArray:
-        return DeviceArray(addresses, self.whole, self.owner, self.stream, self.device)
+        return DeviceArray(addresses, self.owner, self.stream, self.device)
 
     shape = property(lambda self: self.addresses.shape)
     strides = property(lambda self: self.addresses.strides)
@@ -97,7 +102,7 @@ class DeviceArray:
     @property
     def stored(self) -> Array:
         """As kernels take it: bfloat16, which Numba does not know, as its bits."""
-        return self.addresses.view(np.uint16) if self.addresses.dtype.name == "bfloat16" else self.addresses
+        return self.addresses.view(np.uint16) if name_of(self.addresses.dtype) == "bfloat16" else self.addresses
 
     @property
     def place(self) -> tuple[int, ...]:
@@ -111,6 +116,8 @@ class DeviceArray:
     @property
     def words(self) -> tuple[int, ...]:
         """The memory from the lowest to the highest element as a kernel of Numba takes a contiguous array."""
+        if self._words is not None:
+            return self._words
         size, low, high = self.addresses.itemsize, 0, 0
         for n, stride in zip(self.addresses.shape, self.addresses.strides, strict=True):
             if stride < 0:
@@ -118,17 +125,15 @@ class DeviceArray:
             else:
                 high += (n - 1) * stride
         count = (high - low) // size + 1
-        return 0, 0, count, size, self.addresses.ctypes.data + low, count, size
+        address = self.addresses.__array_interface__["data"][0] + low
+        self._words = 0, 0, count, size, address, count, size
+        return self._words
 
     def flat(self) -> Array:
         """The same memory for a kernel that is simulated, on the host."""
         _, _, count, _, address, _, _ = self.words
         described = {"shape": (count,), "typestr": self.stored.dtype.str, "data": (address, False), "version": 3}
         return np.asarray(_Addresses(described, self.addresses))
-
-
-def is_on_gpu(a: Any) -> bool:
-    return hasattr(a, "__cuda_array_interface__") or getattr(a, "__cuda_ndarray__", False) is True
 
 
 def array_of(a: Any) -> DeviceArray | None:
@@ -140,9 +145,10 @@ def array_of(a: Any) -> DeviceArray | None:
         return None
     if isinstance(a, DeviceArray):
         return a
-    interface = getattr(a, "__cuda_array_interface__", None)
-    if interface is None and getattr(a, "__cuda_ndarray__", False) is True:
+    if getattr(a, "__cuda_ndarray__", False) is True:  # of numba.cuda, also simulated, where it has no interface
         interface = _target().interface_of(a)
+    else:
+        interface = getattr(a, "__cuda_array_interface__", None)
     return None if interface is None else DeviceArray.of(a, interface)
 
 
@@ -151,21 +157,23 @@ def empty(x: DeviceArray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Devic
     owner, address = _target().new(max(1, math.prod(shape) * dtype.itemsize), x.device)
     described = {"shape": shape, "typestr": dtype.str, "data": (address, False), "version": 3}
     addresses = np.asarray(_Addresses(described, owner)).view(dtype)
-    return DeviceArray(addresses, addresses, owner, x.stream, x.device)
+    return DeviceArray(addresses, owner, x.stream, x.device)
 
 
-def workspace(x: DeviceArray, size: int, name: str) -> DeviceArray:
+def workspace(x: DeviceArray, shape: tuple[int, ...], name: str) -> DeviceArray:
     """Float64 memory that the next call on x's stream will use again; every thread of the host has its own."""
-    key = x.device, x.stream, name
-    kept = _workspaces.__dict__.setdefault("kept", {})
-    if key not in kept or kept[key].size < size:
-        kept[key] = empty(x, (size,), np.dtype(np.float64))
-    return kept[key]  # type: ignore[no-any-return]
+    key = x.device, x.stream, name, shape
+    kept: dict[Any, DeviceArray] = _workspaces.__dict__
+    if key not in kept:
+        if len(kept) == MOST_WORKSPACES:
+            kept.clear()
+        kept[key] = empty(x, shape, FLOAT64)
+    return kept[key]
 
 
-def room(x: DeviceArray, shape: tuple[int, ...]) -> DeviceArray:
+def room(x: DeviceArray, shape: tuple[int, ...], *, kept: bool) -> DeviceArray:
     """For what a kernel finds out about x; zeros where x is empty, and no kernel runs."""
-    made = empty(x, shape, np.dtype(np.float64))
+    made = empty(x, shape, FLOAT64) if kept else workspace(x, shape, "room")
     if not x.size:
         fill(made, 0.0)
     return made
@@ -210,9 +218,7 @@ def assign(target: DeviceArray, source: DeviceArray) -> None:
 
 def result(a: DeviceArray) -> Any:
     """As the caller gets it: the caller's own, or an array of numba.cuda."""
-    if a.addresses is a.whole and is_on_gpu(a.owner):
-        return a.owner
-    return _target().array_of(a.addresses, a.owner, a.stream, a.device)
+    return a.given if a.given is not None else _target().array_of(a.addresses, a.owner, a.stream, a.device)
 
 
 def require(a: DeviceArray, dtype: np.dtype[Any]) -> DeviceArray:
@@ -227,19 +233,19 @@ def vector(v: DeviceArray) -> DeviceArray:
 def affine(
     dtype: np.dtype[Any], mean: DeviceArray, var: DeviceArray, weight: DeviceArray, bias: DeviceArray, eps: float
 ) -> DeviceArray:
-    made = empty(mean, (3, mean.size), np.dtype(np.float64))
+    made = workspace(mean, (3, mean.size), "affine")
     _each_channel(_channels().affine(dtype.type), mean.size, mean, var, weight, bias, eps, made)
     return made
 
 
 def inference_gradient(var: DeviceArray, weight: DeviceArray, eps: float) -> DeviceArray:
-    made = empty(var, (3, var.size), np.dtype(np.float64))
+    made = workspace(var, (3, var.size), "affine")
     _each_channel(_channels().inference_gradient, var.size, var, weight, eps, made)
     return made
 
 
 def weight_gradient(sums: DeviceArray, var: DeviceArray, eps: float) -> DeviceArray:
-    made = empty(sums, var.shape, np.dtype(np.float64))
+    made = empty(sums, var.shape, FLOAT64)
     _each_channel(_channels().weight_gradient, var.size, sums, var, eps, made)
     return made
 

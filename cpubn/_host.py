@@ -15,8 +15,8 @@ def empty(x: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     return np.empty(shape, dtype)
 
 
-def room(x: Array, shape: tuple[int, ...]) -> Vector:
-    """For what a kernel finds out about x: float64 zeros."""
+def room(x: Array, shape: tuple[int, ...], *, kept: bool) -> Vector:
+    """For what a kernel finds out about x: float64 zeros, whether it is kept beyond the call or not."""
     return np.zeros(shape)
 
 

@@ -17,7 +17,7 @@ def place_of(a: Any) -> Any:
 
 def located(a: Any, name: str) -> Any:
     """A DeviceArray of what is on a GPU; anything else as it is."""
-    if type(a) is np.ndarray or a is None:
+    if type(a) in (DeviceArray, np.ndarray) or a is None:
         return a
     try:
         on_gpu = _device.array_of(a)
@@ -38,5 +38,7 @@ def plain(a: Any) -> Any:
 
 def addresses(a: Any) -> Any:
     """A NumPy array over a's memory, of which only address, shape and strides are of use."""
+    if type(a) is np.ndarray:
+        return a
     a = located(a, "an array")
     return a.addresses if isinstance(a, DeviceArray) else np.asarray(a)

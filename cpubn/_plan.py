@@ -10,9 +10,11 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from cpubn import _check, _check_output
 from cpubn._epilogue import Activation, Epilogue, Quantization
-from cpubn._place import addresses, located, place_of
+from cpubn._place import addresses, place_of
 from cpubn._types import Array, Vector
 from cpubn._walk import Walk, new_output, walk_of
+
+VECTORS = "running_mean", "running_var", "weight", "bias"
 
 
 def computed_in(*dtypes: np.dtype[Any]) -> np.dtype[Any]:
@@ -90,6 +92,7 @@ class Forward(NamedTuple):
     weight: Vector
     bias: Vector
     running: tuple[Vector, Vector] | None  # mean and variance
+    updated: tuple[Any, Any]  # the caller's own
     momentum: float
     eps: float
 
@@ -124,9 +127,9 @@ def forward(
     out: Array | None,
 ) -> Forward:
     x, axis = _check.batch(x, layout, _check.FLOATS if training else (*_check.FLOATS, *_check.INTEGERS))
-    out = located(out, "out")
-    vectors = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
-    _check.together(x, {**vectors, "residual": residual, "out": out})
+    given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    given = _check.together(x, {**given, "residual": residual, "out": out})
+    running_mean, running_var, weight, bias, residual, out = given.values()
     residual = None if residual is None else _check.data(residual, "residual", _check.FLOATS)
     channels = x.shape[axis]
     eps = _check.epsilon(eps, training=training)
@@ -134,15 +137,17 @@ def forward(
     walk = walk_of(x, axis)
     w = _check.optional_vector(x, weight, "weight", channels, layout, 1.0)
     b = _check.optional_vector(x, bias, "bias", channels, layout, 0.0)
-    parameters = {"weight": weight, "bias": bias}
     running = _check.running_pair(running_mean, running_var, channels, layout, training=training)
     if training:
         _check.enough_values(walk, x)
         if running:
-            _check.updatable(running_mean, running_var, {"x": x, "residual": residual, **parameters})
+            apart_from = {"x": x, "residual": residual, "weight": weight, "bias": bias}
+            _check.updatable(running_mean, running_var, apart_from)
     kind = _check_output.dtype(dtype, x)
-    output = _output(x, axis, walk, layout, kind, activation, residual, None, out_layout, out, vectors)
-    return Forward(output, w, b, running, momentum, eps)
+    output = _output(
+        x, axis, walk, layout, kind, activation, residual, None, out_layout, out, {n: given[n] for n in VECTORS}
+    )
+    return Forward(output, w, b, running, (running_mean, running_var), momentum, eps)
 
 
 class Gradient(NamedTuple):
@@ -160,7 +165,7 @@ def check_backward(
 ) -> tuple[Vector, Array | None, Array | None]:
     """The bias, and the residual and output if there are any, of a forward of x."""
     x, axis = _check.batch(x, layout)
-    _check.together(x, {"bias": bias, "residual": residual, "y": y})
+    bias, residual, y = _check.together(x, {"bias": bias, "residual": residual, "y": y}).values()
     kind = x.dtype.newbyteorder("=")
     return (
         _check.optional_vector(x, bias, "bias", x.shape[axis], layout, 0.0),
@@ -213,8 +218,8 @@ def backward(
     apart_from: dict[str, Any],
 ) -> Backward:
     x, axis = _check.batch(x, layout)
-    out = located(out, "out")
-    _check.together(x, {"dy": dy, "mean": mean, "var": var, "weight": weight, "out": out})
+    given = _check.together(x, {"dy": dy, "mean": mean, "var": var, "weight": weight, "out": out})
+    dy, mean, var, weight, out = given.values()
     dy = _check.gradient(dy, x)
     channels = x.shape[axis]
     eps = _check.epsilon(eps, training=training)
@@ -248,8 +253,7 @@ def apply(
     x, axis = _check.batch(x, layout, (*_check.FLOATS, *_check.INTEGERS))
     if quantization is not None:
         _check_output.quantized_data(x, np.dtype(dtype))
-    out = located(out, "out")
-    _check.together(x, {"residual": residual, "out": out})
+    residual, out = _check.together(x, {"residual": residual, "out": out}).values()
     _check.channels(x, axis, channels, layout)
     kind = _check_output.dtype(dtype, x) if quantization is None else np.dtype(dtype)
     walk = walk_of(x, axis)

@@ -1,6 +1,7 @@
 """Names for the types that annotations repeat."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -11,3 +12,9 @@ Vector: TypeAlias = NDArray[np.float64]  # one value per channel
 Layout: TypeAlias = Literal["NCHW", "NHWC"]
 # A name, a name with its parameters, a function compiled by Numba, or that and its derivative.
 ActivationLike: TypeAlias = str | tuple[Any, ...] | Callable[[float], float] | None
+
+
+@cache
+def name_of(dtype: np.dtype[Any]) -> str:
+    """dtype.name, which NumPy puts together anew each time that it is asked for."""
+    return dtype.name

@@ -77,8 +77,8 @@ def _follow(x: Array, axes: Sequence[int]) -> bool:
 
 def new_output(x: Array, walk: Walk, dtype: np.dtype[Any]) -> Array:
     """A new array of x's shape and order of memory."""
-    shape = tuple(x.shape[a] for a in walk.axes)
-    return place_of(x).empty(x, shape, dtype).transpose(np.argsort(walk.axes))  # type: ignore[no-any-return]
+    made = place_of(x).empty(x, tuple(x.shape[a] for a in walk.axes), dtype)
+    return made.transpose(np.argsort(walk.axes))  # type: ignore[no-any-return]
 
 
 def is_same(a: Array, b: Array) -> bool:

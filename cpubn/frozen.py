@@ -165,7 +165,7 @@ class FrozenBatchNorm:
         if self._quantization is not None and residual is not None:
             raise ValueError("residual must be None where data is quantized, got one; add it to what comes next")
         x = located(x, "x")
-        _check.together(x, {"running_mean": self.running_mean})
+        _check.together(x, {"running_mean": next(iter(self._affine.values()))})
         output = _plan.apply(
             *(x, self.num_features, self.layout, self._activation, residual),
             *(self.dtype, self._quantization, self.out_layout, out),

@@ -146,7 +146,7 @@ def batch_norm(
     output = plan.output
     samples, threads = output.walk.samples, _dispatch.threads(output.x.nbytes)
     place = place_of(output.x)
-    stats = place.room(output.x, (3, output.walk.shape[1]))
+    stats = place.room(output.x, (3, output.walk.shape[1]), kept=return_moments)
     if not output.x.size:
         pass
     elif training:
@@ -154,8 +154,7 @@ def batch_norm(
         kernels.train_forward(call.x, plan.weight, plan.bias, plan.eps, stats, call.epilogue, call.y.view, threads)
         call.y.deliver(call.walk)
         if plan.running:
-            running = located(running_mean, "running_mean"), located(running_var, "running_var")
-            place.update_running(*running, stats, samples, plan.momentum)
+            place.update_running(*plan.updated, stats, samples, plan.momentum)
     elif plan.running:
         if return_moments:
             kernels.moments(output.call(kernels.ANY_TYPE).x, stats, threads)
@@ -246,7 +245,7 @@ def moments(x: ArrayLike, *, layout: Layout = "NCHW", backend: str | None = None
     x = located(x, "x")
     kernels = _dispatch.kernels_for(x, backend)
     array, walk = _plan.sample(x, layout, kernels.ANY_TYPE)
-    stats = place_of(array).room(array, (3, walk.shape[1]))
+    stats = place_of(array).room(array, (3, walk.shape[1]), kept=True)
     if array.size:
         kernels.moments(array, stats, _dispatch.threads(array.nbytes))
     return Moments.of(walk.samples, stats)

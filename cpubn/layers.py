@@ -124,7 +124,7 @@ class _BatchNorm(LayerVectors):
         if self._input is None:
             raise RuntimeError("backward needs the input of the last forward, got none; call the layer first")
         batch = self._batch
-        mean, var = self._running() if batch is None else (batch.mean, batch.var() if batch.count else batch.m2)
+        mean, var = self._running() if batch is None else batch._normalizing()
         dx, weight_grad, bias_grad, g = backward_through(
             dy,
             self._input,

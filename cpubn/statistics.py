@@ -12,6 +12,8 @@ from cpubn import _check, _check_state
 from cpubn._place import located, place_of
 from cpubn._types import Array, Vector
 
+VECTORS = "mean", "low", "m2"
+
 
 @dataclass(frozen=True, eq=False)
 class Moments:
@@ -25,7 +27,7 @@ class Moments:
     count: int
     mean: Vector
     m2: Vector
-    low: Vector = field(default=cast("Vector", None), repr=False)
+    low: Vector = field(default_factory=lambda: cast("Vector", None), repr=False)
 
     def __post_init__(self) -> None:
         low = np.zeros(np.shape(self.mean)) if self.low is None else self.low
@@ -38,19 +40,34 @@ class Moments:
     def of(cls, count: int, stats: Sequence[Array]) -> Moments:
         """From a kernel's own figures, mean, low and m2, which need no check."""
         moments = object.__new__(cls)
-        mean, low, m2 = (place_of(row).result(row) for row in (stats[0], stats[1], stats[2]))
-        for name, value in (("count", count), ("mean", mean), ("m2", m2), ("low", low)):
-            object.__setattr__(moments, name, value)
+        vars(moments).update(count=count, _vectors=(stats[0], stats[1], stats[2]))
+        if isinstance(stats[0], np.ndarray):
+            vars(moments).update(mean=stats[0], low=stats[1], m2=stats[2])
         return moments
+
+    def __getattr__(self, name: str) -> Any:
+        """Of a batch on a GPU, whose vectors are made into arrays when they are asked for."""
+        if name == "_vectors":
+            return tuple(located(vars(self)[vector], vector) for vector in VECTORS)
+        if name not in VECTORS:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        vector = self._vectors[VECTORS.index(name)]
+        vars(self)[name] = place_of(vector).result(vector)
+        return vars(self)[name]
 
     def var(self, ddof: int = 0) -> Vector:
         """Variance, (C,) float64: ``m2 / (count - ddof)``; ddof=0 normalizes a batch, ddof=1 is what running_var keeps.
 
         Raises ValueError where ``count`` is not above ``ddof``, TypeError if that is no number.
         """
-        freedom, m2 = _check_state.degrees_of_freedom(self.count, ddof), located(self.m2, "m2")
+        freedom, m2 = _check_state.degrees_of_freedom(self.count, ddof), self._vectors[2]
         place = place_of(m2)
         return place.result(place.variance(m2, freedom))  # type: ignore[no-any-return]
+
+    def _normalizing(self) -> tuple[Any, Any]:
+        """Mean and biased variance as a plan takes them; zeros of an empty batch."""
+        mean, _, m2 = self._vectors
+        return mean, place_of(m2).variance(m2, float(max(self.count, 1)))
 
     def merge(self, other: Moments) -> Moments:
         """Moments of both sets of values together (Chan, Golub and LeVeque, 1983); ``a + b`` and ``sum`` do the same.
@@ -60,12 +77,8 @@ class Moments:
         _check_state.mergeable(self, other)
         if self.count == 0 or other.count == 0:
             return other if self.count == 0 else self
-        ours, others = self._vectors(), other._vectors()
-        merged = place_of(ours[0]).merge(self.count, ours, other.count, others)
+        merged = place_of(self._vectors[0]).merge(self.count, self._vectors, other.count, other._vectors)
         return Moments.of(self.count + other.count, merged)
-
-    def _vectors(self) -> tuple[Any, ...]:
-        return located(self.mean, "mean"), located(self.low, "low"), located(self.m2, "m2")
 
     def __add__(self, other: Any) -> Moments:
         return self.merge(other) if isinstance(other, Moments) else NotImplemented

@@ -11,6 +11,7 @@ import numpy as np
 
 from cpubn._device import DeviceArray, workspace
 from cpubn._epilogue import PLAIN, Activation, Epilogue
+from cpubn._types import name_of
 from cpubn.kernels import _cuda_apply, _cuda_launch, _cuda_sums, _cuda_tile
 from cpubn.kernels._cuda_tile import Tile, tile_of
 
@@ -54,7 +55,7 @@ def train_forward(
     Three launches: sums of chunks, their merge and the coefficients, y. The coefficients stay on the device.
     Reads x twice and the residual once, writes y once.
     """
-    affine = workspace(x, 3 * x.shape[1], "coefficients")
+    affine = workspace(x, (3, x.shape[1]), "coefficients")
     _moments(x, stats, weight, bias, eps, affine, computed_in(x, y))
     normalize(x, affine, epilogue, y, threads)
 
@@ -78,7 +79,7 @@ def train_backward(
     Three launches, as in `train_forward`.
     Reads dy and x twice, writes dx once.
     """
-    coefficients = workspace(x, 5 * x.shape[1], "coefficients")
+    coefficients = workspace(x, (5, x.shape[1]), "coefficients")
     _gradient(dy, x, mean, var, weight, eps, sums, coefficients)
     _elementwise(_cuda_apply.backward, (), (dy, x, None), coefficients, PLAIN, dx)
 
@@ -91,7 +92,7 @@ def activation_gradient(dy: Array, x: Array, affine: Array | None, epilogue: Epi
     """
     activation, residual, _ = epilogue
     settings = _function(activation, derived=True), residual is not None, affine is not None
-    coefficients = workspace(x, 3 * x.shape[1], "coefficients") if affine is None else affine
+    coefficients = workspace(x, (3, x.shape[1]), "coefficients") if affine is None else affine
     _elementwise(_cuda_apply.through, settings, (dy, x, residual), coefficients, epilogue, g)
 
 
@@ -102,7 +103,7 @@ def pack_signs(y: Array, low: float, high: float, nan: bool, bits: Array, thread
     A thread for each byte: no two write to one.
     Reads y once.
     """
-    kernel = _cuda_apply.pack_signs(y.dtype.name)
+    kernel = _cuda_apply.pack_signs(name_of(y.dtype))
     launch(kernel, in_turn(bits.size), y, y, float(low), float(high), bool(nan), bits, y.size)
 
 
@@ -112,15 +113,15 @@ def apply_signs(dy: Array, bits: Array, slope: float, g: Array, threads: int) ->
     dy, g (n,) of one type; bits as `pack_signs` makes them; g may be dy.
     Reads dy, writes g once.
     """
-    launch(_cuda_apply.apply_signs(dy.dtype.name), in_turn(dy.size), dy, dy, bits, float(slope), g, dy.size)
+    launch(_cuda_apply.apply_signs(name_of(dy.dtype)), in_turn(dy.size), dy, dy, bits, float(slope), g, dy.size)
 
 
 def _moments(
     x: Array, stats: Array, weight: Array | None, bias: Array | None, eps: float, affine: Array | None, real: Any
 ) -> None:
     tile = tile_of(x.shape, sums=True)
-    parts = workspace(x, 3 * tile.chunks * tile.channels, "parts")
-    kernel = _cuda_sums.chunk_sums(x.dtype.name, computed_in(x), gradient=False)
+    parts = workspace(x, (3, tile.chunks, tile.channels), "parts")
+    kernel = _cuda_sums.chunk_sums(name_of(x.dtype), computed_in(x), gradient=False)
     launch(kernel, tile.blocks, x, parts, (0, 0, 0, 0), x, x.place, parts, tuple(tile), parts)
     wanted = affine is not None
     arguments = (affine, weight, bias) if wanted else (stats, parts, parts)
@@ -132,8 +133,8 @@ def _gradient(
     coefficients: Array | None,
 ) -> None:  # fmt: skip
     tile = tile_of(x.shape, sums=True)
-    parts = workspace(x, 2 * tile.chunks * tile.channels, "parts")
-    kernel = _cuda_sums.chunk_sums(x.dtype.name, computed_in(x), gradient=True)
+    parts = workspace(x, (2, tile.chunks, tile.channels), "parts")
+    kernel = _cuda_sums.chunk_sums(name_of(x.dtype), computed_in(x), gradient=True)
     launch(kernel, tile.blocks, x, dy, dy.place, x, x.place, mean, tuple(tile), parts)
     wanted = coefficients is not None
     arguments = (coefficients, var, weight) if wanted else (sums, mean, mean)
@@ -155,7 +156,7 @@ def _elementwise(
     activation, _, quantization = epilogue
     numbers = (*(activation or NONE)[1:3], *(quantization or (0.0,) * 4))
     kernel = _cuda_apply.elementwise(
-        tuple(a.dtype.name for a in (*given, y)), computed_in(*given, y), formula, *settings
+        tuple(name_of(a.dtype) for a in (*given, y)), computed_in(*given, y), formula, *settings
     )
     places = [part for a in given for part in (a, a.place)]
     arguments = (*places, coefficients, tuple(map(float, numbers)), tuple(tile), y, y.place)
@@ -190,4 +191,4 @@ def copy(x: Array, y: Array) -> None:
     (x_start, *x_steps), (y_start, *y_steps) = x.place, y.place
     one, zero = (1,) * axes, (0,) * axes
     arguments = (x, x_start, (*zero, *x_steps), y, y_start, (*zero, *y_steps), (*one, *x.shape))
-    launch(_cuda_apply.copy(x.dtype.name, y.dtype.name), in_turn(x.size), x, *arguments)
+    launch(_cuda_apply.copy(name_of(x.dtype), name_of(y.dtype)), in_turn(x.size), x, *arguments)

@@ -40,7 +40,7 @@ if SIMULATED:
 else:
     from numba.cuda import libdevice
     from numba.cuda.cudadrv.devicearray import DeviceNDArray
-    from numba.cuda.cudadrv.driver import CudaAPIError, MemoryPointer, driver
+    from numba.cuda.cudadrv.driver import CudaAPIError, OwnedPointer, driver
 
     exp, tanh, sqrt, erf = math.exp, math.tanh, math.sqrt, math.erf
     device = cuda.jit(device=True)
@@ -78,7 +78,10 @@ def interface_of(array: Any) -> dict[str, Any]:
     """The array interface of an array of numba.cuda."""
     if SIMULATED:
         return {**array._ary.__array_interface__, "stream": array.stream or None}
-    return array.__cuda_array_interface__  # type: ignore[no-any-return]
+    # Its property of that name takes 7 us.
+    address = array.device_ctypes_pointer.value or 0
+    described = {"shape": array.shape, "strides": array.strides, "typestr": array.dtype.str, "data": (address, False)}
+    return {**described, "stream": None if array.stream == 0 else int(array.stream)}
 
 
 def stream_of(array: Any, interface: dict[str, Any]) -> int:
@@ -118,10 +121,9 @@ def array_of(addresses: Any, owner: Any, stream: int, device: int) -> Any:
         return DeviceNDArray(addresses, stream)
     interface = {**addresses.__array_interface__, "stream": stream or None}
     with on(device):
-        if isinstance(owner, MemoryPointer) and owner.device_ctypes_pointer.value == interface["data"][0]:
+        if isinstance(owner, OwnedPointer) and owner.device_ctypes_pointer.value == interface["data"][0]:
             return DeviceNDArray(addresses.shape, addresses.strides, addresses.dtype, _stream(stream), owner)
-        array = cuda.from_cuda_array_interface(interface, owner=owner, sync=False)
-    return array
+        return cuda.from_cuda_array_interface(interface, owner=owner, sync=False)
 
 
 def to_device(array: Any, device: int | None) -> Any:
