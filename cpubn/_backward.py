@@ -15,8 +15,8 @@ from cpubn._walk import overlap
 
 
 def backward_through(
-    dy: ArrayLike,
-    x: ArrayLike,
+    dy: Any,
+    x: Any,
     mean: ArrayLike,
     var: ArrayLike,
     weight: ArrayLike | None,
@@ -48,7 +48,7 @@ def backward_through(
     elif activation is None:
         g = place.copy(_check.data(dy, "dy", _check.FLOATS))
     else:
-        through = _plan.gradient(dy, x, bias, layout, activation, residual, kept, room, kernels.ANY_TYPE)
+        through = _plan.gradient(plan, bias, layout, activation, residual, kept, room, kernels.ANY_TYPE)
         affine = None
         if through.bias is not None:
             affine = place.affine(

@@ -25,7 +25,7 @@ def data(a: ArrayLike, name: str, kinds: tuple[str, ...] = SINGLE_OR_DOUBLE) -> 
     """An array of one of some types, of either byte order."""
     if isinstance(a, np.ma.MaskedArray):
         raise TypeError(f"{name} must be a plain array, got a masked array; fill it first with {name}.filled(value)")
-    array = located(a, name)
+    array: Array = located(a, name)
     try:
         array = plain(array)
     except Exception as error:  # a list of lists of many lengths, or a tensor that needs detaching first
@@ -42,7 +42,7 @@ def alternatives(names: tuple[str, ...]) -> str:
     return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def together(x: Array, others: dict[str, Any]) -> dict[str, Any]:
+def together(x: Any, others: dict[str, Any]) -> dict[str, Any]:
     """The other arrays of a call, which must be where x is; on a GPU, x's stream then waits for what makes them."""
     found = {name: located(other, name) for name, other in others.items()}
     for name, other in found.items():
@@ -63,7 +63,7 @@ def together(x: Array, others: dict[str, Any]) -> dict[str, Any]:
                 raise ValueError(
                     f"{name} must be on GPU {x.device} like x, got one on GPU {other.device}; copy it to x's"
                 )
-            x.wait_for(other)
+            found[name] = other.on_stream_of(x)
     return found
 
 
@@ -142,7 +142,7 @@ def channel_vector(v: ArrayLike, name: str) -> Array:
 
 def optional_vector(x: Array, v: ArrayLike | None, name: str, count: int, layout: str, default: float) -> Vector:
     """A vector where x is; `default` in every channel for None."""
-    return place_of(x).constant(x, count, default) if v is None else vector(v, name, count, layout)  # type: ignore[no-any-return]
+    return place_of(x).constant(x, count, default) if v is None else vector(v, name, count, layout)
 
 
 def running_pair(mean: Any, var: Any, count: int, layout: str, *, training: bool) -> tuple[Vector, Vector] | None:

@@ -1,15 +1,16 @@
 """Arrays on a GPU: any object with `__cuda_array_interface__`; and _host.py's functions for them.
 
 A DeviceArray knows shape, strides and addresses of such an array, so that plans are made of it like of one on the host,
-and hands kernels what they take. Nothing here waits for the GPU or copies from it; Numba is imported by the first use.
+and hands kernels what they take. Numba is imported by the first use.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
+from operator import attrgetter
 from typing import Any, Self
 
 import numpy as np
@@ -61,14 +62,10 @@ class DeviceArray:
     def _like(self, addresses: Array) -> DeviceArray:
         return DeviceArray(addresses, self.owner, self.stream, self.device)
 
-    shape = property(lambda self: self.addresses.shape)
-    strides = property(lambda self: self.addresses.strides)
-    dtype = property(lambda self: self.addresses.dtype)
-    flags = property(lambda self: self.addresses.flags)
-    ndim = property(lambda self: self.addresses.ndim)
-    size = property(lambda self: self.addresses.size)
-    nbytes = property(lambda self: self.addresses.nbytes)
-    itemsize = property(lambda self: self.addresses.itemsize)
+    shape, strides = property(attrgetter("addresses.shape")), property(attrgetter("addresses.strides"))
+    dtype, itemsize = property(attrgetter("addresses.dtype")), property(attrgetter("addresses.itemsize"))
+    ndim, flags = property(attrgetter("addresses.ndim")), property(attrgetter("addresses.flags"))
+    size, nbytes = property(attrgetter("addresses.size")), property(attrgetter("addresses.nbytes"))
 
     def __len__(self) -> int:
         return len(self.addresses)
@@ -91,10 +88,13 @@ class DeviceArray:
         assign(made, self)
         return made
 
-    def wait_for(self, other: DeviceArray) -> None:
-        """Where another stream makes `other`, what is launched on this one's from now on runs after that."""
-        if other.stream not in (0, self.stream):
-            _target().wait(self.stream, other.stream, self.device)
+    def on_stream_of(self, x: DeviceArray) -> DeviceArray:
+        """The same for work on x's stream, which then waits for what makes this."""
+        if self.stream == x.stream:
+            return self
+        if self.stream:
+            _target().wait(x.stream, self.stream, self.device)
+        return DeviceArray(self.addresses, self.owner, x.stream, self.device, self.given)
 
     def __repr__(self) -> str:
         return f"<{self.dtype} {self.shape} on GPU {self.device}>"
@@ -197,7 +197,7 @@ def to_device(a: Any) -> Any:
 def to_host(a: Any) -> Any:
     """A NumPy array; of what is on the host already, itself. Waits for what makes it."""
     on_gpu = array_of(a)
-    return a if on_gpu is None else result(on_gpu).copy_to_host()
+    return a if on_gpu is None else _target().to_host(on_gpu.addresses, on_gpu.owner, on_gpu.stream, on_gpu.device)
 
 
 def upload(a: Array, device: int | None = None) -> DeviceArray:
@@ -234,31 +234,31 @@ def affine(
     dtype: np.dtype[Any], mean: DeviceArray, var: DeviceArray, weight: DeviceArray, bias: DeviceArray, eps: float
 ) -> DeviceArray:
     made = workspace(mean, (3, mean.size), "affine")
-    _each_channel(_channels().affine(dtype.type), mean.size, mean, var, weight, bias, eps, made)
+    _each_channel(_channels().affine(dtype.type), mean, mean, var, weight, bias, eps, made)
     return made
 
 
 def inference_gradient(var: DeviceArray, weight: DeviceArray, eps: float) -> DeviceArray:
     made = workspace(var, (3, var.size), "affine")
-    _each_channel(_channels().inference_gradient, var.size, var, weight, eps, made)
+    _each_channel(_channels().inference_gradient, var, var, weight, eps, made)
     return made
 
 
 def weight_gradient(sums: DeviceArray, var: DeviceArray, eps: float) -> DeviceArray:
     made = empty(sums, var.shape, FLOAT64)
-    _each_channel(_channels().weight_gradient, var.size, sums, var, eps, made)
+    _each_channel(_channels().weight_gradient, sums, sums, var, eps, made)
     return made
 
 
 def update_running(
     running_mean: DeviceArray, running_var: DeviceArray, stats: DeviceArray, count: int, momentum: float
 ) -> None:
-    _each_channel(_channels().update_running, stats.shape[1], running_mean, running_var, stats, float(count), momentum)
+    _each_channel(_channels().update_running, stats, running_mean, running_var, stats, float(count), momentum)
 
 
 def variance(m2: DeviceArray, freedom: float) -> DeviceArray:
     made = empty(m2, m2.shape, m2.dtype)
-    _each_channel(_channels().variance, m2.size, m2, freedom, made)
+    _each_channel(_channels().variance, m2, m2, freedom, made)
     return made
 
 
@@ -266,12 +266,13 @@ def merge(
     count: int, stats: tuple[DeviceArray, ...], other_count: int, other: tuple[DeviceArray, ...]
 ) -> tuple[DeviceArray, ...]:
     made = tuple(empty(v, v.shape, v.dtype) for v in stats)
-    _each_channel(_channels().merge, stats[0].size, float(count), *stats, float(other_count), *other, *made)
+    other = tuple(v.on_stream_of(stats[0]) for v in other)
+    _each_channel(_channels().merge, stats[0], float(count), *stats, float(other_count), *other, *made)
     return made
 
 
 def add(target: DeviceArray, v: DeviceArray) -> None:
-    _each_channel(_channels().add, v.size, target, v)
+    _each_channel(_channels().add, v, target, v)
 
 
 def write(target: DeviceArray, values: Array) -> None:
@@ -281,28 +282,19 @@ def write(target: DeviceArray, values: Array) -> None:
 
 def fill(target: DeviceArray, value: float) -> None:
     """Of a contiguous array."""
-    _each_channel(_channels().fill, target.size, target, float(value))
+    _each_channel(_channels().fill, target.reshape(-1), target, float(value))
 
 
-def _each_channel(kernel: Any, channels: int, *arguments: Any) -> None:
-    if channels:
-        x = next(a for a in arguments if isinstance(a, DeviceArray))
-        _kernels().launch(kernel, _kernels().in_turn(channels), x, *arguments, channels)
+def _each_channel(kernel: Any, v: DeviceArray, *arguments: Any) -> None:
+    """On v's stream, for as many channels as its last axis has."""
+    if v.size:
+        channels = v.shape[-1]
+        _kernels().launch(kernel, _kernels().in_turn(channels), v, *arguments, channels)
 
 
-def _target() -> Any:
-    from cpubn.kernels import _cuda_target
-
-    return _cuda_target
-
-
-def _channels() -> Any:
-    from cpubn.kernels import _cuda_channels
-
-    return _cuda_channels
+@cache
+def _module(name: str) -> Any:
+    return import_module(f"cpubn.kernels.{name}")
 
 
-def _kernels() -> Any:
-    from cpubn.kernels import _cuda
-
-    return _cuda
+_target, _channels, _kernels = (partial(_module, name) for name in ("_cuda_target", "_cuda_channels", "_cuda"))

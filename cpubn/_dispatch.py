@@ -38,7 +38,7 @@ __all__ = [
     "use_backend",
 ]
 
-# In the order of preference. A backend is the module cpubn.kernels._<name>, or a variant of it.
+# In the order of preference; a backend is the module cpubn.kernels._<name>, or a variant of it.
 HOST_BACKENDS = ("cython", "numba", "numpy")
 BACKENDS = (*HOST_BACKENDS, "cuda")
 REMEDIES = {
@@ -149,9 +149,9 @@ def absence(name: str) -> str | None:
 
 
 def _driver_absence() -> str | None:
-    """Why no GPU can be used; Numba is imported only where there is a driver."""
-    simulated = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0"
-    if not simulated and not os.environ.get("NUMBA_CUDA_DRIVER") and not _finds_driver():
+    """Why no GPU can be used; Numba is imported only where there is a driver, or what stands in for one."""
+    instead = os.environ.get("NUMBA_CUDA_DRIVER") or os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0"
+    if not instead and not any(map(_loads, ("libcuda.so.1", "libcuda.so", "nvcuda.dll"))):
         return "no NVIDIA driver was found"
     try:
         return import_module("cpubn.kernels._cuda_target").absence()  # type: ignore[no-any-return]
@@ -160,14 +160,11 @@ def _driver_absence() -> str | None:
 
 
 @cache
-def _finds_driver() -> bool:
-    for name in ("nvcuda.dll",) if os.name == "nt" else ("libcuda.so.1", "libcuda.so"):
-        try:
-            ctypes.CDLL(name)
-        except OSError:
-            continue
-        return True
-    return False
+def _loads(library: str) -> bool:
+    try:
+        return bool(ctypes.CDLL(library))
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -83,8 +83,9 @@ def variance(m2: Vector, freedom: float) -> Vector:
 
 def merge(count: int, stats: tuple[Vector, ...], other_count: int, other: tuple[Vector, ...]) -> tuple[Vector, ...]:
     """Mean, its low word and m2 of both sets of samples together."""
+    (mean_a, low_a, m2_a), (mean_b, low_b, m2_b) = stats, other
     with np.errstate(all="ignore"):
-        return _algebra.merge(float(count), *stats, float(other_count), *other)
+        return _algebra.merge(float(count), mean_a, low_a, m2_a, float(other_count), mean_b, low_b, m2_b)
 
 
 def add(target: Vector, v: Vector) -> None:

@@ -19,6 +19,8 @@ class LayerVectors:
     """On the host, or all of them on one GPU."""
 
     backend: str | None
+    _batch: Any
+    _input: Any
 
     def __init__(self, count: int, dtype: np.dtype[Any], affine: bool, track_running_stats: bool) -> None:
         self.weight: Array | None = np.ones(count, dtype) if affine else None
@@ -95,7 +97,15 @@ class LayerVectors:
     def __getstate__(self) -> dict[str, Any]:
         """A copy or pickle of a layer is on the host and leaves out what backward needs."""
         vectors = {name: _device.to_host(getattr(self, name)) for name in VECTORS}
-        return self.__dict__ | vectors | self._without_input()
+        return {**vars(self), **vectors, **self._without_input()}
+
+    def _forget_inference(self) -> None:
+        """Backward of an inference needs the running statistics that it saw."""
+        if self._batch is None:
+            self._input = None
+
+    def _without_input(self) -> dict[str, Any]:
+        return dict.fromkeys(("_input", "_residual", "_kept", "_batch", "residual_grad"))
 
     def _state(self) -> dict[str, Any]:
         state = {name: getattr(self, name) for name in ("weight", "bias", "running_mean", "running_var")}

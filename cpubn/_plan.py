@@ -86,8 +86,6 @@ class Output(NamedTuple):
 
 
 class Forward(NamedTuple):
-    """Arrays and numbers of a forward pass."""
-
     output: Output
     weight: Vector
     bias: Vector
@@ -98,8 +96,6 @@ class Forward(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """Arrays and numbers of a backward pass."""
-
     dy: Array
     x: Array
     dx: Target
@@ -162,21 +158,14 @@ class Gradient(NamedTuple):
 
 def check_backward(
     x: ArrayLike, layout: str, bias: ArrayLike | None, residual: ArrayLike | None, y: ArrayLike | None
-) -> tuple[Vector, Array | None, Array | None]:
-    """The bias, and the residual and output if there are any, of a forward of x."""
+) -> None:
+    """The bias, the residual and the output of a forward of x, where they are not read."""
     x, axis = _check.batch(x, layout)
-    bias, residual, y = _check.together(x, {"bias": bias, "residual": residual, "y": y}).values()
-    kind = x.dtype.newbyteorder("=")
-    return (
-        _check.optional_vector(x, bias, "bias", x.shape[axis], layout, 0.0),
-        _check_output.residual(residual, x.shape, kind),
-        None if y is None else _check_output.of_result(y, "y", x.shape, kind),
-    )
+    _of_forward(x, x.shape[axis], layout, bias, residual, y)
 
 
 def gradient(
-    dy: ArrayLike,
-    x: ArrayLike,
+    plan: Backward,
     bias: ArrayLike | None,
     layout: str,
     activation: Activation,
@@ -185,23 +174,30 @@ def gradient(
     room: Array | None,
     any_type: bool,
 ) -> Gradient:
-    """g in `room`, which is not x: that is still needed; None for a new array."""
-    x, axis = _check.batch(x, layout)
-    dy = _check.gradient(dy, x)
+    """What goes before a backward pass; g in `room`, which is not x: that is still needed; None for a new array."""
     _check_output.differentiable(activation)
-    kind = x.dtype.newbyteorder("=")
+    dx, walk, source = plan.dx.array, plan.walk, plan.x
+    kind = dx.dtype.newbyteorder("=")
     b: Vector | None
-    b, added, output = check_backward(x, layout, bias, residual, y)
-    source = x
-    if output is not None:
-        of_output = activation.of_output(kind)
-        if of_output is not None:
-            activation, source, added, b = of_output, output, None, None
-    walk = walk_of(x, axis)
+    b, added, output = _of_forward(dx, walk.shape[1], layout, bias, residual, y)
     dtype = None if any_type else computed_in(kind)
+    of_output = None if output is None else activation.of_output(kind)
+    if of_output is not None:
+        activation, source, added, b = of_output, walk.view(output, dtype), None, None
     epilogue = Epilogue(activation, None if added is None else walk.view(added, dtype))
-    g = new_output(x, walk, kind) if room is None else room
-    return Gradient(walk.view(dy, dtype), walk.view(source, dtype), b, epilogue, target_of(g, walk, dtype))
+    g = new_output(dx, walk, kind) if room is None else room
+    return Gradient(plan.dy, source, b, epilogue, target_of(g, walk, dtype))
+
+
+def _of_forward(x: Array, channels: int, layout: str, bias: Any, residual: Any, y: Any) -> tuple[Vector, Any, Any]:
+    """Bias, residual and output of a forward of an array of x's shape, type and place."""
+    bias, residual, y = _check.together(x, {"bias": bias, "residual": residual, "y": y}).values()
+    kind = x.dtype.newbyteorder("=")
+    return (
+        _check.optional_vector(x, bias, "bias", channels, layout, 0.0),
+        _check_output.residual(residual, x.shape, kind),
+        None if y is None else _check_output.of_result(y, "y", x.shape, kind),
+    )
 
 
 def backward(

@@ -36,7 +36,7 @@ class Signs(NamedTuple):
         if out is None:
             ordered = tuple(dy.shape[axis] for axis in self.axes)
             out = place.empty(dy, ordered, kind).transpose(np.argsort(self.axes))
-        g = plain(out)
+        g: Array = plain(out)
         made = g.transpose(self.axes)
         direct = made.flags.c_contiguous and made.flags.aligned and made.dtype.isnative
         flat = made.reshape(-1) if direct else place.empty(dy, (made.size,), kind)

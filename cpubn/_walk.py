@@ -81,14 +81,14 @@ def new_output(x: Array, walk: Walk, dtype: np.dtype[Any]) -> Array:
     return made.transpose(np.argsort(walk.axes))  # type: ignore[no-any-return]
 
 
-def is_same(a: Array, b: Array) -> bool:
+def is_same(a: Any, b: Any) -> bool:
     a, b = addresses(a), addresses(b)
     return a is b or (
         a.ctypes.data == b.ctypes.data and a.shape == b.shape and a.strides == b.strides and a.dtype == b.dtype
     )
 
 
-def overlap(a: Array, b: Array) -> bool:
+def overlap(a: Any, b: Any) -> bool:
     a, b = addresses(a), addresses(b)
     if not np.may_share_memory(a, b):
         return False
@@ -98,7 +98,7 @@ def overlap(a: Array, b: Array) -> bool:
         return True
 
 
-def overlaps_itself(a: Array) -> bool:
+def overlaps_itself(a: Any) -> bool:
     """Whether two elements share memory; exotic strides that cannot be told apart cheaply count as overlapping."""
     if not a.size:
         return False

@@ -227,14 +227,6 @@ class _BatchNorm(LayerVectors):
             if array is not None and overlap(written, array):
                 self._overwritten = name
 
-    def _forget_inference(self) -> None:
-        """Backward of an inference needs the running statistics that it saw."""
-        if self._batch is None:
-            self._input = None
-
-    def _without_input(self) -> dict[str, Any]:
-        return dict.fromkeys(("_input", "_residual", "_kept", "_batch", "residual_grad"))
-
 
 class BatchNorm1d(_BatchNorm):
     __doc__ = "Batch norm over x of shape (N, C) or (N, C, L); with layout 'NHWC' (N, C) or (N, L, C)." + PARAMETERS

@@ -5,7 +5,7 @@ launch goes to the stream of the array that it reads; none waits for another, an
 `threads`, the host's, is taken and not used.
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from cpubn._types import name_of
 from cpubn.kernels import _cuda_apply, _cuda_launch, _cuda_sums, _cuda_tile
 from cpubn.kernels._cuda_tile import Tile, tile_of
 
-Array = DeviceArray
+Array: TypeAlias = DeviceArray
 
 # Samples are of any type: a kernel converts what it reads and writes.
 ANY_TYPE = True
@@ -146,7 +146,7 @@ def _merge(kernel: Any, tile: Tile, x: Array, *arguments: Any) -> None:
 
 
 def _elementwise(
-    formula: Any, settings: tuple[Any, ...], inputs: tuple[Array | None, ...], coefficients: Array, epilogue: Epilogue,
+    formula: Any, settings: tuple[Any, ...], inputs: tuple[Any, ...], coefficients: Array, epilogue: Epilogue,
     y: Array,
 ) -> None:  # fmt: skip
     """formula of up to three inputs, of which None stands for one that it does not read."""
@@ -170,7 +170,7 @@ def _function(activation: Activation | None, derived: bool = False) -> Any:
     return activation.derivative if derived else activation.function
 
 
-def computed_in(*arrays: Array) -> type[np.floating[Any]]:
+def computed_in(*arrays: Array) -> Any:
     """float64 if one of them is of it, else float32."""
     return np.float64 if any(a.dtype == np.float64 for a in arrays) else np.float32
 

@@ -22,7 +22,7 @@ SIMULATED = bool(config.ENABLE_CUDASIM)
 if SIMULATED:
     from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray as DeviceNDArray
 
-    exp, tanh, sqrt = np.exp, np.tanh, np.sqrt  # math's raise where these and a GPU give infinity or NaN
+    functions: Any = np  # math's raise where these and a GPU give infinity or NaN
 
     def erf(z):
         return z.dtype.type(math.erf(z))
@@ -42,7 +42,7 @@ else:
     from numba.cuda.cudadrv.devicearray import DeviceNDArray
     from numba.cuda.cudadrv.driver import CudaAPIError, OwnedPointer, driver
 
-    exp, tanh, sqrt, erf = math.exp, math.tanh, math.sqrt, math.erf
+    functions, erf = math, math.erf
     device = cuda.jit(device=True)
 
     @device
@@ -60,6 +60,9 @@ else:
     def product_of(real: Any) -> Any:
         """A product that is rounded: `a * b` may become one instruction with an addition that follows."""
         return single_product if real is np.float32 else double_product
+
+
+exp, tanh, sqrt = functions.exp, functions.tanh, functions.sqrt
 
 
 def absence() -> str | None:
@@ -115,15 +118,28 @@ def new(size: int, device: int) -> tuple[Any, int]:
     return memory, int(memory.device_ctypes_pointer.value)
 
 
+def argument(flat: Any) -> Any:
+    """What the simulator hands a kernel as it is; of an array of NumPy it would make a copy, also of one given twice."""
+    return DeviceNDArray(flat)
+
+
 def array_of(addresses: Any, owner: Any, stream: int, device: int) -> Any:
     """The memory of an owner as an array of numba.cuda, without a copy."""
     if SIMULATED:
         return DeviceNDArray(addresses, stream)
+    if addresses.dtype.name == "bfloat16":  # Numba could not copy it to the host
+        addresses = addresses.view("V2")
+    if not addresses.size:
+        return cuda.device_array(addresses.shape, addresses.dtype, stream=_stream(stream))
     interface = {**addresses.__array_interface__, "stream": stream or None}
     with on(device):
         if isinstance(owner, OwnedPointer) and owner.device_ctypes_pointer.value == interface["data"][0]:
             return DeviceNDArray(addresses.shape, addresses.strides, addresses.dtype, _stream(stream), owner)
         return cuda.from_cuda_array_interface(interface, owner=owner, sync=False)
+
+
+def to_host(addresses: Any, owner: Any, stream: int, device: int) -> Any:
+    return array_of(addresses, owner, stream, device).copy_to_host().view(addresses.dtype)
 
 
 def to_device(array: Any, device: int | None) -> Any:
@@ -170,7 +186,7 @@ def _stream(handle: int) -> Any:
 
 def on(device: int) -> AbstractContextManager[Any]:
     """What is done inside is done on that device."""
-    return _HERE if SIMULATED or _is_alone() else cuda.gpus[device]  # type: ignore[no-any-return]
+    return _HERE if SIMULATED or _is_alone() else cuda.gpus[device]
 
 
 @functools.cache
