@@ -108,7 +108,7 @@ def backend_for(activation: Activation | None, name: str | None) -> str | None:
     target = "cuda" if is_for_gpu(activation.function) else "numba"
     if name not in (None, target):
         raise ValueError(
-            f"backend must be {target!r} for that activation of your own, got {name!r}; "
+            f"backend must be {target!r} for an activation of your own that it compiled, got {name!r}; "
             "leave it out, or name a built-in one"
         )
     return resolve(target)

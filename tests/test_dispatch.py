@@ -51,7 +51,7 @@ def test_the_best_instruction_set_is_the_default():
 @pytest.mark.parametrize(
     ("variable", "value", "expected"),
     [
-        ("CPUBN_BACKEND", "torch", "CPUBN_BACKEND must be one of cython, numba, numpy, got 'torch'"),
+        ("CPUBN_BACKEND", "torch", "CPUBN_BACKEND must be one of cython, numba, numpy, cuda, got 'torch'"),
         ("CPUBN_BACKEND", "CYTHON", "got 'CYTHON'"),
         ("CPUBN_ISA", "sse9", "CPUBN_ISA must be one of baseline, avx2, avx512, got 'sse9'"),
         ("CPUBN_NUM_THREADS", "0", "CPUBN_NUM_THREADS must be a whole number from 1 to 1024, got 0"),
@@ -122,9 +122,9 @@ def test_an_instruction_set_that_is_out_of_date_is_absent_alone():
 @pytest.mark.parametrize(
     ("name", "error", "expected"),
     [
-        ("torch", ValueError, "backend must be one of cython, numba, numpy, got 'torch'"),
+        ("torch", ValueError, "backend must be one of cython, numba, numpy, cuda, got 'torch'"),
         ("", ValueError, "got ''"),
-        (3, TypeError, "backend must be a string, one of cython, numba, numpy, got 3"),
+        (3, TypeError, "backend must be a string, one of cython, numba, numpy, cuda, got 3"),
     ],
 )
 def test_unknown_backend_is_refused(call, name, error, expected):

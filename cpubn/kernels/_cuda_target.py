@@ -7,6 +7,7 @@ What differs between them stands in this file alone. The simulator runs kernels 
 import ctypes
 import functools
 import math
+import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -40,7 +41,7 @@ if SIMULATED:
 else:
     from numba.cuda import libdevice
     from numba.cuda.cudadrv.devicearray import DeviceNDArray
-    from numba.cuda.cudadrv.driver import CudaAPIError, OwnedPointer, driver
+    from numba.cuda.cudadrv.driver import CudaAPIError, MemoryPointer, OwnedPointer, driver
 
     functions, erf = math, math.erf
     device = cuda.jit(device=True)
@@ -133,7 +134,10 @@ def array_of(addresses: Any, owner: Any, stream: int, device: int) -> Any:
         return cuda.device_array(addresses.shape, addresses.dtype, stream=_stream(stream))
     interface = {**addresses.__array_interface__, "stream": stream or None}
     with on(device):
-        if isinstance(owner, OwnedPointer) and owner.device_ctypes_pointer.value == interface["data"][0]:
+        if (
+            isinstance(owner, (MemoryPointer, OwnedPointer))
+            and owner.device_ctypes_pointer.value == interface["data"][0]
+        ):
             return DeviceNDArray(addresses.shape, addresses.strides, addresses.dtype, _stream(stream), owner)
         return cuda.from_cuda_array_interface(interface, owner=owner, sync=False)
 
@@ -159,7 +163,8 @@ def wait(stream: int, other: int, device: int) -> None:
 
 def function_of(kernel: Any, types: tuple[Any, ...]) -> int:
     """The driver's handle of a kernel compiled for arguments of those types, on the current device."""
-    return int(kernel.compile(types)._codelibrary.get_cufunc().handle.value)
+    handle = kernel.compile(types)._codelibrary.get_cufunc().handle
+    return int(getattr(handle, "value", handle))  # of ctypes, or of CUDA's bindings for Python in numba-cuda
 
 
 def enter(function: int, blocks: int, threads: int, stream: int, arguments: Any) -> None:
@@ -177,7 +182,8 @@ def enter(function: int, blocks: int, threads: int, stream: int, arguments: Any)
 def _cu_launch_kernel() -> Any:
     number = (ctypes.c_uint,) * 7
     of_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, *number, *(ctypes.c_void_p,) * 3)
-    return of_type(("cuLaunchKernel", driver.lib))
+    library = getattr(driver, "lib", None)  # numba-cuda keeps none
+    return of_type(("cuLaunchKernel", library or ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")))
 
 
 def _stream(handle: int) -> Any:
