@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from functools import cache, partial
 from importlib import import_module
 from operator import attrgetter
@@ -67,9 +68,6 @@ class DeviceArray:
     ndim, flags = property(attrgetter("addresses.ndim")), property(attrgetter("addresses.flags"))
     size, nbytes = property(attrgetter("addresses.size")), property(attrgetter("addresses.nbytes"))
 
-    def __len__(self) -> int:
-        return len(self.addresses)
-
     def __getitem__(self, key: Any) -> DeviceArray:
         return self._like(self.addresses[(*key, ...) if isinstance(key, tuple) else (key, ...)])
 
@@ -89,7 +87,7 @@ class DeviceArray:
         return made
 
     def on_stream_of(self, x: DeviceArray) -> DeviceArray:
-        """The same for work on x's stream, which then waits for what makes this."""
+        """For work on x's stream, which then waits for what makes this."""
         if self.stream == x.stream:
             return self
         if self.stream:
@@ -271,8 +269,8 @@ def merge(
     return made
 
 
-def add(target: DeviceArray, v: DeviceArray) -> None:
-    _each_channel(_channels().add, v, target, v)
+def accumulate(totals: Sequence[DeviceArray], new: Sequence[DeviceArray]) -> None:
+    _each_channel(_channels().accumulate, new[0], *totals, *new)
 
 
 def write(target: DeviceArray, values: Array) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -88,10 +89,11 @@ def merge(count: int, stats: tuple[Vector, ...], other_count: int, other: tuple[
         return _algebra.merge(float(count), mean_a, low_a, m2_a, float(other_count), mean_b, low_b, m2_b)
 
 
-def add(target: Vector, v: Vector) -> None:
-    """target += v."""
+def accumulate(totals: Sequence[Vector], new: Sequence[Vector]) -> None:
+    """total += v, of two of them."""
     with np.errstate(all="ignore"):  # opposite infinities add up to NaN, without a warning
-        target += v
+        for total, v in zip(totals, new, strict=True):
+            total += v
 
 
 def write(target: Array, values: Array) -> None:

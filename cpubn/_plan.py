@@ -75,7 +75,7 @@ class Output(NamedTuple):
 
     def calls(self, any_type: bool) -> Iterator[Call]:
         """One call, or one for each image where y, being of another layout than x, is not walked with x at once."""
-        images = len(self.x)
+        images = self.x.shape[0]
         if not any_type or images <= 1 or self.walk.merges(self.y):
             yield self.call(any_type)
             return

@@ -28,10 +28,12 @@ class FrozenBatchNorm:
     eps : added to the variance.
     layout : of x, "NCHW" (channels on axis 1) or "NHWC" (channels last).
     activation, dtype, out_layout : as in batch_norm: the activation, and the type and layout of y.
-    backend : "cython", "numba" or "numpy"; None for the default at the time when this object is made.
+    backend : "cython", "numba" or "numpy"; None for the default at the time when this object is made, and for "cuda"
+        where the vectors are on a GPU.
 
-    ``running_mean``, ``running_var``, ``weight``, ``bias`` and ``eps`` are kept, read-only float64 copies. Raises
-    ValueError and TypeError as batch_norm does.
+    ``running_mean``, ``running_var``, ``weight``, ``bias`` and ``eps`` are kept, read-only float64 copies. They are
+    worked out on the host, and copied to the GPU where the vectors came from there. Raises ValueError and TypeError as
+    batch_norm does.
     """
 
     _affine: Affine

@@ -85,7 +85,8 @@ def batch_norm(
     Parameters
     ----------
     x : float16, bfloat16 (of ml_dtypes), float32 or float64 array of 2 to 5 dimensions, any strides; in inference also
-        uint8, int8, uint16 or int16. Channels stand on axis 1 with ``layout="NCHW"`` and on the last axis with
+        uint8, int8, uint16 or int16. On the host or, with ``__cuda_array_interface__``, on a GPU, where all other
+        arrays must be then, and where results are arrays of numba.cuda. Channels stand on axis 1 with ``layout="NCHW"`` and on the last axis with
         ``layout="NHWC"``, whatever the rank. float64 is computed in float64, all else in float32.
     running_mean, running_var : (C,) float32 or float64. In training they are updated in place,
         ``r = (1 - momentum) * r + momentum * batch`` with the unbiased variance, unless both are None. Keep them in
@@ -96,14 +97,14 @@ def batch_norm(
     eps : added to the variance; above 0 in training.
     activation : y = activation(affine + residual): "relu", "relu6", ("leaky_relu", slope), "hardswish", "silu", "gelu",
         "sigmoid", "tanh", ("clip", low, high), or a scalar function compiled by ``numba.njit``, which the Numba
-        backend fuses into its loops (an error of its own passes through, with y written in part). In the same pass
-        over memory, without a temporary.
+        backend fuses into its loops (an error of its own passes through, with y written in part), for arrays on a GPU
+        by ``numba.cuda.jit(device=True)``. In the same pass over memory, without a temporary.
     residual : array of y's shape and dtype, added before the activation.
     dtype : of y: "float16", "bfloat16", "float32" or "float64"; None for that of x, which integers do not allow.
     out_layout : layout of y, "NCHW" or "NHWC"; None for that of x.
     out : array of y's shape and dtype to write to; may be ``x`` itself, or ``residual``.
     return_moments : also return the batch's Moments, which backward needs. In inference that is one more read of ``x``.
-    backend : "cython", "numba" or "numpy"; None for the current default.
+    backend : "cython", "numba" or "numpy"; None for the current default, and for "cuda" where x is on a GPU.
 
     Returns
     -------

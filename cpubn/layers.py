@@ -145,9 +145,11 @@ class _BatchNorm(LayerVectors):
         self.residual_grad = g if self._had_residual else None
         self._note_overwriting(dx)
         if self.weight_grad is not None and self.bias_grad is not None:
-            for total, gradient in ((self.weight_grad, weight_grad), (self.bias_grad, bias_grad)):
-                total, gradient = located(total, "a gradient"), located(gradient, "a gradient")
-                place_of(total).add(total, gradient)
+            total, new = (
+                [located(v, "a gradient") for v in pair]
+                for pair in ((self.weight_grad, self.bias_grad), (weight_grad, bias_grad))
+            )
+            place_of(new[0]).accumulate(total, new)
         return dx
 
     @property

@@ -77,11 +77,12 @@ def merge(count, mean_a, low_a, m2_a, other_count, mean_b, low_b, m2_b, mean, lo
 
 
 @cuda.jit
-def add(a, b, channels):
-    """a += b."""
+def accumulate(a, b, more_a, more_b, channels):
+    """a += more_a and b += more_b."""
     c = cuda.grid(1)
     if c < channels:
-        a[c] += b[c]
+        a[c] += more_a[c]
+        b[c] += more_b[c]
 
 
 @cuda.jit

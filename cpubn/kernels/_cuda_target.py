@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numba import config, cuda
 
+from cpubn._types import name_of
+
 # Of the driver's errors.
 NOT_INITIALIZED, INVALID_CONTEXT = 3, 201
 SIMULATED = bool(config.ENABLE_CUDASIM)
@@ -128,16 +130,14 @@ def array_of(addresses: Any, owner: Any, stream: int, device: int) -> Any:
     """The memory of an owner as an array of numba.cuda, without a copy."""
     if SIMULATED:
         return DeviceNDArray(addresses, stream)
-    if addresses.dtype.name == "bfloat16":  # Numba could not copy it to the host
+    if name_of(addresses.dtype) == "bfloat16":  # Numba could not copy it to the host
         addresses = addresses.view("V2")
-    if not addresses.size:
-        return cuda.device_array(addresses.shape, addresses.dtype, stream=_stream(stream))
     interface = {**addresses.__array_interface__, "stream": stream or None}
     with on(device):
-        if (
-            isinstance(owner, (MemoryPointer, OwnedPointer))
-            and owner.device_ctypes_pointer.value == interface["data"][0]
-        ):
+        if not addresses.size:
+            return cuda.device_array(addresses.shape, addresses.dtype, stream=_stream(stream))
+        ours = isinstance(owner, (MemoryPointer, OwnedPointer))
+        if ours and owner.device_ctypes_pointer.value == interface["data"][0]:
             return DeviceNDArray(addresses.shape, addresses.strides, addresses.dtype, _stream(stream), owner)
         return cuda.from_cuda_array_interface(interface, owner=owner, sync=False)
 
