@@ -85,9 +85,9 @@ def batch_norm(
     Parameters
     ----------
     x : float16, bfloat16 (of ml_dtypes), float32 or float64 array of 2 to 5 dimensions, any strides; in inference also
-        uint8, int8, uint16 or int16. On the host or, with ``__cuda_array_interface__``, on a GPU, where all other
-        arrays must be then, and where results are arrays of numba.cuda. Channels stand on axis 1 with ``layout="NCHW"`` and on the last axis with
-        ``layout="NHWC"``, whatever the rank. float64 is computed in float64, all else in float32.
+        uint8, int8, uint16 or int16. Channels stand on axis 1 with ``layout="NCHW"`` and on the last axis with
+        ``layout="NHWC"``, whatever the rank. float64 is computed in float64, all else in float32. With
+        ``__cuda_array_interface__`` on a GPU, where the other arrays must be then, and results are numba.cuda's.
     running_mean, running_var : (C,) float32 or float64. In training they are updated in place,
         ``r = (1 - momentum) * r + momentum * batch`` with the unbiased variance, unless both are None. Keep them in
         float64: float32 ones throw away what the kernels kept at a large mean, and overflow beyond 3.4e38.

@@ -147,13 +147,12 @@ def _sums(name: str, real: Any, gradient: bool) -> Any:
                     room[row + 1, slot] += room[row + 1, other] + rest
                 for row in range(4, 6):
                     room[row, slot] = larger(room[row, slot], room[row, other])
-        if lane > 0 or channel >= tile[0]:
-            slot = 0
-        s, s_rest, q, q_rest = room[0, slot], room[1, slot], room[2, slot], room[3, slot]
-        largest, largest_product = np.float64(room[4, slot]), np.float64(room[5, slot])
-        small = largest > 0.0 and largest_product < SMALLEST
-        lost = not (s - s == 0.0 and q - q == 0.0) or largest_product > LARGEST or small  # NaN - NaN is not 0
-        lost = lost and lane == 0 and channel < tile[0]
+        lost = False
+        if lane == 0 and channel < tile[0]:
+            s, s_rest, q, q_rest = room[0, slot], room[1, slot], room[2, slot], room[3, slot]
+            largest, largest_product = np.float64(room[4, slot]), np.float64(room[5, slot])
+            small = largest > 0.0 and largest_product < SMALLEST
+            lost = not (s - s == 0.0 and q - q == 0.0) or largest_product > LARGEST or small  # NaN - NaN is not 0
         return np.float64(pivot), np.float64(s), np.float64(s_rest), np.float64(q), np.float64(q_rest), lost
 
     return sums
