@@ -122,7 +122,7 @@ def new(size: int, device: int) -> tuple[Any, int]:
 
 
 def argument(flat: Any) -> Any:
-    """What the simulator hands a kernel as it is; of NumPy's arrays it makes copies, also of one that is given twice."""
+    """What the simulator hands a kernel as it is; of an array of NumPy it makes a copy each time that it is given."""
     return DeviceNDArray(flat)
 
 
