@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from cpubn._types import Array
-from cpubn.convert._layout import axis_of, layout_of
-from cpubn.convert._names import Each, Names, biased, build, each, new_weights, of_batch_norm, required, their_momentum
+from cpubn.convert._layout import axis_of
+from cpubn.convert._names import Each, Names, biased, of_batch_norm, their_momentum, with_old_weights
 from cpubn.convert._norm import UNKNOWN, Count, Norm, Unknown
 
 FIELDS = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
@@ -39,14 +39,7 @@ def from_flax(
     values_per_channel.
     """
     found = NAMES.find({name: leaf for name, (_, leaf) in _leaves(variables).items()})
-    axes = each(axis, "axis", found)
-    return build(
-        found,
-        eps=required(epsilon, "epsilon", found, NAMES.source, 1e-5),
-        momentum=new_weights(momentum, found),
-        variance=each("biased", "variance", found),
-        layout={prefix: of_batch_norm(prefix, layout_of, axes[prefix]) for prefix in found},
-    )
+    return with_old_weights(found, NAMES.source, epsilon, momentum, axis, usual_epsilon=1e-5)
 
 
 def to_flax(

@@ -8,8 +8,8 @@ from typing import Any
 from numpy.typing import DTypeLike
 
 from cpubn._types import Array
-from cpubn.convert._layout import axis_of, layout_of
-from cpubn.convert._names import Each, Names, biased, build, each, new_weights, of_batch_norm, required, their_momentum
+from cpubn.convert._layout import axis_of
+from cpubn.convert._names import Each, Names, biased, each, of_batch_norm, their_momentum, with_old_weights
 from cpubn.convert._norm import UNKNOWN, Count, Norm, Unknown
 
 FIELDS = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
@@ -46,14 +46,7 @@ def from_keras(
                     f"{keyword}={said} and {'no ' if said else ''}{theirs}; "
                     "pass the layer's own config and all its weights"
                 )
-    axes = each(axis, "axis", found)
-    return build(
-        found,
-        eps=required(epsilon, "epsilon", found, NAMES.source, 1e-3),
-        momentum=new_weights(momentum, found),
-        variance=each("biased", "variance", found),
-        layout={prefix: of_batch_norm(prefix, layout_of, axes[prefix]) for prefix in found},
-    )
+    return with_old_weights(found, NAMES.source, epsilon, momentum, axis, usual_epsilon=1e-3)
 
 
 def to_keras(

@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike
 
 from cpubn import _check, _check_output
 from cpubn._types import Array, Vector
+from cpubn.convert._layout import layout_of
 from cpubn.convert._norm import UNKNOWN, Norm
 
 T = TypeVar("T")
@@ -157,6 +158,20 @@ def new_weights(momentum: Any, names: Iterable[str]) -> dict[str, Any]:
     """Our momentum of every batch norm, from theirs."""
     given = each(momentum, "momentum", names)
     return {name: m if m is UNKNOWN else of_batch_norm(name, old_weight, m) for name, m in given.items()}
+
+
+def with_old_weights(
+    found: Mapping[str, Mapping[str, Any]], source: str, epsilon: Any, momentum: Any, axis: Any, *, usual_epsilon: float
+) -> dict[str, Norm]:
+    """Batch norms of a framework whose momentum is the weight of the old average, one of biased variances."""
+    axes = each(axis, "axis", found)
+    return build(
+        found,
+        eps=required(epsilon, "epsilon", found, source, usual_epsilon),
+        momentum=new_weights(momentum, found),
+        variance=each("biased", "variance", found),
+        layout={prefix: of_batch_norm(prefix, layout_of, axes[prefix]) for prefix in found},
+    )
 
 
 def their_momentum(norm: Norm, target: str) -> float:
