@@ -152,7 +152,7 @@ def array_of(a: Any) -> DeviceArray | None:
 
 def empty(x: DeviceArray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
     """A new array on x's device and stream."""
-    owner, address = _target().new(max(1, math.prod(shape) * dtype.itemsize), x.device)
+    owner, address = _memory().take(max(1, math.prod(shape) * dtype.itemsize), x.device, x.stream)
     described = {"shape": shape, "typestr": dtype.str, "data": (address, False), "version": 3}
     addresses = np.asarray(_Addresses(described, owner)).view(dtype)
     return DeviceArray(addresses, owner, x.stream, x.device)
@@ -295,4 +295,5 @@ def _module(name: str) -> Any:
     return import_module(f"cpubn.kernels.{name}")
 
 
-_target, _channels, _kernels = (partial(_module, name) for name in ("_cuda_target", "_cuda_channels", "_cuda"))
+_target, _memory = partial(_module, "_cuda_target"), partial(_module, "_cuda_memory")
+_channels, _kernels = partial(_module, "_cuda_channels"), partial(_module, "_cuda")

@@ -147,7 +147,7 @@ def _sums(name: str, real: Any, gradient: bool) -> Any:
                     room[row + 1, slot] += room[row + 1, other] + rest
                 for row in range(4, 6):
                     room[row, slot] = larger(room[row, slot], room[row, other])
-        lost = False
+        lost: Any = False
         if lane == 0 and channel < tile[0]:
             s, s_rest, q, q_rest = room[0, slot], room[1, slot], room[2, slot], room[3, slot]
             largest, largest_product = np.float64(room[4, slot]), np.float64(room[5, slot])

@@ -136,9 +136,13 @@ def array_of(addresses: Any, owner: Any, stream: int, device: int) -> Any:
     with on(device):
         if not addresses.size:
             return cuda.device_array(addresses.shape, addresses.dtype, stream=_stream(stream))
-        ours = isinstance(owner, (MemoryPointer, OwnedPointer))
-        if ours and owner.device_ctypes_pointer.value == interface["data"][0]:
-            return DeviceNDArray(addresses.shape, addresses.strides, addresses.dtype, _stream(stream), owner)
+        memory = getattr(owner, "memory", owner)  # of a block
+        if (
+            isinstance(memory, (MemoryPointer, OwnedPointer))
+            and memory.device_ctypes_pointer.value == interface["data"][0]
+        ):
+            data = MemoryPointer(memory.context, memory.device_pointer, memory.size, owner)
+            return DeviceNDArray(addresses.shape, addresses.strides, addresses.dtype, _stream(stream), data)
         return cuda.from_cuda_array_interface(interface, owner=owner, sync=False)
 
 
