@@ -9,16 +9,15 @@ Needs torch; its CPU build will do: pip install torch --index-url https://downlo
 import argparse
 import datetime
 import platform
-import re
 import sys
 from pathlib import Path
 
 import numpy as np
+from report import written
 
 import cpubn
 
 README = Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- accuracy: begin (written by benchmarks/accuracy.py) -->", "<!-- accuracy: end -->"
 SHAPE = (32, 16, 28, 28)
 EPS = 1e-5
 
@@ -60,11 +59,11 @@ def main():
     made = table(torch)
     print(made)
     if arguments.write:
-        text = README.read_text(encoding="utf-8")
-        between = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
-        if not between.search(text):
-            sys.exit(f"README.md must hold the two markers, {BEGIN} and {END}")
-        README.write_text(between.sub(lambda _: f"{BEGIN}\n{made}\n{END}", text), encoding="utf-8")
+        try:
+            page = written(README.read_text(encoding="utf-8"), "accuracy", made, "accuracy.py")
+        except ValueError as error:
+            sys.exit(str(error))
+        README.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ README = Path(__file__).parents[1] / "README.md"
 SECTIONS = {"speed": OPS, "fused": FUSED, "half": HALF, "input": INPUT, "int8": QUANTIZED}
 
 
-def markers(section):
-    return f"<!-- {section}: begin (written by benchmarks/report.py) -->", f"<!-- {section}: end -->"
+def markers(section, writer="report.py"):
+    return f"<!-- {section}: begin (written by benchmarks/{writer}) -->", f"<!-- {section}: end -->"
 
 
 def pages(results):
@@ -75,9 +75,9 @@ def measured_with(results):
     )
 
 
-def written(text, section, made):
+def written(text, section, made, writer="report.py"):
     """The page's text with what is between the section's markers replaced."""
-    begin, end = markers(section)
+    begin, end = markers(section, writer)
     between = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
     if not between.search(text):
         raise ValueError(f"the page must hold the two markers, {begin} and {end}")
