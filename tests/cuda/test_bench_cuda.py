@@ -7,11 +7,10 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from conftest import need_backend, need_library
+from conftest import need_library
+from gpu import SIMULATED
 
-for library in ("numba", "rich"):
-    need_library(library, "bench")
-need_backend("cuda")
+need_library("rich", "bench")
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 if not BENCHMARKS.exists():
     pytest.skip("no checkout around these tests", allow_module_level=True)
@@ -40,10 +39,7 @@ def bench(monkeypatch):
     monkeypatch.setattr(case, "MOST_BUFFERS", 2)
     monkeypatch.setattr(timing, "MOST_CALLS", 2)
     monkeypatch.setattr(timing, "MOST_SPINS", timing.FIRST_SPINS)
-    if import_module("cpubn.kernels._cuda_target").SIMULATED:
-        tile = import_module("cpubn.kernels._cuda_tile")
-        for name, value in {"THREADS": 16, "MERGERS": 4, "SAMPLES": 3, "BLOCKS": 8}.items():
-            monkeypatch.setattr(tile, name, value)
+    if SIMULATED:
         facts = {"device": "a simulator", "compute_capability": "0", "driver": "0", "cuda": "0", "l2_bytes": 1 << 20}
         monkeypatch.setattr(suite, "device_facts", lambda: facts)
         monkeypatch.setattr(suite, "SMALL", (2, 3, 2, 2))
