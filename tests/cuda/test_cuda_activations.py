@@ -82,7 +82,7 @@ def test_a_function_of_the_users_own_needs_its_derivative_and_the_gpu():
         cpubn.batch_norm_backward(x, x, mean, var, activation=bent)
     with pytest.raises(ValueError, match="x must be an array on a GPU for backend 'cuda', got ndarray"):
         cpubn.batch_norm(np.ones((4, 3), np.float32), np.zeros(3), np.ones(3), activation=bent)
-    with pytest.raises(ValueError, match="backend must be 'cuda' for an activation of your own .*got 'numpy'"):
+    with pytest.raises(ValueError, match=r"backend must be 'cuda' for an activation of your own .*got 'numpy'"):
         cpubn.batch_norm(x, mean, var, activation=bent, backend="numpy")
 
 
