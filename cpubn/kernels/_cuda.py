@@ -8,6 +8,7 @@ launch goes to the stream of the array that it reads; none waits for another, an
 from typing import Any, TypeAlias
 
 import numpy as np
+from numba.core.errors import NumbaError
 
 from cpubn._device import DeviceArray, workspace
 from cpubn._epilogue import PLAIN, Activation, Epilogue
@@ -160,7 +161,16 @@ def _elementwise(
     )
     places = [part for a in given for part in (a, a.place)]
     arguments = (*places, coefficients, tuple(map(float, numbers)), tuple(tile), y, y.place)
-    launch(kernel, tile.blocks, first, *arguments)
+    try:
+        launch(kernel, tile.blocks, first, *arguments)
+    except NumbaError as error:
+        function = settings[0] if settings else None
+        if not callable(function):
+            raise
+        raise TypeError(
+            f"activation must be a function of one number that numba.cuda compiles for {given[0].dtype}, got "
+            f"{function!r}, with which that fails: {error}; try it in a kernel of your own first"
+        ) from error
 
 
 def _function(activation: Activation | None, derived: bool = False) -> Any:
