@@ -38,6 +38,7 @@ def backward_through(
     if activation is None and not wants_g:
         return *_backward(dy, x, mean, var, weight, eps, training, layout, out, backend), None
     kernels = _dispatch.kernels_for(x, backend)
+    dy = _check.together(x, {"dy": dy})["dy"]
     apart_from = {"bias": bias, "residual": residual, "y": None if isinstance(kept, Signs) else kept}
     plan = _plan.backward(dy, x, mean, var, weight, eps, training, layout, out, kernels.ANY_TYPE, apart_from)
     place = place_of(plan.x)

@@ -42,7 +42,7 @@ def alternatives(names: tuple[str, ...]) -> str:
     return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def together(x: Any, others: dict[str, Any]) -> dict[str, Any]:
+def together(x: Any, others: dict[str, Any], like: str = "x") -> dict[str, Any]:
     """The other arrays of a call, which must be where x is; on a GPU, x's stream then waits for what makes them."""
     found = {name: located(other, name) for name, other in others.items()}
     for name, other in found.items():
@@ -51,17 +51,17 @@ def together(x: Any, others: dict[str, Any]) -> dict[str, Any]:
         if isinstance(x, DeviceArray) != isinstance(other, DeviceArray):
             if isinstance(x, DeviceArray):
                 raise TypeError(
-                    f"{name} must be on GPU {x.device} like x, got {type(other).__name__} on the host; copy it there "
-                    f"once, with numba.cuda.to_device({name}), or a layer with its to_device()"
+                    f"{name} must be on GPU {x.device} like {like}, got {type(other).__name__} on the host; copy it "
+                    f"there once, with numba.cuda.to_device({name}), or a layer with its to_device()"
                 )
             raise TypeError(
-                f"{name} must be on the host like x, got one on GPU {other.device}; copy x to that GPU, "
+                f"{name} must be on the host like {like}, got one on GPU {other.device}; copy {like} to that GPU, "
                 f"or {name} to the host, a layer with its to_host()"
             )
         if isinstance(x, DeviceArray):
             if x.device != other.device:
                 raise ValueError(
-                    f"{name} must be on GPU {x.device} like x, got one on GPU {other.device}; copy it to x's"
+                    f"{name} must be on GPU {x.device} like {like}, got one on GPU {other.device}; copy it to that one"
                 )
             found[name] = other.on_stream_of(x)
     return found

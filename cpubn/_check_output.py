@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from cpubn import _activations, _check
+from cpubn import _activations, _check, _dispatch
 from cpubn._epilogue import Activation, Quantization
 from cpubn._types import Array, Layout, name_of
 
@@ -35,7 +35,7 @@ def activation(value: Any) -> Activation | None:
     if callable(name):
         raise TypeError(
             f"activation must be one of {CHOICE}, or a scalar function that Numba compiles, got {value!r}; "
-            "decorate the function with @numba.njit"
+            "decorate the function with @numba.njit, for arrays on a GPU with @numba.cuda.jit(device=True)"
         )
     if not isinstance(name, str) or name not in _activations.NAMES:
         raise ValueError(
@@ -58,7 +58,15 @@ def activation(value: Any) -> Activation | None:
 
 
 def is_compiled(value: Any) -> bool:
-    """Whether it is a function compiled by Numba, which need not be imported to tell."""
+    """Whether it is a function compiled by Numba, which need not be imported to tell.
+
+    Raises TypeError for a kernel of numba.cuda, which no other can call.
+    """
+    options = getattr(value, "targetoptions", None)
+    if options is not None and _dispatch.is_for_gpu(value) and not options.get("device"):
+        raise TypeError(
+            f"activation must be a device function, got the kernel {value!r}; compile it by numba.cuda.jit(device=True)"
+        )
     return callable(value) and inspect.isfunction(getattr(value, "py_func", None))
 
 

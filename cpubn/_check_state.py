@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cpubn import _check
-from cpubn._check import together
 from cpubn._device import DeviceArray
 from cpubn._place import located
 from cpubn._types import Array, Vector
@@ -85,7 +84,12 @@ def degrees_of_freedom(values: int, ddof: Any) -> float:
 def mergeable(moments: Any, other: Any) -> None:
     if not isinstance(other, type(moments)):
         raise TypeError(f"other must be Moments, got {type(other).__name__}; compute it with cpubn.moments(x)")
-    together(located(moments.mean, "mean"), {"other's mean": other.mean})
+    places = [getattr(located(m.mean, "mean"), "device", None) for m in (moments, other)]
+    if places[0] != places[1]:
+        here, there = ("the host" if place is None else f"GPU {place}" for place in places)
+        raise ValueError(
+            f"other must be Moments on {here} like these, got some on {there}; compute both of arrays in one place"
+        )
     if other.mean.shape != moments.mean.shape:
         raise ValueError(
             f"other must have {len(moments.mean)} channels like these moments, got {len(other.mean)}; "

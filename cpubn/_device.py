@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from cpubn._types import Array, name_of
+from cpubn._types import Array
 
 FLOAT64 = np.dtype(np.float64)
 # A network has that many shapes of layers and more; workspaces are at most 2 MB, most of them some KB.
@@ -25,7 +25,7 @@ MOST_WORKSPACES = 256
 _workspaces = threading.local()
 
 
-class _Addresses:
+class Addresses:
     """What NumPy makes an array of: memory that it cannot read, and whose owner lives as long as the array."""
 
     def __init__(self, interface: dict[str, Any], owner: Any) -> None:
@@ -36,29 +36,31 @@ class _Addresses:
 class DeviceArray:
     """An array whose memory the host cannot read."""
 
-    __slots__ = ("_words", "addresses", "device", "given", "owner", "stream")
+    __slots__ = ("_words", "addresses", "device", "given", "home", "owner", "stream")
 
-    def __init__(self, addresses: Array, owner: Any, stream: int, device: int, given: Any = None) -> None:
+    def __init__(
+        self, addresses: Array, owner: Any, stream: int, device: int, given: Any = None, home: int | None = None
+    ) -> None:
         self.addresses = addresses  # for its shape, strides, dtype and flags alone: reading it would crash
         self.owner = owner  # of the memory
         self.given = given  # the caller's array that this is all of
         self.stream = stream  # the CUDA stream's handle, 0 for the default one
+        self.home = stream if home is None else home  # the stream that its owner works on
         self.device = device
         self._words: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, a: Any, interface: dict[str, Any]) -> Self:
         """Raises ValueError and TypeError for what no kernel could take."""
-        target = _target()
         if interface.get("mask") is not None:
             raise TypeError("a masked array cannot be normalized; fill it first")
         described = {key: interface.get(key) for key in ("shape", "strides", "typestr", "data")}
-        addresses = np.asarray(_Addresses({**described, "version": 3}, a))
+        addresses = np.asarray(Addresses({**described, "version": 3}, a))
         if addresses.dtype == np.dtype("V2"):
             addresses = addresses.view(import_module("ml_dtypes").bfloat16)  # torch's and CuPy's bfloat16
         if not (addresses.flags.aligned and addresses.dtype.isnative):
             raise ValueError("its elements must be aligned and in the byte order of the device; copy it")
-        return cls(addresses, a, target.stream_of(a, interface), target.device_of(a), a)
+        return cls(addresses, a, _target().stream_of(a, interface), _target().device_of(a), a)
 
     def _like(self, addresses: Array) -> DeviceArray:
         return DeviceArray(addresses, self.owner, self.stream, self.device)
@@ -90,17 +92,16 @@ class DeviceArray:
         """For work on x's stream, which then waits for what makes this."""
         if self.stream == x.stream:
             return self
-        if self.stream:
-            _target().wait(x.stream, self.stream, self.device)
-        return DeviceArray(self.addresses, self.owner, x.stream, self.device, self.given)
+        _target().wait(x.stream, self.stream, self.device)
+        return DeviceArray(self.addresses, self.owner, x.stream, self.device, self.given, self.home)
 
-    def __repr__(self) -> str:
-        return f"<{self.dtype} {self.shape} on GPU {self.device}>"
+    def hand_back(self) -> None:
+        """After it was written to: what is launched on its owner's stream from now on runs after that."""
+        if self.home != self.stream:
+            _target().wait(self.home, self.stream, self.device)
 
-    @property
-    def stored(self) -> Array:
-        """As kernels take it: bfloat16, which Numba does not know, as its bits."""
-        return self.addresses.view(np.uint16) if name_of(self.addresses.dtype) == "bfloat16" else self.addresses
+    def __reduce__(self) -> Any:
+        raise TypeError("an array on a GPU must be copied to the host before it is pickled or copied, got one as it is")
 
     @property
     def place(self) -> tuple[int, ...]:
@@ -127,12 +128,6 @@ class DeviceArray:
         self._words = 0, 0, count, size, address, count, size
         return self._words
 
-    def flat(self) -> Array:
-        """The same memory for a kernel that is simulated, on the host."""
-        _, _, count, _, address, _, _ = self.words
-        described = {"shape": (count,), "typestr": self.stored.dtype.str, "data": (address, False), "version": 3}
-        return np.asarray(_Addresses(described, self.addresses))
-
 
 def array_of(a: Any) -> DeviceArray | None:
     """What `a` is on a GPU; None for anything that lives on the host.
@@ -154,7 +149,7 @@ def empty(x: DeviceArray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Devic
     """A new array on x's device and stream."""
     owner, address = _memory().take(max(1, math.prod(shape) * dtype.itemsize), x.device, x.stream)
     described = {"shape": shape, "typestr": dtype.str, "data": (address, False), "version": 3}
-    addresses = np.asarray(_Addresses(described, owner)).view(dtype)
+    addresses = np.asarray(Addresses(described, owner)).view(dtype)
     return DeviceArray(addresses, owner, x.stream, x.device)
 
 
@@ -216,6 +211,7 @@ def assign(target: DeviceArray, source: DeviceArray) -> None:
 
 def result(a: DeviceArray) -> Any:
     """As the caller gets it: the caller's own, or an array of numba.cuda."""
+    a.hand_back()
     return a.given if a.given is not None else _target().array_of(a.addresses, a.owner, a.stream, a.device)
 
 
@@ -252,6 +248,8 @@ def update_running(
     running_mean: DeviceArray, running_var: DeviceArray, stats: DeviceArray, count: int, momentum: float
 ) -> None:
     _each_channel(_channels().update_running, stats, running_mean, running_var, stats, float(count), momentum)
+    running_mean.hand_back()
+    running_var.hand_back()
 
 
 def variance(m2: DeviceArray, freedom: float) -> DeviceArray:
@@ -270,7 +268,10 @@ def merge(
 
 
 def accumulate(totals: Sequence[DeviceArray], new: Sequence[DeviceArray]) -> None:
+    totals = [total.on_stream_of(new[0]) for total in totals]
     _each_channel(_channels().accumulate, new[0], *totals, *new)
+    for total in totals:
+        total.hand_back()
 
 
 def write(target: DeviceArray, values: Array) -> None:

@@ -64,18 +64,14 @@ def kernels(name: str | None = None) -> Any:
 
 
 def kernels_for(x: Any, name: str | None = None) -> Any:
-    """The kernels for an array: on a GPU those of cuda, on the host of another backend.
-
-    Raises
-    ------
-    ValueError : the backend that was asked for, by name or around this call, is for arrays elsewhere.
-    """
+    """The kernels for an array, on a GPU those of cuda; ValueError where a backend for another place was asked for."""
     if isinstance(x, DeviceArray):
-        asked = name or _current.get() or os.environ.get("CPUBN_BACKEND") or "cuda"
-        if asked != "cuda":
+        asked = {"": name, " from use_backend": _current.get(), " from CPUBN_BACKEND": os.environ.get("CPUBN_BACKEND")}
+        source, found = next(((where, name) for where, name in asked.items() if name), ("", "cuda"))
+        if found != "cuda":
             raise ValueError(
-                f"backend must be 'cuda' for an array on a GPU, got {asked!r}; leave it out, or copy x to the host "
-                "(an activation of your own must then be compiled by numba.cuda.jit(device=True))"
+                f"backend must be 'cuda' for an array on a GPU, got {found!r}{source}; leave it out, or copy x to the "
+                "host (an activation of your own is compiled by numba.cuda.jit(device=True) for a GPU)"
             )
         return kernels("cuda")
     name = resolve(name)

@@ -23,8 +23,8 @@ def located(a: Any, name: str) -> Any:
         on_gpu = _device.array_of(a)
     except ImportError as error:
         raise ValueError(
-            f"{name} is on a GPU, for which Numba must be there, but it cannot be imported: {error}; "
-            'install it with pip install "cpubn[cuda]"'
+            f"{name} is on a GPU, which Numba must be able to use, but: {' '.join(str(error).split())}; "
+            'it needs the driver, the CUDA toolkit and pip install "cpubn[cuda]"'
         ) from error
     except Exception as error:  # a tensor that needs detaching first, a mask, another byte order
         raise TypeError(f"{name} must be an array of plain memory, got {type(a).__name__}: {error}") from error

@@ -60,7 +60,7 @@ class FrozenBatchNorm:
         self.dtype = None if dtype is None else _check_output.floating(dtype)
         vectors = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
         on_gpu = located(running_mean, "running_mean")
-        _check.together(on_gpu, vectors)
+        _check.together(on_gpu, vectors, like="running_mean")
         weight, bias, running_mean, running_var = map(_device.to_host, vectors.values())
         backend = _dispatch.backend_for(self._activation, backend)
         if isinstance(on_gpu, DeviceArray):
@@ -136,8 +136,17 @@ class FrozenBatchNorm:
 
     def to_host(self) -> Self:
         """The same with its constants on the host, for the default backend."""
+        backend = _dispatch.backend_for(self._activation, None)
+        if backend == "cuda":
+            raise ValueError(
+                f"activation must be one that the host has, got {self.activation!r}, compiled for a GPU alone; "
+                "build another FrozenBatchNorm of these vectors, with one compiled by numba.njit"
+            )
+        return self._on_host(_dispatch.resolve(backend))
+
+    def _on_host(self, backend: str) -> Self:
         affine = {t: _device.to_host(rows) for t, rows in self._affine.items()}
-        return self._moved(_device.to_host, affine, _dispatch.resolve(None))
+        return self._moved(_device.to_host, affine, backend)
 
     def _moved(self, move: Callable[[Any], Any], affine: Affine, backend: str) -> Self:
         made = object.__new__(type(self))
@@ -167,7 +176,7 @@ class FrozenBatchNorm:
         if self._quantization is not None and residual is not None:
             raise ValueError("residual must be None where data is quantized, got one; add it to what comes next")
         x = located(x, "x")
-        _check.together(x, {"running_mean": next(iter(self._affine.values()))})
+        _check.together(x, {"the constants": next(iter(self._affine.values()))})
         output = _plan.apply(
             *(x, self.num_features, self.layout, self._activation, residual),
             *(self.dtype, self._quantization, self.out_layout, out),
@@ -186,8 +195,10 @@ class FrozenBatchNorm:
         return path  # type: ignore[no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy or pickle is on the host."""
-        kept = self.to_host() if self.backend == "cuda" else self
+        """A copy or pickle is on the host; with a function compiled for a GPU it waits there for to_device()."""
+        kept = self
+        if self.backend == "cuda":
+            kept = self._on_host(_dispatch.resolve(_dispatch.backend_for(self._activation, None)))
         return {name: value for name, value in vars(kept).items() if name != "_direct"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from cpubn import _check, _check_state
+from cpubn._device import to_host
 from cpubn._place import located, place_of
 from cpubn._types import Array, Vector
 
@@ -54,6 +55,10 @@ class Moments:
         vector = self._vectors[VECTORS.index(name)]
         vars(self)[name] = place_of(vector).result(vector)
         return vars(self)[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy or pickle is on the host."""
+        return {"count": self.count, **{name: to_host(getattr(self, name)) for name in VECTORS}}
 
     def var(self, ddof: int = 0) -> Vector:
         """Variance, (C,) float64: ``m2 / (count - ddof)``; ddof=0 normalizes a batch, ddof=1 is what running_var keeps.

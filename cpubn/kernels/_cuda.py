@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numba.core.errors import NumbaError
 
-from cpubn._device import DeviceArray, workspace
+from cpubn._device import DeviceArray, constant, workspace
 from cpubn._epilogue import PLAIN, Activation, Epilogue
 from cpubn._types import name_of
 from cpubn.kernels import _cuda_apply, _cuda_launch, _cuda_sums, _cuda_tile
@@ -93,7 +93,7 @@ def activation_gradient(dy: Array, x: Array, affine: Array | None, epilogue: Epi
     """
     activation, residual, _ = epilogue
     settings = _function(activation, derived=True), residual is not None, affine is not None
-    coefficients = workspace(x, (3, x.shape[1]), "coefficients") if affine is None else affine
+    coefficients = constant(x, 3 * x.shape[1], 0.0) if affine is None else affine
     _elementwise(_cuda_apply.through, settings, (dy, x, residual), coefficients, epilogue, g)
 
 

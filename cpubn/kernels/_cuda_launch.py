@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from cpubn._device import DeviceArray
+from cpubn._device import Addresses, DeviceArray
+from cpubn._types import name_of
 from cpubn.kernels import _cuda_target
 
 Arguments = tuple[Any, ...]
@@ -41,7 +42,7 @@ _packed = _Packed()
 def launch(kernel: Any, blocks: int, threads: int, x: DeviceArray, arguments: Arguments) -> None:
     """On the device and stream of x; returns before it has run."""
     if _cuda_target.SIMULATED:
-        taken = (_cuda_target.argument(a.flat()) if isinstance(a, DeviceArray) else a for a in arguments)
+        taken = (_cuda_target.argument(_flat(a)) if isinstance(a, DeviceArray) else a for a in arguments)
         kernel[blocks, threads](*taken)
         return
     words: list[Any] = []
@@ -61,6 +62,18 @@ def launch(kernel: Any, blocks: int, threads: int, x: DeviceArray, arguments: Ar
         _cuda_target.enter(entry.function, blocks, threads, x.stream, packed.pointers)
 
 
+def _flat(a: DeviceArray) -> Any:
+    """The memory of an array on the host, for a kernel that is simulated there."""
+    _, _, count, _, address, _, _ = a.words
+    described = {"shape": (count,), "typestr": _stored(a.dtype).str, "data": (address, False), "version": 3}
+    return np.asarray(Addresses(described, a.addresses))
+
+
+def _stored(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """As kernels take it: bfloat16, which Numba does not know, as its bits."""
+    return np.dtype(np.uint16) if name_of(dtype) == "bfloat16" else dtype
+
+
 def _enter(key: Arguments, kernel: Any, arguments: Arguments) -> _Entry:
     function = _cuda_target.function_of(kernel, tuple(map(_type_of, arguments)))
     return _entries.setdefault(key, _Entry(function, "=" + "".join(map(_form_of, arguments))))
@@ -68,7 +81,7 @@ def _enter(key: Arguments, kernel: Any, arguments: Arguments) -> _Entry:
 
 def _type_of(a: Any) -> Any:
     if isinstance(a, DeviceArray):
-        return numba.types.Array(numba.from_dtype(a.stored.dtype), 1, "C")
+        return numba.types.Array(numba.from_dtype(_stored(a.dtype)), 1, "C")
     if isinstance(a, tuple):
         return numba.types.UniTuple(_type_of(a[0]), len(a))
     return numba.int64 if isinstance(a, (bool, int, np.integer)) else numba.float64

@@ -41,11 +41,11 @@ def chunk_sums(name: str, real: Any, gradient: bool) -> Any:
 
     @cuda.jit
     def kernel(dy, dy_place, x, x_place, mean, tile, parts):
-        room = cuda.shared.array((6, threads), real)
+        room = cuda.shared.array((7, threads), real)
         thread, block = cuda.threadIdx.x, cuda.blockIdx.x
         pivot, s, s_rest, q, q_rest, lost = single(dy, dy_place, x, x_place, mean, tile, thread, block, room)
         if narrow:
-            wide_room = cuda.shared.array((6, threads), np.float64)
+            wide_room = cuda.shared.array((7, threads), np.float64)
             if cuda.syncthreads_or(1 if lost else 0):
                 pivot, s, s_rest, q, q_rest, lost = double(
                     dy, dy_place, x, x_place, mean, tile, thread, block, wide_room
@@ -108,7 +108,7 @@ def _sums(name: str, real: Any, gradient: bool) -> Any:
                 pivot = read(x, offset_of(x_place, tile, channel, start))
         xs = cuda.local.array(unroll, real)
         dys = cuda.local.array(unroll, real)
-        s = s_rest = q = q_rest = largest = largest_product = real(0.0)
+        s = s_rest = q = q_rest = largest = largest_factor = largest_product = real(0.0)
         for j in range(0, count, unroll):
             for k in range(unroll):
                 if j + k < count:
@@ -129,11 +129,12 @@ def _sums(name: str, real: Any, gradient: bool) -> Any:
                     p_rest = fma(g, d, -p) + (g * d_rest + g_rest * d)
                     q, rest = two_sum(q, p)
                     q_rest += rest + p_rest
-                    largest, largest_product = larger(largest, abs(g)), larger(largest_product, abs(p))
+                    largest, largest_factor = larger(largest, abs(g)), larger(largest_factor, abs(d))
+                    largest_product = larger(largest_product, abs(p))
         slot = column * lanes + lane
         if lane < lanes:
             room[0, slot], room[1, slot], room[2, slot], room[3, slot] = s, s_rest, q, q_rest
-            room[4, slot], room[5, slot] = largest, largest_product
+            room[4, slot], room[5, slot], room[6, slot] = largest, largest_factor, largest_product
         half = 1
         while half < lanes:
             half *= 2
@@ -145,13 +146,13 @@ def _sums(name: str, real: Any, gradient: bool) -> Any:
                 for row in range(0, 4, 2):
                     room[row, slot], rest = two_sum(room[row, slot], room[row, other])
                     room[row + 1, slot] += room[row + 1, other] + rest
-                for row in range(4, 6):
+                for row in range(4, 7):
                     room[row, slot] = larger(room[row, slot], room[row, other])
         lost: Any = False
         if lane == 0 and channel < tile[0]:
             s, s_rest, q, q_rest = room[0, slot], room[1, slot], room[2, slot], room[3, slot]
-            largest, largest_product = np.float64(room[4, slot]), np.float64(room[5, slot])
-            small = largest > 0.0 and largest_product < SMALLEST
+            largest_factor, largest_product = np.float64(room[5, slot]), np.float64(room[6, slot])
+            small = room[4, slot] > 0.0 and (largest_factor < SMALLEST or largest_product < SMALLEST)
             lost = not (s - s == 0.0 and q - q == 0.0) or largest_product > LARGEST or small  # NaN - NaN is not 0
         return np.float64(pivot), np.float64(s), np.float64(s_rest), np.float64(q), np.float64(q_rest), lost
 

@@ -17,6 +17,8 @@ from numba import config, cuda
 
 from cpubn._types import name_of
 
+# The interface's number of the default stream, as CuPy has it.
+LEGACY = 1
 # Of the driver's errors.
 NOT_INITIALIZED, INVALID_CONTEXT = 3, 201
 SIMULATED = bool(config.ENABLE_CUDASIM)
@@ -93,7 +95,7 @@ def interface_of(array: Any) -> dict[str, Any]:
 def stream_of(array: Any, interface: dict[str, Any]) -> int:
     """The stream on which an array is made; of torch, whose interface names none, the current one. 0: the default."""
     if interface.get("stream") is not None:
-        return int(interface["stream"])
+        return 0 if interface["stream"] == LEGACY else int(interface["stream"])
     if type(array).__module__.partition(".")[0] == "torch":
         return int(sys.modules["torch"].cuda.current_stream(array.device).cuda_stream)
     return 0
