@@ -22,6 +22,14 @@ def frameworks(session: nox.Session) -> None:
 
 
 @nox.session
+def cuda(session: nox.Session) -> None:
+    """The tests of the CUDA backend under numba-cuda, which takes the place of Numba's own: simulated, and on a GPU."""
+    session.install("--editable", ".[test,cuda]", "numba-cuda[cu12]")
+    session.run("pytest", "tests/cuda", *session.posargs, env={"NUMBA_ENABLE_CUDASIM": "1"})
+    session.run("pytest", "tests/cuda", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "lint"))
     session.run("ruff", "check")

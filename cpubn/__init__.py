@@ -9,11 +9,11 @@ BatchNorm1d, BatchNorm2d and BatchNorm3d are torch.nn's layers on plain arrays; 
 from importlib import import_module
 from typing import Any
 
+from cpubn._config import show_config
 from cpubn._dispatch import (
     available_backends,
     get_num_threads,
     set_num_threads,
-    show_config,
     use_backend,
 )
 from cpubn.fold import fold_conv, fold_into_next_conv, fold_into_next_linear, fold_linear

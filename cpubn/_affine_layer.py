@@ -43,7 +43,7 @@ class AffineLayer:
             )
         if not isinstance(transposed, bool):
             raise TypeError(f"transposed must be True or False, got {transposed!r}; say which the convolution is")
-        array = _check.data(weight, "weight", _check.FLOATS)
+        array = _check.on_host(weight, "weight", _check.FLOATS)
         if not 3 <= array.ndim <= 5:
             raise ValueError(
                 f"weight must have 3 to 5 dimensions, two of them channels, got shape {array.shape}; "
@@ -62,7 +62,7 @@ class AffineLayer:
     @classmethod
     def linear(cls, weight: ArrayLike, bias: ArrayLike | None) -> Self:
         """A linear layer, which is a convolution of no dimensions."""
-        array = _check.data(weight, "weight", _check.FLOATS)
+        array = _check.on_host(weight, "weight", _check.FLOATS)
         if array.ndim != 2:
             raise ValueError(
                 f"weight must have shape (out, in), got {array.shape}; "
@@ -94,7 +94,7 @@ class AffineLayer:
 
 def channel_values(v: ArrayLike, name: str, count: int, side: Side, form: str) -> Vector:
     """One value for each channel on one side of a layer."""
-    array = _check.data(v, name, _check.FLOATS)
+    array = _check.on_host(v, name, _check.FLOATS)
     if array.shape != (count,):
         raise ValueError(
             f"{name} must have shape ({count},), the {side} channels of weight ({form}), got {array.shape}; "

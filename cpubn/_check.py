@@ -31,11 +31,26 @@ def data(a: ArrayLike, name: str, kinds: tuple[str, ...] = SINGLE_OR_DOUBLE) -> 
     except Exception as error:  # a list of lists of many lengths, or a tensor that needs detaching first
         raise TypeError(f"{name} must be an array, got {type(a).__name__}: {error}; pass an array of it") from error
     if name_of(array.dtype) not in kinds:
+        wanted = "float32" if "float32" in kinds else kinds[0]
+        conversion = f"np.asarray({name}, dtype={wanted!r})"
+        if isinstance(array, DeviceArray):
+            conversion = f"{name}.astype({wanted!r}), a tensor with {name}.to(torch.{wanted})"
         raise TypeError(
-            f"{name} must be an array of {alternatives(kinds)}, got {type(a).__name__} of {array.dtype}; "
-            f"convert it, for example with np.asarray({name}, dtype='{'float32' if 'float32' in kinds else kinds[0]}')"
+            f"{name} must be an array of {alternatives(kinds)}, got {type(getattr(a, 'given', a)).__name__} of "
+            f"{array.dtype}; convert it, for example with {conversion}"
         )
     return array
+
+
+def on_host(a: ArrayLike, name: str, kinds: tuple[str, ...] = SINGLE_OR_DOUBLE) -> Array:
+    """The same of an array on the host, where it is computed with."""
+    array = located(a, name)
+    if isinstance(array, DeviceArray):
+        raise TypeError(
+            f"{name} must be on the host, got one on GPU {array.device}; copy it there, for example with "
+            f"{name}.copy_to_host(), a layer with its to_host()"
+        )
+    return data(a, name, kinds)
 
 
 def alternatives(names: tuple[str, ...]) -> str:
@@ -50,9 +65,11 @@ def together(x: Any, others: dict[str, Any], like: str = "x") -> dict[str, Any]:
             continue
         if isinstance(x, DeviceArray) != isinstance(other, DeviceArray):
             if isinstance(x, DeviceArray):
+                way = f"copy it there once, with numba.cuda.to_device({name}), or a layer with its to_device()"
+                if name == "out":
+                    way = _allocation(x, np.shape(other), np.asarray(other).dtype)
                 raise TypeError(
-                    f"{name} must be on GPU {x.device} like {like}, got {type(other).__name__} on the host; copy it "
-                    f"there once, with numba.cuda.to_device({name}), or a layer with its to_device()"
+                    f"{name} must be on GPU {x.device} like {like}, got {type(other).__name__} on the host; {way}"
                 )
             raise TypeError(
                 f"{name} must be on the host like {like}, got one on GPU {other.device}; copy {like} to that GPU, "
@@ -122,7 +139,7 @@ def gradient(dy: ArrayLike, x: Array) -> Array:
 
 
 def vector(v: ArrayLike, name: str, count: int, layout: str) -> Vector:
-    """A per-channel vector as contiguous, aligned float64 of shape (count,)."""
+    """A per-channel vector of shape (count,), contiguous; on the host as aligned float64."""
     array = data(v, name)
     if array.shape != (count,):
         raise ValueError(
@@ -175,8 +192,7 @@ def updatable(mean: Any, var: Any, apart_from: dict[str, Any]) -> None:
             )
         if overlaps_itself(v):
             raise ValueError(f"{name} must not overlap itself, got strides {v.strides}; pass a copy")
-        if isinstance(v, DeviceArray) and not v.flags.c_contiguous:
-            raise ValueError(f"{name} must be contiguous on a GPU, got strides {v.strides}; pass a copy")
+        in_place(v, name)
         for other_name, other in apart_from.items():
             if other is not None and overlap(v, other):
                 raise ValueError(
@@ -184,6 +200,12 @@ def updatable(mean: Any, var: Any, apart_from: dict[str, Any]) -> None:
                 )
     if overlap(mean, var):
         raise ValueError("running_mean and running_var must be two arrays, got overlapping memory; copy one of them")
+
+
+def in_place(v: Any, name: str) -> None:
+    """A vector that is written to where it is: on a GPU by kernels that know no strides."""
+    if isinstance(v, DeviceArray) and not v.flags.c_contiguous:
+        raise ValueError(f"{name} must be contiguous on a GPU, got strides {v.strides}; pass a copy")
 
 
 def output(

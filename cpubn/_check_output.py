@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from cpubn import _activations, _check, _dispatch
-from cpubn._epilogue import Activation, Quantization
+from cpubn import _activations, _check
+from cpubn._epilogue import Activation, Quantization, is_for_gpu
 from cpubn._types import Array, Layout, name_of
 
 PARAMETERS = {"leaky_relu": "('leaky_relu', slope)", "clip": "('clip', low, high)"}
@@ -63,7 +63,7 @@ def is_compiled(value: Any) -> bool:
     Raises TypeError for a kernel of numba.cuda, which no other can call.
     """
     options = getattr(value, "targetoptions", None)
-    if options is not None and _dispatch.is_for_gpu(value) and not options.get("device"):
+    if options is not None and is_for_gpu(value) and not options.get("device"):
         raise TypeError(
             f"activation must be a device function, got the kernel {value!r}; compile it by numba.cuda.jit(device=True)"
         )

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cpubn import _check
-from cpubn._device import DeviceArray
-from cpubn._place import located
+from cpubn._device import to_host
+from cpubn._place import located, place_name
 from cpubn._types import Array, Vector
 
 
@@ -35,13 +35,13 @@ def layer_state(state: Mapping[str, ArrayLike], current: Mapping[str, Array]) ->
 
 def _state_value(value: ArrayLike, name: str, current: Array) -> Array:
     if name == "num_batches_tracked":
-        array = np.asarray(value)
+        array = np.asarray(to_host(located(value, name)))
         if array.dtype.kind not in "iu":
             raise TypeError(f"{name} must be a whole number, got {value!r}; pass np.int64(count)")
         if array.shape != () or not 0 <= array < 2**63:
             raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}; pass np.int64(count)")
         return array
-    array = _check.data(value, name)
+    array = _check.data(to_host(located(value, name)), name)
     if array.shape != current.shape:
         raise ValueError(
             f"{name} must have shape {current.shape}, got {array.shape}; build the layer for that many channels"
@@ -57,10 +57,7 @@ def _state_value(value: ArrayLike, name: str, current: Array) -> Array:
 
 def own_vectors(given: Mapping[str, ArrayLike]) -> dict[str, Vector]:
     """Copies of the vectors of moments."""
-    for name, value in given.items():
-        if isinstance(located(value, name), DeviceArray):
-            raise TypeError(f"{name} must be on the host, got one on a GPU; copy it with copy_to_host()")
-    vectors = {name: np.array(_check.data(value, name), dtype=np.float64) for name, value in given.items()}
+    vectors = {name: np.array(_check.on_host(value, name), dtype=np.float64) for name, value in given.items()}
     shape = vectors["mean"].shape
     for name, value in vectors.items():
         if value.ndim != 1 or value.shape != shape:
@@ -84,9 +81,8 @@ def degrees_of_freedom(values: int, ddof: Any) -> float:
 def mergeable(moments: Any, other: Any) -> None:
     if not isinstance(other, type(moments)):
         raise TypeError(f"other must be Moments, got {type(other).__name__}; compute it with cpubn.moments(x)")
-    places = [getattr(located(m.mean, "mean"), "device", None) for m in (moments, other)]
-    if places[0] != places[1]:
-        here, there = ("the host" if place is None else f"GPU {place}" for place in places)
+    here, there = (place_name(located(m.mean, "mean")) for m in (moments, other))
+    if here != there:
         raise ValueError(
             f"other must be Moments on {here} like these, got some on {there}; compute both of arrays in one place"
         )

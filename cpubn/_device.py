@@ -1,7 +1,6 @@
-"""Arrays on a GPU: any object with `__cuda_array_interface__`; and _host.py's functions for them.
+"""Arrays on a GPU, any with `__cuda_array_interface__`, and _host.py's functions for them; Numba comes with the first.
 
-A DeviceArray knows shape, strides and addresses of such an array, so that plans are made of it like of one on the host,
-and hands kernels what they take. Numba is imported by the first use.
+A DeviceArray knows shape, strides and addresses, so that plans are made of it, and hands kernels what they take.
 """
 
 from __future__ import annotations
@@ -19,8 +18,7 @@ import numpy as np
 from cpubn._types import Array
 
 FLOAT64 = np.dtype(np.float64)
-# A network has that many shapes of layers and more; workspaces are at most 2 MB, most of them some KB.
-MOST_WORKSPACES = 256
+MOST_WORKSPACES = 256  # of at most 2 MB, most of them some KB
 
 _workspaces = threading.local()
 
@@ -52,34 +50,36 @@ class DeviceArray:
     @classmethod
     def of(cls, a: Any, interface: dict[str, Any]) -> Self:
         """Raises ValueError and TypeError for what no kernel could take."""
-        if interface.get("mask") is not None:
-            raise TypeError("a masked array cannot be normalized; fill it first")
+        if interface.get("mask") is not None or not isinstance(interface.get("data"), tuple):
+            raise TypeError(
+                "its __cuda_array_interface__ must have an address and no mask; fill it, or pass another array"
+            )
         described = {key: interface.get(key) for key in ("shape", "strides", "typestr", "data")}
         addresses = np.asarray(Addresses({**described, "version": 3}, a))
-        if addresses.dtype == np.dtype("V2"):
-            addresses = addresses.view(import_module("ml_dtypes").bfloat16)  # torch's and CuPy's bfloat16
+        if addresses.dtype.str == "|V2":  # torch's and CuPy's bfloat16
+            addresses = addresses.view(import_module("ml_dtypes").bfloat16)
         if not (addresses.flags.aligned and addresses.dtype.isnative):
             raise ValueError("its elements must be aligned and in the byte order of the device; copy it")
-        return cls(addresses, a, _target().stream_of(a, interface), _target().device_of(a), a)
-
-    def _like(self, addresses: Array) -> DeviceArray:
-        return DeviceArray(addresses, self.owner, self.stream, self.device)
+        return cls(addresses, a, _target().stream_of(a, interface), _target().device_of(interface["data"][0]), a)
 
     shape, strides = property(attrgetter("addresses.shape")), property(attrgetter("addresses.strides"))
     dtype, itemsize = property(attrgetter("addresses.dtype")), property(attrgetter("addresses.itemsize"))
     ndim, flags = property(attrgetter("addresses.ndim")), property(attrgetter("addresses.flags"))
     size, nbytes = property(attrgetter("addresses.size")), property(attrgetter("addresses.nbytes"))
 
+    def _view(self, addresses: Array) -> DeviceArray:
+        return DeviceArray(addresses, self.owner, self.stream, self.device)
+
     def __getitem__(self, key: Any) -> DeviceArray:
-        return self._like(self.addresses[(*key, ...) if isinstance(key, tuple) else (key, ...)])
+        return self._view(self.addresses[(*key, ...) if isinstance(key, tuple) else (key, ...)])
 
     def transpose(self, axes: Any) -> DeviceArray:
-        return self._like(self.addresses.transpose(axes))
+        return self._view(self.addresses.transpose(axes))
 
     def reshape(self, shape: Any) -> DeviceArray:
         """A view if there is one, else a copy."""
         try:
-            return self._like(np.reshape(self.addresses, shape, copy=False))
+            return self._view(np.reshape(self.addresses, shape, copy=False))
         except ValueError:
             return copy(self).reshape(shape)
 
@@ -96,7 +96,7 @@ class DeviceArray:
         return DeviceArray(self.addresses, self.owner, x.stream, self.device, self.given, self.home)
 
     def hand_back(self) -> None:
-        """After it was written to: what is launched on its owner's stream from now on runs after that."""
+        """What is launched on its owner's stream from now on runs after what was on this one."""
         if self.home != self.stream:
             _target().wait(self.home, self.stream, self.device)
 
@@ -173,7 +173,6 @@ def room(x: DeviceArray, shape: tuple[int, ...], *, kept: bool) -> DeviceArray:
 
 
 def constant(x: DeviceArray, count: int, value: float) -> DeviceArray:
-    """Made once for each device, and never written to."""
     return _constant(x.device, count, value)
 
 
@@ -182,19 +181,21 @@ def _constant(device: int, count: int, value: float) -> DeviceArray:
     return upload(np.full(count, value), device)
 
 
-def to_device(a: Any) -> Any:
-    """An array of numba.cuda on the current device; of what is on a GPU already, itself."""
-    return a if a is None or array_of(a) is not None else upload(np.asarray(a)).owner
+def to_device(a: Any, device: int | None = None) -> Any:
+    """An array of numba.cuda on that device, or the current one; of what is on a GPU already, itself."""
+    return a if a is None or array_of(a) is not None else upload(np.asarray(a), device).owner
 
 
 def to_host(a: Any) -> Any:
     """A NumPy array; of what is on the host already, itself. Waits for what makes it."""
     on_gpu = array_of(a)
+    if on_gpu is not None and not on_gpu.flags.c_contiguous:
+        on_gpu = copy(on_gpu)
     return a if on_gpu is None else _target().to_host(on_gpu.addresses, on_gpu.owner, on_gpu.stream, on_gpu.device)
 
 
-def upload(a: Array, device: int | None = None) -> DeviceArray:
-    """A copy of an array of the host, on the current device unless another one is named; complete on return."""
+def upload(a: Array, device: int | None) -> DeviceArray:
+    """A copy of an array of the host on that device, or the current one; complete on return."""
     owner = _target().to_device(a, device)
     return DeviceArray.of(owner, _target().interface_of(owner))
 
@@ -220,7 +221,6 @@ def require(a: DeviceArray, dtype: np.dtype[Any]) -> DeviceArray:
 
 
 def vector(v: DeviceArray) -> DeviceArray:
-    """As kernels take it: contiguous, of float32 or float64."""
     return require(v, v.dtype)
 
 

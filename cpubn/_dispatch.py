@@ -1,11 +1,10 @@
-"""Which backend computes, with which instruction set, on how many threads; and the report of what was chosen."""
+"""Which backend computes, with which instruction set, on how many threads."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -14,11 +13,9 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
-from cpubn import _threads, _variants
+from cpubn import _variants
 from cpubn._device import DeviceArray
-from cpubn._epilogue import Activation
+from cpubn._epilogue import Activation, is_for_gpu
 from cpubn._threads import SERIAL_BYTES, get_num_threads, set_num_threads, threads
 
 __all__ = [
@@ -26,14 +23,14 @@ __all__ = [
     "absence",
     "available_backends",
     "backend_for",
-    "config",
     "direct_kernels",
     "get_num_threads",
+    "host_backend",
+    "imports_numba",
     "kernels",
     "kernels_for",
     "resolve",
     "set_num_threads",
-    "show_config",
     "threads",
     "use_backend",
 ]
@@ -110,11 +107,6 @@ def backend_for(activation: Activation | None, name: str | None) -> str | None:
     return resolve(target)
 
 
-def is_for_gpu(function: Any) -> bool:
-    """Whether numba.cuda compiled it, which need not be imported to tell."""
-    return type(function).__module__.startswith(("numba.cuda", "numba_cuda"))
-
-
 def use_backend(name: str) -> AbstractContextManager[None]:
     """Make `name` ("cython", "numba", "numpy" or "cuda") the default backend inside a `with` block.
 
@@ -139,13 +131,11 @@ def absence(name: str) -> str | None:
         return _variants.absence("baseline")
     if name in ("numba", "cuda") and name not in _loaded and find_spec("numba") is None:
         return "Numba is not installed"
-    if name == "cuda" and name not in _loaded:
-        return _broken.get(name) or _driver_absence()
-    return _broken.get(name)
+    return _broken.get(name) or (_driver_absence() if name == "cuda" and name not in _loaded else None)
 
 
 def _driver_absence() -> str | None:
-    """Why no GPU can be used; Numba is imported only where there is a driver, or what stands in for one."""
+    """Why no GPU can be used; Numba is imported only where there is a driver, or a stand-in."""
     instead = os.environ.get("NUMBA_CUDA_DRIVER") or os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0"
     if not instead and not any(map(_loads, ("libcuda.so.1", "libcuda.so", "nvcuda.dll"))):
         return "no NVIDIA driver was found"
@@ -178,10 +168,21 @@ def _default() -> str:
     if forced:
         _check(forced, "CPUBN_BACKEND")
         return forced
+    return _best()
+
+
+def host_backend() -> str:
+    """The default backend for arrays on the host, also where that for others is "cuda"."""
+    name = resolve(None)
+    return _best() if name == "cuda" else name
+
+
+@cache
+def _best() -> str:
     if os.environ.get("CPUBN_ISA"):
         _variants.instruction_set()  # an instruction set that is asked for and absent must not end in another backend
     for name in HOST_BACKENDS:
-        if absence(name) is None and (name != "numba" or _imports_numba()):
+        if absence(name) is None and (name != "numba" or imports_numba()):
             return name
     raise AssertionError("numpy is always there")
 
@@ -214,83 +215,9 @@ def _load(name: str) -> ModuleType:
     return _loaded.setdefault(name, module)
 
 
-def _imports_numba() -> bool:
+def imports_numba() -> bool:
     try:
         _load("numba")
     except ValueError:
         return False
     return True
-
-
-def config() -> dict[str, Any]:
-    """What was found and chosen, ready for JSON: version, CPU, backends, instruction sets, threads, build.
-
-    It imports every backend, so that what it says of them is true; a wrong environment variable is told, not raised.
-    """
-    from cpubn import __version__
-
-    numba = kernels("numba") if absence("numba") is None and _imports_numba() else None
-    return {
-        "version": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "cpu": cpu_model(),
-        "backend": _choice(resolve) | _presence({name: absence(name) for name in BACKENDS}),
-        "instruction_set": _choice(_variants.instruction_set)
-        | _presence({name: _variants.absence(name) for name in _variants.BY_NAME}),
-        "threads": _choice(get_num_threads)
-        | {
-            "source": _choice(lambda: _threads.count().source)["chosen"],
-            "limits": _threads.limits(),
-            "numba_limit": numba and numba.thread_limit(),
-            "numba_layer": numba and numba.threading_layer(),
-        },
-        "build": _variants.build_report(),
-    }
-
-
-def show_config() -> None:
-    """Print what `cpubn` found here and chose: backends and why one is absent, instruction set, threads, CPU, build."""
-    told = config()
-    threads_, build = told["threads"], told["build"]
-    lines = [("cpubn", f"{told['version']}, Python {told['python']}, NumPy {told['numpy']}"), ("CPU", told["cpu"])]
-    for title, key in (("backend", "backend"), ("instruction set", "instruction_set")):
-        lines.append((title, told[key]["chosen"] or f"none: {told[key]['error']}"))
-        lines += [(f"  {name}", "available") for name in told[key]["available"]]
-        lines += [(f"  {name}", f"absent: {reason}") for name, reason in told[key]["absent"].items()]
-    lines.append(
-        ("threads", f"{threads_['chosen']}, from {threads_['source']}" if threads_["chosen"] else threads_["error"])
-    )
-    lines += [(f"  {name}", "no limit" if n is None else str(n)) for name, n in threads_["limits"].items()]
-    if threads_["numba_limit"]:
-        clamped = ", to which it clamps the number above" if (threads_["chosen"] or 0) > threads_["numba_limit"] else ""
-        layer = threads_["numba_layer"] or "is chosen by its first call"
-        lines.append(("  Numba", f"{threads_['numba_limit']} (layer {layer}){clamped}"))
-    if build:
-        lines.append(("compiler", build["compiler"]))
-        lines.append(("OpenMP", "yes" if build["openmp"] else f"no, the extension is serial: {build['openmp_reason']}"))
-    for title, text in lines:
-        print(f"{title:17}{text.replace(chr(10), chr(10) + ' ' * 17)}")
-
-
-def cpu_model() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    return (names or [platform.processor() or platform.machine()])[0]
-
-
-def _choice(choose: Callable[[], str | int]) -> dict[str, Any]:
-    try:
-        return {"chosen": choose(), "error": None}
-    except ValueError as error:
-        return {"chosen": None, "error": str(error)}
-
-
-def _presence(absences: dict[str, str | None]) -> dict[str, Any]:
-    return {
-        "available": [name for name, reason in absences.items() if reason is None],
-        "absent": {name: reason for name, reason in absences.items() if reason is not None},
-    }

@@ -60,6 +60,11 @@ def rounded(parameter: float, dtype: np.dtype[Any]) -> Any:
         return dtype.type(parameter if dtype.type is np.float64 else np.float32(parameter))
 
 
+def is_for_gpu(function: Any) -> bool:
+    """Whether numba.cuda compiled it, which need not be imported to tell."""
+    return type(function).__module__.startswith(("numba.cuda", "numba_cuda"))
+
+
 class Quantization(NamedTuple):
     """q = round(min(max(y * inverse + zero_point, low), high)), ties to even; NaN becomes the lowest."""
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cpubn import _check_state, _device, _dispatch
+from cpubn import _check, _check_state, _device, _dispatch
 from cpubn._place import located, place_of
 from cpubn._types import Array, Vector
 
@@ -88,10 +88,8 @@ class LayerVectors:
         return self.running_mean, self.running_var
 
     def _move(self, moved: Callable[[Any], Any]) -> Self:
-        for name in VECTORS:
-            value = getattr(self, name)
-            setattr(self, name, None if value is None else moved(value))
-        vars(self).update(self._without_input())
+        vectors = {name: moved(getattr(self, name)) for name in VECTORS}
+        vars(self).update(vectors | self._without_input())
         return self
 
     def __getstate__(self) -> dict[str, Any]:
@@ -105,7 +103,7 @@ class LayerVectors:
             self._input = None
 
     def _without_input(self) -> dict[str, Any]:
-        return dict.fromkeys(("_input", "_residual", "_kept", "_batch", "residual_grad"))
+        return dict.fromkeys(("_input", "_residual", "_kept", "_batch", "_overwritten", "residual_grad"))
 
     def _state(self) -> dict[str, Any]:
         state = {name: getattr(self, name) for name in ("weight", "bias", "running_mean", "running_var")}
@@ -117,4 +115,5 @@ class LayerVectors:
 def _fill(v: Any, value: float) -> None:
     v = located(v, "a vector")
     if v is not None:
+        _check.in_place(v, "a layer's vector")
         place_of(v).fill(v, value)

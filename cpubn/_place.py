@@ -15,6 +15,10 @@ def place_of(a: Any) -> Any:
     return _device if isinstance(a, DeviceArray) else _host
 
 
+def place_name(a: Any) -> str:
+    return f"GPU {a.device}" if isinstance(a, DeviceArray) else "the host"
+
+
 def located(a: Any, name: str) -> Any:
     """A DeviceArray of what is on a GPU; anything else as it is."""
     if type(a) in (DeviceArray, np.ndarray) or a is None:

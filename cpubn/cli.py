@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cpubn import __version__, _dispatch
+from cpubn import __version__, _config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def print_info(options: argparse.Namespace) -> int:
     if options.json:
-        print(json.dumps(_dispatch.config(), indent=2))
+        print(json.dumps(_config.config(), indent=2))
     else:
-        _dispatch.show_config()
+        _config.show_config()
     return 0

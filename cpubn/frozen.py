@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -31,9 +32,9 @@ class FrozenBatchNorm:
     backend : "cython", "numba" or "numpy"; None for the default at the time when this object is made, and for "cuda"
         where the vectors are on a GPU.
 
-    ``running_mean``, ``running_var``, ``weight``, ``bias`` and ``eps`` are kept, read-only float64 copies. They are
-    worked out on the host, and copied to the GPU where the vectors came from there. Raises ValueError and TypeError as
-    batch_norm does.
+    ``running_mean``, ``running_var``, ``weight``, ``bias`` and ``eps`` are kept, float64 copies, on the host read-only.
+    What is made of them is worked out on the host, and copied to the GPU where the vectors came from there. Raises
+    ValueError and TypeError as batch_norm does.
     """
 
     _affine: Affine
@@ -58,12 +59,9 @@ class FrozenBatchNorm:
         self.eps = _check.epsilon(eps, training=False)
         self._activation = _check_output.activation(activation)
         self.dtype = None if dtype is None else _check_output.floating(dtype)
-        vectors = {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
-        on_gpu = located(running_mean, "running_mean")
-        _check.together(on_gpu, vectors, like="running_mean")
-        weight, bias, running_mean, running_var = map(_device.to_host, vectors.values())
         backend = _dispatch.backend_for(self._activation, backend)
-        if isinstance(on_gpu, DeviceArray):
+        on_gpu, weight, bias, running_mean, running_var = _on_host(weight, bias, running_mean, running_var)
+        if on_gpu is not None:
             _dispatch.kernels_for(on_gpu, backend)
         self.backend = _dispatch.resolve(backend)
         mean = _check.channel_vector(running_mean, "running_mean")
@@ -74,8 +72,8 @@ class FrozenBatchNorm:
         self.bias = _constant(_check.optional_vector(mean, bias, "bias", mean.size, layout, 0.0))
         self._quantization: Quantization | None = None
         self._set_affine(self.running_mean, self.running_var, self.eps)
-        if isinstance(on_gpu, DeviceArray):
-            vars(self).update(vars(self.to_device()))
+        if on_gpu is not None:
+            vars(self).update(vars(self._on_gpu(on_gpu.device)))
 
     @property
     def activation(self) -> ActivationLike:
@@ -114,11 +112,13 @@ class FrozenBatchNorm:
         kind = _check_output.quantized_dtype(dtype)
         step, zero = _check_output.scale(scale, "scale"), _check_output.zero_point(zero_point, "zero_point", kind)
         quantization = _check_output.quantization(out_scale, out_zero_point, kind)
+        on_gpu, weight, bias, running_mean, running_var = _on_host(weight, bias, running_mean, running_var)
+        backend = backend if on_gpu is None else None
         made = cls(weight, bias, running_mean, running_var, eps, layout=layout, activation=activation, backend=backend)
         vars(made).update(dtype=kind, _quantization=quantization)
         with np.errstate(all="ignore"):
             made._set_affine(made.running_mean / step + zero, made.running_var / step**2, made.eps / step**2)
-        return made
+        return made if on_gpu is None else made._on_gpu(on_gpu.device)
 
     def __call__(self, x: ArrayLike, residual: ArrayLike | None = None, out: Array | None = None) -> Array:
         """Normalize `x`, of 2 to 5 dimensions with C channels; `out` may be `x` itself, or `residual`."""
@@ -131,8 +131,7 @@ class FrozenBatchNorm:
         Raises ValueError where no GPU can be used.
         """
         _dispatch.resolve("cuda")
-        affine = {t: located(_device.to_device(rows), "affine") for t, rows in self._affine.items()}
-        return self._moved(_device.to_device, affine, "cuda")
+        return self._on_gpu(None)
 
     def to_host(self) -> Self:
         """The same with its constants on the host, for the default backend."""
@@ -142,11 +141,15 @@ class FrozenBatchNorm:
                 f"activation must be one that the host has, got {self.activation!r}, compiled for a GPU alone; "
                 "build another FrozenBatchNorm of these vectors, with one compiled by numba.njit"
             )
-        return self._on_host(_dispatch.resolve(backend))
+        return self._off_gpu(backend or _dispatch.host_backend())
 
-    def _on_host(self, backend: str) -> Self:
+    def _on_gpu(self, device: int | None) -> Self:
+        move = partial(_device.to_device, device=device)
+        return self._moved(move, {t: located(move(rows), "affine") for t, rows in self._affine.items()}, "cuda")
+
+    def _off_gpu(self, backend: str) -> Self:
         affine = {t: _device.to_host(rows) for t, rows in self._affine.items()}
-        return self._moved(_device.to_host, affine, backend)
+        return self._moved(lambda v: _constant(_device.to_host(v)), affine, backend)
 
     def _moved(self, move: Callable[[Any], Any], affine: Affine, backend: str) -> Self:
         made = object.__new__(type(self))
@@ -198,12 +201,20 @@ class FrozenBatchNorm:
         """A copy or pickle is on the host; with a function compiled for a GPU it waits there for to_device()."""
         kept = self
         if self.backend == "cuda":
-            kept = self._on_host(_dispatch.resolve(_dispatch.backend_for(self._activation, None)))
+            kept = self._off_gpu(_dispatch.backend_for(self._activation, None) or _dispatch.host_backend())
         return {name: value for name, value in vars(kept).items() if name != "_direct"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         vars(self).update(_direct=self._direct_path(self._affine))
+
+
+def _on_host(*vectors: Any) -> tuple[Any, ...]:
+    """What the running mean is on a GPU, or None; then weight, bias, running mean and variance as host arrays."""
+    given = dict(zip(("weight", "bias", "running_mean", "running_var"), vectors, strict=True))
+    mean = located(given["running_mean"], "running_mean")
+    _check.together(mean, given, like="running_mean")
+    return mean if isinstance(mean, DeviceArray) else None, *map(_device.to_host, vectors)
 
 
 def _constant(vector: Vector) -> Vector:

@@ -28,8 +28,8 @@ PARAMETERS = """
     affine : whether the layer has a weight and a bias, (C,), starting at ones and zeros.
     track_running_stats : whether running statistics are kept; without them eval mode uses the batch's own.
     layout : "NCHW" (channels on axis 1) or "NHWC" (channels last).
-    activation : y = activation(affine + residual), as in batch_norm. One of your own is a pair of functions compiled by
-        ``numba.njit``, the function and its derivative, and runs on the Numba backend.
+    activation : y = activation(affine + residual), as in batch_norm. One of your own is a pair of functions, it and its
+        derivative, compiled by ``numba.njit`` for the Numba backend, by ``numba.cuda.jit(device=True)`` for a GPU.
     dtype : of weight and bias, float32 or float64. Running statistics and gradients are float64: C numbers each, in
         which float32 would throw away what the kernels kept at a large mean.
     backend : "cython", "numba" or "numpy"; None for the current default, and for "cuda" once ``to_device()`` has been
@@ -123,6 +123,10 @@ class _BatchNorm(LayerVectors):
             )
         if self._input is None:
             raise RuntimeError("backward needs the input of the last forward, got none; call the layer first")
+        gradients = {"weight_grad": self.weight_grad, "bias_grad": self.bias_grad}
+        gradients = _check.together(located(self._input, "the last input"), gradients, like="the last input")
+        for name, gradient in gradients.items():
+            _check.in_place(gradient, name)
         batch = self._batch
         mean, var = self._running() if batch is None else batch._normalizing()
         dx, weight_grad, bias_grad, g = backward_through(

@@ -8,7 +8,7 @@ import pytest
 from conftest import need_backend, need_instruction_set, python
 
 import cpubn
-from cpubn import _dispatch, _variants
+from cpubn import _config, _dispatch, _variants
 
 RESOLVE = "from cpubn import _dispatch; print(_dispatch.resolve(None), _dispatch.kernels(None).__name__)"
 
@@ -187,7 +187,7 @@ def test_use_backend_is_this_tasks_alone():
 
 
 def test_config_is_json_and_says_what_is_here():
-    told = json.loads(json.dumps(_dispatch.config()))
+    told = json.loads(json.dumps(_config.config()))
     assert told["version"] == cpubn.__version__
     assert told["backend"]["chosen"] == _dispatch.resolve(None)
     assert told["backend"]["available"] == list(cpubn.available_backends())

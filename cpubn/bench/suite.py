@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from cpubn import __version__, _dispatch, _threads
+from cpubn import __version__, _config, _threads
 from cpubn.bench.case import Case, Prepared
 from cpubn.bench.contestants import FREE_OF_LAYOUT, LIBRARIES, LIMIT, REFERENCES, Contestant, Field, gather
 from cpubn.bench.edge import EDGE_OPS, case_of
@@ -117,10 +117,10 @@ def set_up(contestant: Contestant, case: Case, failed: dict[str, str]) -> tuple[
 
 
 def circumstances(plan: Plan, field: Field) -> dict[str, Any]:
-    config = _dispatch.config()
+    config = _config.config()
     return {
         "date": datetime.date.today().isoformat(),
-        "cpu": _dispatch.cpu_model(),
+        "cpu": _config.cpu_model(),
         "cpus": _threads.usable_cpus(),
         "system": platform.platform(),
         "python": platform.python_version(),

@@ -11,25 +11,40 @@ from cpubn.kernels import _cuda_target
 SMALL = 1 << 16
 LEAST = 256
 
-_unused: dict[tuple[int, int, int], list[tuple[Any, int]]] = {}
+# Blocks that there may be before one that is let go of is given back: some for each stream.
+MOST = 4096
+
+_unused: dict[tuple[int, int, int], list[int]] = {}
+# By address. Not in the block: what dies with it in a cycle of references is freed before the block knows.
+_memory: dict[int, Any] = {}
 
 
 class Block:
     """Who lets go of it hands it to the next one on the same stream."""
 
-    __slots__ = ("address", "kept", "key", "memory")
+    __slots__ = ("address", "key")
 
     def __init__(self, size: int, device: int, stream: int) -> None:
         self.key = size, device, stream
-        self.kept = _unused.setdefault(self.key, [])
         try:
-            self.memory, self.address = self.kept.pop()
+            self.address = _unused.setdefault(self.key, []).pop()
         except IndexError:
-            self.memory, self.address = _cuda_target.new(size, device)
+            memory, self.address = _cuda_target.new(size, device)
+            _memory[self.address] = memory
 
-    def __del__(self) -> None:
-        if hasattr(self, "address"):  # else there was no memory left
-            self.kept.append((self.memory, self.address))
+    @property
+    def memory(self) -> Any:
+        return _memory[self.address]
+
+    def __del__(
+        self, memory: Any = _memory, unused: Any = _unused, most: int = MOST
+    ) -> None:  # at exit globals are gone
+        if not hasattr(self, "address"):  # there was no memory left
+            return
+        if len(memory) <= most:
+            unused[self.key].append(self.address)
+        else:
+            del memory[self.address]
 
 
 def take(size: int, device: int, stream: int) -> tuple[Any, int]:

@@ -19,6 +19,9 @@ from cpubn._types import name_of
 
 # The interface's number of the default stream, as CuPy has it.
 LEGACY = 1
+_POINTER, _NUMBER = ctypes.c_void_p, ctypes.c_uint
+# An attribute of a pointer.
+DEVICE_ORDINAL = 9
 # Of the driver's errors.
 NOT_INITIALIZED, INVALID_CONTEXT = 3, 201
 SIMULATED = bool(config.ENABLE_CUDASIM)
@@ -101,16 +104,16 @@ def stream_of(array: Any, interface: dict[str, Any]) -> int:
     return 0
 
 
-def device_of(array: Any) -> int:
-    """The number of the GPU that an array of CuPy, torch or numba.cuda is on; of others, the current one's."""
-    if SIMULATED or _is_alone():
+def device_of(address: int) -> int:
+    """The number of the GPU whose memory that is."""
+    if SIMULATED or _is_alone() or not address:
         return 0
-    device = getattr(array, "device", None)
-    for number in (getattr(device, "id", None), getattr(device, "index", None)):
-        if isinstance(number, int):
-            return number
-    context = array.gpu_data.context if isinstance(array, DeviceNDArray) else cuda.current_context()
-    return int(context.device.id)
+    cuda.current_context()
+    number = ctypes.c_int()
+    look = _driver_function("cuPointerGetAttribute", _POINTER, _NUMBER, _POINTER)
+    if look(ctypes.addressof(number), DEVICE_ORDINAL, address):
+        raise ValueError("its address must be that of memory on a GPU")
+    return number.value
 
 
 def new(size: int, device: int) -> tuple[Any, int]:
@@ -155,7 +158,10 @@ def to_host(addresses: Any, owner: Any, stream: int, device: int) -> Any:
 def to_device(array: Any, device: int | None) -> Any:
     """A copy, complete on return; on the current device for None."""
     with nullcontext() if device is None else on(device):
-        return cuda.to_device(array)
+        made = cuda.to_device(array)
+        if not SIMULATED:
+            cuda.default_stream().synchronize()  # a copy from memory that is not pinned returns before it is there
+        return made
 
 
 def wait(stream: int, other: int, device: int) -> None:
@@ -175,7 +181,7 @@ def function_of(kernel: Any, types: tuple[Any, ...]) -> int:
 
 def enter(function: int, blocks: int, threads: int, stream: int, arguments: Any) -> None:
     """cuLaunchKernel, in a thread that may not have entered the device's context yet."""
-    launch = _cu_launch_kernel()
+    launch = _driver_function("cuLaunchKernel", _POINTER, *(_NUMBER,) * 7, *(_POINTER,) * 3)
     failure = launch(function, blocks, 1, 1, threads, 1, 1, 0, stream, arguments, None)
     if failure in (NOT_INITIALIZED, INVALID_CONTEXT):
         cuda.current_context()
@@ -185,11 +191,12 @@ def enter(function: int, blocks: int, threads: int, stream: int, arguments: Any)
 
 
 @functools.cache
-def _cu_launch_kernel() -> Any:
-    number = (ctypes.c_uint,) * 7
-    of_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, *number, *(ctypes.c_void_p,) * 3)
+def _driver_function(name: str, *types: Any) -> Any:
+    """A function of the driver, without what Numba does around it."""
     library = getattr(driver, "lib", None)  # numba-cuda keeps none
-    return of_type(("cuLaunchKernel", library or ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")))
+    return ctypes.CFUNCTYPE(ctypes.c_int, *types)(
+        (name, library or ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1"))
+    )
 
 
 def _stream(handle: int) -> Any:

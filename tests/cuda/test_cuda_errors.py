@@ -35,7 +35,8 @@ def host(a):
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_on_the_host_beside_x_on_a_gpu(name):
     wrong = arguments(on_gpu=False)[name]
-    match = rf"{name} must be on GPU 0 like x, got ndarray on the host; copy it there.*to_device\({name}\)"
+    way = r"allocate it with numba.cuda.device_array\(" if name == "out" else rf"copy it there.*to_device\({name}\)"
+    match = rf"{name} must be on GPU 0 like x, got ndarray on the host; {way}"
     check(arguments(**{name: wrong}), TypeError, match)
 
 
@@ -63,7 +64,7 @@ def test_backward_of_arrays_here_and_there(name, on_gpu):
 
 
 def test_a_backend_of_the_host_for_an_array_on_a_gpu(backend):
-    match = f"backend must be 'cuda' for an array on a GPU, got '{backend}'; leave it out, or copy x to the host"
+    match = f"backend must be 'cuda' for an array on a GPU, got '{backend}'.*; leave it out, or copy x to the host"
     check(arguments(), ValueError, match, backend=backend)
     with cpubn.use_backend(backend):
         check(arguments(), ValueError, match)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import cpubn
-from cpubn import _dispatch
+from cpubn import _config, _dispatch
 from cpubn._types import Array, Layout
 from cpubn.bench.case import EPS, PASSES, Case, Prepared
 from cpubn.bench.contestants import Contestant, Prepare
@@ -17,7 +17,8 @@ LAYOUTS: tuple[Layout, ...] = ("NCHW", "NHWC")
 
 def contestants(threads: int) -> list[Contestant]:
     cpubn.set_num_threads(threads)
-    backends = _dispatch.config()["backend"]["available"]  # of which each has been imported
+    available = _config.config()["backend"]["available"]  # of which each has been imported
+    backends = [name for name in _dispatch.HOST_BACKENDS if name in available]
     entrants = [Backend(name, layout).contestant() for name in backends for layout in LAYOUTS]
     references = [reference for layout in LAYOUTS for reference in Backend(backends[0], layout).references()]
     return [
