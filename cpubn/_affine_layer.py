@@ -121,7 +121,8 @@ def constant_norm(bn: Norm, layer: AffineLayer, side: Side) -> FrozenBatchNorm:
             f"bn must have {channels} features, the {side} channels of weight ({layer.form}), got {bn.num_features}; "
             "check which layer bn belongs to, and the layer's groups, transposed and kernel_layout"
         )
-    return bn if isinstance(bn, FrozenBatchNorm) else bn.freeze()
+    constant = bn if isinstance(bn, FrozenBatchNorm) else bn.freeze()
+    return constant.to_host() if constant.backend == "cuda" else constant
 
 
 def rounded(name: str, values: Array, largest: Vector, dtype: np.dtype[Any]) -> Array:

@@ -44,7 +44,8 @@ def test_under_the_simulator():
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     assert " passed" in done.stdout.splitlines()[-1]
     skipped = [line for line in done.stdout.splitlines() if line.startswith("SKIPPED")]
-    assert not [line for line in skipped if "backend" not in line], "of the host's backends alone"
+    allowed = "backend", "the simulator compiles nothing"  # those of the host; what a GPU alone can show
+    assert not [line for line in skipped if not any(reason in line for reason in allowed)]
 
 
 @pytest.mark.parametrize("why", ["no driver", "no device"])

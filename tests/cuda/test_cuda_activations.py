@@ -1,5 +1,7 @@
 """What is fused into the pass over an array on a GPU: activations, residuals, functions of the user, quantization."""
 
+import copy
+
 import cases
 import gpu
 import numpy as np
@@ -97,3 +99,31 @@ def test_quantized_data(dtype, activation):
     given = put(x)
     assert bn(given, out=given) is given
     np.testing.assert_array_equal(get(given), get(got))
+
+
+def test_a_function_of_the_users_own_stays_with_a_frozen_layer():
+    frozen = cpubn.FrozenBatchNorm(None, None, *put((np.zeros(3), np.ones(3))), activation=bent)
+    with pytest.raises(ValueError, match=r"activation must be one that the host has, got .*compiled for a GPU"):
+        frozen.to_host()
+    again = copy.copy(frozen)
+    x = np.ones((2, 3), np.float32)
+    with pytest.raises(TypeError, match="the constants must be on GPU 0 like x"):
+        again(put(x))
+    np.testing.assert_array_equal(get(again.to_device()(put(x))), get(frozen(put(x))))
+
+
+@pytest.mark.skipif(gpu.SIMULATED, reason="the simulator compiles nothing")
+def test_a_function_that_does_not_compile():
+    @cuda.jit(device=True)
+    def wrong(z):
+        return z + "a"
+
+    @cuda.jit
+    def kernel(z):
+        z[0] = 1
+
+    x = put(np.ones((4, 3), np.float32))
+    with pytest.raises(TypeError, match=r"activation must be a function of one number that numba\.cuda compiles"):
+        cpubn.batch_norm(x, None, None, training=True, activation=wrong)
+    with pytest.raises(TypeError, match="activation must be a device function, got the kernel"):
+        cpubn.batch_norm(x, None, None, training=True, activation=kernel)

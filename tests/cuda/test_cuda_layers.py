@@ -160,3 +160,34 @@ def test_frozen(dtype, to):
     out = put(np.empty_like(residual))
     assert frozen(put(x), put(residual), out) is out
     np.testing.assert_array_equal(get(out), get(got))
+
+
+def test_moves_of_vectors_that_cannot_be_written_in_place():
+    bn = cpubn.BatchNorm1d(3).to_device()
+    x = put(cases.make("offset 1", (4, 3)))
+    bn(x)
+    bn.weight_grad = put(np.zeros(6))[::2]
+    for write in (bn.zero_grad, lambda: bn.backward(x)):
+        with pytest.raises(ValueError, match="must be contiguous on a GPU, got strides"):
+            write()
+
+
+def test_a_state_may_come_from_a_gpu():
+    on_gpu, on_host = cpubn.BatchNorm1d(3).to_device(), cpubn.BatchNorm1d(3)
+    for bn in (on_gpu, on_host):
+        bn.load_state_dict({**bn.state_dict(), "weight": put(np.full(3, 2.0, np.float32))})
+        np.testing.assert_array_equal(bn.state_dict()["weight"], 2)
+
+
+def test_folding_is_done_on_the_host():
+    weight, bn = np.ones((3, 2)), layer(cpubn.BatchNorm1d)
+    expected = cpubn.fold_linear(weight, None, bn)
+    for norm in (bn.to_device(), bn.freeze()):
+        np.testing.assert_array_equal(cpubn.fold_linear(weight, None, norm)[0], expected[0])
+    with pytest.raises(TypeError, match=r"weight must be on the host, got one on GPU 0.*copy_to_host\(\)"):
+        cpubn.fold_linear(put(weight), None, bn)
+
+
+def test_the_host_is_found_where_the_default_is_a_gpu():
+    with cpubn.use_backend("cuda"):
+        assert cpubn.BatchNorm1d(3).to_device().freeze().to_host().backend in cpubn.available_backends()[:-1]
