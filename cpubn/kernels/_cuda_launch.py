@@ -40,7 +40,9 @@ _packed = _Packed()
 
 
 def launch(kernel: Any, blocks: int, threads: int, x: DeviceArray, arguments: Arguments) -> None:
-    """On the device and stream of x; returns before it has run."""
+    """On the device and stream of x; returns before it has run. No blocks: of an empty array."""
+    if not blocks:
+        return
     if _cuda_target.SIMULATED:
         taken = (_cuda_target.argument(_flat(a)) if isinstance(a, DeviceArray) else a for a in arguments)
         kernel[blocks, threads](*taken)

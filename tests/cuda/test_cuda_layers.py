@@ -191,3 +191,13 @@ def test_folding_is_done_on_the_host():
 def test_the_host_is_found_where_the_default_is_a_gpu():
     with cpubn.use_backend("cuda"):
         assert cpubn.BatchNorm1d(3).to_device().freeze().to_host().backend in cpubn.available_backends()[:-1]
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "silu"])
+def test_an_empty_batch(activation):
+    bn = cpubn.BatchNorm1d(3, activation=activation).to_device()
+    empty = put(np.empty((0, 3, 4), np.float32))
+    for a in (bn(empty), bn.backward(empty), bn.eval()(empty)):
+        assert a.shape == (0, 3, 4)
+    np.testing.assert_array_equal(get(bn.weight_grad), 0)
+    assert bn.num_batches_tracked == 0
