@@ -19,7 +19,6 @@ from cpubn._types import Array
 
 FLOAT64 = np.dtype(np.float64)
 MOST_WORKSPACES = 256  # of at most 2 MB, most of them some KB
-
 _workspaces = threading.local()
 
 
@@ -50,17 +49,19 @@ class DeviceArray:
     @classmethod
     def of(cls, a: Any, interface: dict[str, Any]) -> Self:
         """Raises ValueError and TypeError for what no kernel could take."""
-        if interface.get("mask") is not None or not isinstance(interface.get("data"), tuple):
-            raise TypeError(
-                "its __cuda_array_interface__ must have an address and no mask; fill it, or pass another array"
-            )
         described = {key: interface.get(key) for key in ("shape", "strides", "typestr", "data")}
-        addresses = np.asarray(Addresses({**described, "version": 3}, a))
+        address = (described["data"] or (0,))[0]
+        if 0 in (described["shape"] or ()):  # has no address, which NumPy 2.1 asks for
+            addresses = np.empty(described["shape"], described["typestr"])
+        elif not address or interface.get("mask") is not None:
+            raise TypeError("its __cuda_array_interface__ must have an address and no mask; pass another array")
+        else:
+            addresses = np.asarray(Addresses({**described, "version": 3}, a))
         if addresses.dtype.str == "|V2":  # torch's and CuPy's bfloat16
             addresses = addresses.view(import_module("ml_dtypes").bfloat16)
         if not (addresses.flags.aligned and addresses.dtype.isnative):
             raise ValueError("its elements must be aligned and in the byte order of the device; copy it")
-        return cls(addresses, a, _target().stream_of(a, interface), _target().device_of(interface["data"][0]), a)
+        return cls(addresses, a, _target().stream_of(a, interface), _target().device_of(address), a)
 
     shape, strides = property(attrgetter("addresses.shape")), property(attrgetter("addresses.strides"))
     dtype, itemsize = property(attrgetter("addresses.dtype")), property(attrgetter("addresses.itemsize"))
@@ -188,10 +189,11 @@ def to_device(a: Any, device: int | None = None) -> Any:
 
 def to_host(a: Any) -> Any:
     """A NumPy array; of what is on the host already, itself. Waits for what makes it."""
-    on_gpu = array_of(a)
-    if on_gpu is not None and not on_gpu.flags.c_contiguous:
-        on_gpu = copy(on_gpu)
-    return a if on_gpu is None else _target().to_host(on_gpu.addresses, on_gpu.owner, on_gpu.stream, on_gpu.device)
+    found = array_of(a)
+    if found is None:
+        return a
+    found = require(found, found.dtype)
+    return _target().to_host(found.addresses, found.owner, found.stream, found.device)
 
 
 def upload(a: Array, device: int | None) -> DeviceArray:
