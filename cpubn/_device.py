@@ -49,7 +49,7 @@ class DeviceArray:
     @classmethod
     def of(cls, a: Any, interface: dict[str, Any]) -> Self:
         """Raises ValueError and TypeError for what no kernel could take."""
-        described = {key: interface.get(key) for key in ("shape", "strides", "typestr", "data")}
+        described: Any = {key: interface.get(key) for key in ("shape", "strides", "typestr", "data")}
         address = (described["data"] or (0,))[0]
         if 0 in (described["shape"] or ()):  # has no address, which NumPy 2.1 asks for
             addresses = np.empty(described["shape"], described["typestr"])
@@ -189,10 +189,10 @@ def to_device(a: Any, device: int | None = None) -> Any:
 
 def to_host(a: Any) -> Any:
     """A NumPy array; of what is on the host already, itself. Waits for what makes it."""
-    found = array_of(a)
-    if found is None:
+    on_gpu = array_of(a)
+    if on_gpu is None:
         return a
-    found = require(found, found.dtype)
+    found = require(on_gpu, on_gpu.dtype)
     return _target().to_host(found.addresses, found.owner, found.stream, found.device)
 
 
