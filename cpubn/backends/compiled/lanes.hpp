@@ -18,6 +18,15 @@ template <> struct Native<double> { typedef D V; typedef U64 B; enum { COUNT = 1
 #define EACH(T) for (int i = 0; i < Native<T>::N; i++)
 #endif
 #define LANE_WORD template <typename T> WORD
+#if defined(__GNUC__)
+#define CALLED __attribute__((noinline))
+#else
+#define CALLED __declspec(noinline)
+#endif
+#ifdef CYTHON_INLINE // what Cython calls inline is a wish elsewhere: GCC left a step of the sums a call, at half the speed
+#undef CYTHON_INLINE
+#define CYTHON_INLINE CPUBN_INLINE
+#endif
 
 // True or false in each lane.
 template <typename T> struct Mask {
@@ -42,6 +51,11 @@ template <typename T> struct Lanes {
     CPUBN_INLINE Mask<T> operator>(const Lanes &o) const { return o < *this; }
     CPUBN_INLINE Mask<T> operator>=(const Lanes &o) const { return o <= *this; }
 };
+
+// The lanes that samples of a type are computed in.
+template <typename S> struct LaneOf { typedef Lanes<float> type; };
+template <> struct LaneOf<double> { typedef Lanes<double> type; };
+template <typename S> using Lane = typename LaneOf<S>::type;
 
 // A load of samples of any type is lanes.
 WORD Lanes<double> load(const double *p) { Lanes<double> r; EACH(double) r.v[i] = get(p + 16 / Native<double>::N * i); return r; }
@@ -110,6 +124,30 @@ WORD Lanes<float> narrow(const Lanes<double> &first, const Lanes<double> &last) 
     return r;
 }
 
+// Doubles rounded to floats.
+WORD Lanes<double> as_single(const Lanes<double> &a) { return widen(narrow(a, a), 0); }
+
+// Only the first n lanes: of a load, the others are 0.
+WORD Lanes<double> some(const double *p, ptrdiff_t n) {
+    double t[16] = {};
+    if (n >= 16) return load(p);
+    for (ptrdiff_t i = 0; i < n; i++) t[i] = p[i];
+    return load(t);
+}
+WORD void store_some(double *p, const Lanes<double> &a, ptrdiff_t n) {
+    double t[16];
+    if (n >= 16) return store(p, a);
+    store(t, a);
+    for (ptrdiff_t i = 0; i < n; i++) p[i] = t[i];
+}
+
+// Add lanes to as many sums in memory, which are doubles.
+WORD void add_to(double *sums, const Lanes<double> &a) { store(sums, load(sums) + a); }
+WORD void add_to(double *sums, const Lanes<float> &a) {
+    store(sums, load(sums) + widen(a, 0));
+    store(sums + 16, load(sums + 16) + widen(a, 1));
+}
+
 // The sum of 16 lanes: the upper half onto the lower, again and again.
 WORD double fold(const Lanes<double> &a) {
     double t[16];
@@ -150,6 +188,9 @@ LANE_WORD Mask<T> unpack(uint32_t packed) {
     EACH(T) r.v[i] = mask((one & (packed >> Native<T>::COUNT / Native<T>::N * i)) == one, typename Native<T>::V());
     return r;
 }
+
+// `yes` in the lanes whose bit is set, `no` in the others.
+LANE_WORD Lanes<T> signed_by(uint32_t packed, const Lanes<T> &yes, const Lanes<T> &no) { return select(unpack<T>(packed), yes, no); }
 
 // 2**k from k + bias + 1.5 * 2**23 (2**52 in double), whose lowest bits are those of an exponent.
 WORD Lanes<float> power_of_two(const Lanes<float> &biased) {

@@ -1,0 +1,100 @@
+# The elementwise pass over blocks of a walk, by rows or by columns, whole where nothing stands in the way.
+
+from cpubn.backends.compiled.job cimport *
+from cpubn.backends.compiled.lanes cimport *
+from cpubn.backends.compiled.runs cimport *
+
+
+cdef inline Stretch new_stretch(const Job* job, Py_ssize_t n) noexcept nogil:
+    cdef Stretch stretch
+    stretch.n, stretch.channel, stretch.column, stretch.past = n, 0, 0, job.past
+    stretch.table = NULL
+    stretch.y = stretch.g = NULL
+    return stretch
+
+
+cdef inline void apply_buffered(
+    const Job* job, bint wide, const Run* run, Py_ssize_t start, Stretch stretch
+) noexcept nogil:
+    """Elements of a run of any strides, types and length from `start` on, BUFFER at a time."""
+    cdef Buffers buffers
+    cdef double y[256]
+    cdef double g[256]
+    cdef Py_ssize_t first, n = stretch.n, part, column = stretch.column
+    stretch.past = False
+    stretch.y = <char*>y
+    if run.g.data is not NULL:
+        stretch.g = <char*>g
+    for first in range(0, n, 256):
+        part = min(n - first, BUFFER)
+        fill(run, wide, &buffers, start + first, 0, part)
+        stretch.spot = buffered_spot(run, &buffers)
+        stretch.n = (part + 31) // 32 * 32
+        if stretch.table is not NULL:
+            stretch.column = (column + first) % job.period
+        loops_for(job, wide, False).apply(job, stretch.spot.x, &stretch)
+        if wide:
+            scatter(<const double*>y, run.y, start + first, part, &job.quantizer)
+        else:
+            scatter(<const float*>y, run.y, start + first, part, &job.quantizer)
+        if run.g.data is not NULL and wide:
+            scatter(<const double*>g, run.g, start + first, part, NULL)
+        elif run.g.data is not NULL:
+            scatter(<const float*>g, run.g, start + first, part, NULL)
+
+
+cdef inline void apply_channel(
+    const Job* job, Py_ssize_t o, Py_ssize_t c, Py_ssize_t i, Py_ssize_t n
+) noexcept nogil:
+    """n elements of channel c from (o, i): inner ones or, where y runs along those, outer ones."""
+    cdef bint wide = job.x.type == FLOAT64 or job.wide[c] != 0
+    cdef Stretch stretch = new_stretch(job, n)
+    cdef Run run
+    stretch.channel = c
+    if is_direct(job, wide) and n >= 32:
+        stretch.spot = spot_of(job, o, c, i)
+        stretch.y, stretch.g = at(&job.y, o, c, i), at(&job.g, o, c, i)
+        loops_for(job, wide, True).apply(job, stretch.spot.x, &stretch)
+    else:
+        run = channel_run(job, o, c, i, n, job.down)
+        apply_buffered(job, wide, &run, 0, stretch)
+
+
+cdef inline void apply_columns(const Job* job, const Block* block, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil:
+    """The outer rows of a block, of the channels c0 to c1, none of them wide: as one run, or row by row."""
+    cdef bint wide = job.x.type == FLOAT64
+    cdef Run run = columns_run(job, block.o0, c0, c1 - c0)
+    cdef Py_ssize_t row = (c1 - c0) * job.inner, n = row * (block.o1 - block.o0), first = 0
+    cdef bint direct = reads_rows(&run, job.x.type) and is_row(&run.y, job.x.type) and is_row(&run.g, job.x.type)
+    cdef bint end_to_end = reads_lines(&run, n) and is_line(&run.y, n) and is_line(&run.g, n)
+    cdef bint all = c1 - c0 == job.channels
+    cdef Stretch stretch = new_stretch(job, row)
+    stretch.table, stretch.column = job.table, c0 * job.inner
+    if all and ((direct and end_to_end) or not direct or row < 32):
+        direct = direct and end_to_end
+        stretch.n = n
+    while first < n:
+        if direct and stretch.n >= 32:
+            stretch.spot = spot_at(&run, first)
+            stretch.y, stretch.g = <char*>address(&run.y, first), <char*>address(&run.g, first)
+            loops_for(job, wide, True).apply(job, stretch.spot.x, &stretch)
+        else:
+            apply_buffered(job, wide, &run, first, stretch)
+        first += stretch.n
+
+
+cdef inline void apply_block(const Job* job, const Block* block) noexcept nogil:
+    cdef Py_ssize_t c = block.c0, first, o
+    while c < block.c1:
+        first = c
+        while job.columns_apply and c < block.c1 and not job.wide[c]:
+            c += 1
+        if c > first:
+            apply_columns(job, block, first, c)
+            continue
+        if job.down:
+            apply_channel(job, block.o0, c, 0, block.o1 - block.o0)
+        else:
+            for o in range(block.o0, block.o1):
+                apply_channel(job, o, c, block.i0, block.n)
+        c += 1

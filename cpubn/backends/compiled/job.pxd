@@ -1,0 +1,195 @@
+# A job: what is to be computed of which arrays, in which order, and where what is found out on the way is kept.
+
+from libc.stdint cimport uint8_t
+
+cdef extern from "samples.hpp" namespace "cpubn" nogil:
+    cdef enum Type:
+        OTHER
+        FLOAT32
+        FLOAT64
+        FLOAT16
+        BFLOAT16
+        UINT8
+        INT8
+        UINT16
+        INT16
+    cdef struct Quantizer:
+        float inverse
+        float zero
+        float lowest
+        float highest
+
+cdef struct Strided:  # an array (outer, channel, inner); no data: there is none
+    char* data
+    Py_ssize_t outer  # strides in elements, of signs in bits
+    Py_ssize_t channel
+    Py_ssize_t inner
+    Type type
+    Py_ssize_t size  # bytes of an element
+
+cdef enum Map:
+    AFFINE  # y = (x - centre) * scale + shift
+    GRADIENT  # dx = scale * ((g - k) - ((x - centre) * r) * s)
+    SCALE  # dx = g * scale
+
+cdef enum:  # the rows of coefficients
+    CENTRE
+    FACTOR  # `scale` above
+    SHIFT
+    RSTD  # r
+    SLOPE  # s
+    LEVEL  # k
+    COEFFICIENTS
+
+cdef enum Prologue:  # what makes g of dy
+    NO_PROLOGUE
+    BY_Z  # dy * activation'(z), z = (x - centre) * scale + shift + residual
+    BY_OUTPUT  # dy * activation'(kept)
+    BY_SIGNS  # dy where its bit is set, else dy * low, or 0 where low is 0
+
+# Where the lanes of one block stand.
+cdef struct Spot:
+    const char* x
+    const char* dy
+    const char* residual
+    const char* kept
+    const uint8_t* signs
+    Py_ssize_t bit
+
+# Lanes side by side, step after step, and the sums that they are added to.
+cdef struct Strip:
+    Spot spot  # of the next step
+    Py_ssize_t x_step  # in elements, of signs in bits
+    Py_ssize_t dy_step
+    Py_ssize_t residual_step
+    Py_ssize_t kept_step
+    Py_ssize_t bit_step
+    Py_ssize_t ahead  # elements of x from here to what is to be asked for; 0 for nothing
+    Py_ssize_t dy_ahead
+    const void* table  # centre of each lane and, for a gradient by z, scale and shift, in the type that is computed in
+    Py_ssize_t length  # from one to the other
+    Py_ssize_t keep  # the last lanes count; the others were counted before
+    double* s
+    double* q
+
+# A run of the elementwise pass: where its first lanes stand, its length, and its coefficients.
+cdef struct Stretch:
+    Spot spot
+    char* y
+    char* g
+    Py_ssize_t n
+    Py_ssize_t channel  # that it is of, or
+    const void* table  # of its columns, in the type that is computed in
+    Py_ssize_t column  # that it starts with
+    bint past  # it is written past the cache
+
+# Outer rows, inner elements and channels, each from the first to before the last.
+cdef struct Block:
+    Py_ssize_t o0
+    Py_ssize_t o1
+    Py_ssize_t i0
+    Py_ssize_t n
+    Py_ssize_t c0
+    Py_ssize_t c1
+
+cdef struct Bounds:  # of the signs that are packed
+    double low
+    double high
+    bint nan
+
+cdef struct Kernels
+
+cdef struct Job:
+    const Kernels* kernels
+    Py_ssize_t outer
+    Py_ssize_t channels
+    Py_ssize_t inner
+    Strided x
+    Strided dy
+    Strided residual
+    Strided kept
+    Strided signs
+    Strided g  # where the prologue's result is written as well
+    Strided y  # or dx
+    bint backward
+    bint sums  # otherwise the coefficients are given
+    bint apply  # otherwise only the sums are wanted
+    Map map
+    Prologue prologue
+    int activation  # a code of maths.hpp, NONE for none; the prologue's is a derivative's
+    double low
+    double high
+    Quantizer quantizer  # of y; an inverse of 0: there is none
+    bint plain  # the elementwise pass is the map and nothing else
+    bint direct  # every array's inner steps are 1, and all samples are of x's type, which lanes can be loaded from
+    # The order of summation: see kernels/_order.py.
+    bint columns
+    Py_ssize_t together
+    Py_ssize_t levels
+    Py_ssize_t pieces
+    Py_ssize_t chunks
+    Py_ssize_t span
+    Py_ssize_t spans
+    # How the work is shared out: see planner.pyx.
+    Py_ssize_t group  # channels summed together, and finished together where a thread takes them from sums to output
+    Py_ssize_t groups
+    Py_ssize_t block  # outer rows taken together where the coefficients are known
+    Py_ssize_t band  # and channels of them
+    Py_ssize_t bands
+    Py_ssize_t part  # and inner elements
+    Py_ssize_t parts_across
+    bint columns_apply  # the elementwise pass goes by columns, from a table
+    bint down  # y runs along the outer rows of x, being of another layout
+    bint far  # the arrays are larger than the second-level cache: memory is asked for early
+    bint past  # y is written past the cache
+    # Vectors of channels, float64.
+    const double* mean
+    const double* mean_low
+    const double* var
+    const double* weight
+    const double* bias
+    double eps
+    double* result  # (3, C): mean, its low word, m2; or (2, C): s0, s1
+    double* coefficients  # (3 or COEFFICIENTS, C)
+    # What a call needs beside its arrays.
+    double* pivots  # (C,)
+    uint8_t* states  # (C,): how a channel is to be summed next; see sums.pxd
+    double* parts  # (spans, 2, C), where spans are shared out
+    uint8_t* wide  # (C,): bits for a map, and a z, that must be computed in float64
+    void* table  # (3 or COEFFICIENTS, length) coefficients in the type that is computed in, column by column
+    Py_ssize_t period  # columns of the table; the first ones stand once more behind them
+    Py_ssize_t length
+    bint whole  # a thread takes a group of channels from sums to output
+
+
+# The loops over lanes, for one type of samples.
+ctypedef void (*places_function)(const void* x, Py_ssize_t step, Py_ssize_t n, double* sums) noexcept nogil
+ctypedef void (*steps_function)(const Job*, const void* x, Strip*, Py_ssize_t n) noexcept nogil
+ctypedef void (*run_function)(const Job*, const void* x, const Stretch*) noexcept nogil
+ctypedef void (*signs_function)(const void* y, Py_ssize_t n, const Bounds*, uint8_t* bits) noexcept nogil
+# The walks over a job.
+ctypedef void (*pivots_function)(Job*, Py_ssize_t c0, Py_ssize_t n) noexcept nogil
+ctypedef void (*span_function)(Job*, Py_ssize_t c0, Py_ssize_t n, Py_ssize_t span) noexcept nogil
+ctypedef Py_ssize_t (*close_function)(Job*, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
+ctypedef void (*block_function)(const Job*, const Block*) noexcept nogil
+ctypedef void (*prepare_function)(Job*) noexcept nogil
+
+cdef struct Loops:
+    places_function add_places
+    steps_function add_steps
+    run_function apply
+    signs_function pack_signs
+
+# The kernels of one instruction set. Loops are entered by pointer, so that each stands once in the machine's code.
+cdef struct Kernels:
+    Loops loops[4]  # of float32, float16, bfloat16 and float64
+    prepare_function prepare
+    pivots_function find_pivots
+    span_function sum_span
+    close_function close
+    block_function apply
+
+
+cdef inline int loops_of(Type type) noexcept nogil:
+    """Where the loops of a type stand; all but these four are computed as float32."""
+    return 3 if type == FLOAT64 else 1 if type == FLOAT16 else 2 if type == BFLOAT16 else 0

@@ -1,0 +1,38 @@
+"""The kernels of one instruction set: compiled for each from this one source, and entered by planner.pyx."""
+
+from cpython.pycapsule cimport PyCapsule_New
+
+from cpubn.backends.compiled.apply cimport apply_stretch
+from cpubn.backends.compiled.blocks cimport apply_block
+from cpubn.backends.compiled.channels cimport close_channels, prepare
+from cpubn.backends.compiled.chunks cimport sum_span
+from cpubn.backends.compiled.job cimport *
+from cpubn.backends.compiled.lanes cimport *
+from cpubn.backends.compiled.pivots cimport find_pivots
+from cpubn.backends.compiled.signs cimport pack_some
+from cpubn.backends.compiled.sums cimport add_places, add_steps
+
+cdef Kernels kernels
+kernels.prepare = prepare
+kernels.find_pivots = find_pivots
+kernels.sum_span = sum_span
+kernels.close = close_channels
+kernels.apply = apply_block
+kernels.loops[0] = Loops(
+    <places_function>add_places[float], <steps_function>add_steps[float], <run_function>apply_stretch[float],
+    <signs_function>pack_some[float],
+)
+kernels.loops[1] = Loops(
+    <places_function>add_places[half], <steps_function>add_steps[half], <run_function>apply_stretch[half],
+    <signs_function>pack_some[half],
+)
+kernels.loops[2] = Loops(
+    <places_function>add_places[bfloat], <steps_function>add_steps[bfloat], <run_function>apply_stretch[bfloat],
+    <signs_function>pack_some[bfloat],
+)
+kernels.loops[3] = Loops(
+    <places_function>add_places[double], <steps_function>add_steps[double], <run_function>apply_stretch[double],
+    <signs_function>pack_some[double],
+)
+
+table = PyCapsule_New(&kernels, "cpubn.Kernels", NULL)

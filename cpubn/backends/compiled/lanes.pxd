@@ -1,0 +1,119 @@
+# The words of lanes.hpp and the formulas of maths.hpp, as Cython sees them: overloads stand once for each sample type.
+
+from libc.stdint cimport int8_t, int16_t, uint8_t, uint16_t, uint32_t
+
+from cpubn.backends.compiled.job cimport Quantizer, Type
+
+cdef extern from "maths.hpp" namespace "cpubn" nogil:
+    ctypedef struct half:
+        uint16_t bits
+    ctypedef struct bfloat:
+        uint16_t bits
+    cdef cppclass Mask[T]:
+        Mask[T] operator|(Mask[T])
+        Mask[T] operator&(Mask[T])
+    # Lanes of the type that samples of type S are computed in: 32 floats, or of doubles 16.
+    cdef cppclass Lane[S]:
+        Lane()
+        Lane(double)
+        Lane[S] operator+(Lane[S])
+        Lane[S] operator-(Lane[S])
+        Lane[S] operator*(Lane[S])
+        Lane[S] operator/(Lane[S])
+        Mask[S] operator<(Lane[S])
+        Mask[S] operator<=(Lane[S])
+        Mask[S] operator>(Lane[S])
+        Mask[S] operator==(Lane[S])
+    Lane[float] load(const float*)
+    void store(float*, Lane[float])
+    void stream(float*, Lane[float])
+    Lane[float] plus(Lane[float], Lane[float])
+    Lane[float] last(Lane[float], Py_ssize_t)
+    void add_to(double*, Lane[float])
+    Lane[float] activate(int, Lane[float], double, double)
+    uint32_t inside(Lane[float], double, double, bint)
+    Lane[float] derive(int, Lane[float], double, double)
+    Lane[float] signed_by(uint32_t, Lane[float], Lane[float])
+    Lane[half] load(const half*)
+    void store(half*, Lane[half])
+    void stream(half*, Lane[half])
+    Lane[half] plus(Lane[half], Lane[half])
+    Lane[half] last(Lane[half], Py_ssize_t)
+    void add_to(double*, Lane[half])
+    Lane[half] activate(int, Lane[half], double, double)
+    uint32_t inside(Lane[half], double, double, bint)
+    Lane[half] derive(int, Lane[half], double, double)
+    Lane[half] signed_by(uint32_t, Lane[half], Lane[half])
+    Lane[bfloat] load(const bfloat*)
+    void store(bfloat*, Lane[bfloat])
+    void stream(bfloat*, Lane[bfloat])
+    Lane[bfloat] plus(Lane[bfloat], Lane[bfloat])
+    Lane[bfloat] last(Lane[bfloat], Py_ssize_t)
+    void add_to(double*, Lane[bfloat])
+    Lane[bfloat] activate(int, Lane[bfloat], double, double)
+    uint32_t inside(Lane[bfloat], double, double, bint)
+    Lane[bfloat] derive(int, Lane[bfloat], double, double)
+    Lane[bfloat] signed_by(uint32_t, Lane[bfloat], Lane[bfloat])
+    Lane[double] load(const double*)
+    void store(double*, Lane[double])
+    void stream(double*, Lane[double])
+    Lane[double] plus(Lane[double], Lane[double])
+    Lane[double] last(Lane[double], Py_ssize_t)
+    void add_to(double*, Lane[double])
+    Lane[double] activate(int, Lane[double], double, double)
+    uint32_t inside(Lane[double], double, double, bint)
+    Lane[double] derive(int, Lane[double], double, double)
+    Lane[double] signed_by(uint32_t, Lane[double], Lane[double])
+    Lane[float] load(const uint8_t*)
+    Lane[float] load(const int8_t*)
+    Lane[float] load(const uint16_t*)
+    Lane[float] load(const int16_t*)
+    double fold(Lane[double])
+    Lane[double] some(const double*, Py_ssize_t)
+    void store_some(double*, Lane[double], Py_ssize_t)
+    Lane[double] as_single(Lane[double])
+    Lane[double] sqrt(Lane[double])
+    Lane[double] at_least "cpubn::max"(Lane[double], Lane[double])
+    cdef cppclass Pair:
+        Lane[double] high
+        Lane[double] low
+    Pair two_sum(Lane[double], Lane[double])
+    Lane[double] magnitude(Lane[double])
+    Mask[double] outside(Lane[double], double, double)
+    void prefetch(const void*)
+    Lane[double] widen(Lane[float], int)
+    Lane[float] narrow(Lane[double], Lane[double])
+    uint32_t pack(Mask[float])
+    uint32_t pack(Mask[double])
+    Lane[double] select(Mask[double], Lane[double], Lane[double])
+    Lane[double] rstd(Lane[double], Lane[double])
+    Mask[double] forward_is_wide(Lane[double], Lane[double], Lane[double])
+    Mask[double] backward_is_wide(Lane[double], Lane[double], Lane[double], Lane[double], Lane[double])
+
+cdef extern from "samples.hpp" namespace "cpubn" nogil:
+    const Py_ssize_t BUFFER
+    cdef struct Place:
+        char* data
+        Py_ssize_t width
+        Py_ssize_t lines
+        Py_ssize_t step
+        Py_ssize_t row
+        Py_ssize_t plane
+        Type type
+        Py_ssize_t size
+    void gather(const Place&, Py_ssize_t, Py_ssize_t, float*)
+    void gather(const Place&, Py_ssize_t, Py_ssize_t, double*)
+    void scatter(const float*, const Place&, Py_ssize_t, Py_ssize_t, const Quantizer*)
+    void scatter(const double*, const Place&, Py_ssize_t, Py_ssize_t, const Quantizer*)
+    void gather_bits(const Place&, Py_ssize_t, Py_ssize_t, uint8_t*)
+    uint32_t bits_at(const uint8_t*, Py_ssize_t)
+
+ctypedef fused real:
+    float
+    double
+
+ctypedef fused sample:
+    float
+    half
+    bfloat
+    double

@@ -1,0 +1,192 @@
+// The formulas of cpubn/_algebra.py, _elementary.py and _activations.py over lanes: the same operations in the same order,
+// so the same bits. L is Lanes<float> or Lanes<double>; the algebra of channels is Lanes<double>, 16 channels at a time.
+#pragma once
+#include "lanes.hpp"
+
+namespace cpubn {
+typedef Lanes<double> Channels;
+
+// _algebra.py
+
+struct Pair { Channels high, low; };
+
+WORD Channels magnitude(const Channels &a) { return select(a < Channels(0.0), -a, a); }
+
+// (s, e): s = fl(a + b) and s + e = a + b exactly.
+WORD Pair two_sum(const Channels &a, const Channels &b) {
+    Channels s = a + b, t = s - a;
+    Pair r = {s, (a - (s - t)) + (b - t)};
+    return r;
+}
+
+WORD Channels rstd(const Channels &var, const Channels &eps) { return Channels(1.0) / sqrt(var + eps); }
+
+WORD Mask<double> outside(const Channels &value, double low, double high) {
+    Channels m = magnitude(value);
+    return ((value < Channels(0.0)) | (value > Channels(0.0))) & ((m < Channels(low)) | (m >= Channels(high)));
+}
+
+static const double LARGE = 0x1p100, TINY = 0x1p-126;
+
+WORD Mask<double> forward_is_wide(const Channels &centre, const Channels &scale, const Channels &shift) {
+    return (magnitude(centre) >= Channels(LARGE)) | (magnitude(shift) >= Channels(LARGE)) | outside(scale, TINY, LARGE);
+}
+
+WORD Mask<double> backward_is_wide(const Channels &centre, const Channels &r, const Channels &s, const Channels &k,
+                                   const Channels &scale) {
+    return (magnitude(centre) >= Channels(LARGE)) | outside(r, TINY, LARGE) | outside(scale, TINY, LARGE) |
+           outside(s, 0x1p-100, 0x1p64) | outside(k, 0x1p-100, LARGE);
+}
+
+// _elementary.py
+
+template <typename L> struct Element;
+template <typename T> struct Element<Lanes<T>> { typedef T type; };
+#define REAL typename Element<L>::type
+template <typename T> struct Constants;
+template <> struct Constants<float> {
+    static constexpr float exp_low = -110, exp_high = 100, rounder = 1.5f * 0x1p23f, bias = 127;
+    static constexpr float exp_p[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
+                                      4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
+    static constexpr float tanh_p[] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f, 1.33314422036e-1f,
+                                       -3.33332819422e-1f};
+    static constexpr float tanh_q[] = {1};
+    static constexpr float erf_p[] = {7.85385358e-5f, -8.01019125e-4f, 5.18832741e-3f, -2.68538118e-2f,
+                                      1.12835851e-1f, -3.76126258e-1f, 1.28379166e-1f};
+    static constexpr float erfc_p[] = {-3.88892045e-4f, 6.00522523e-3f, -4.09986887e-2f, 1.64135122e-1f,
+                                       -4.31682068e-1f, 7.92597198e-1f, -1.04821191e0f, 9.86127553e-1f};
+    static constexpr float erfc_q[] = {1};
+};
+template <> struct Constants<double> {
+    static constexpr double exp_low = -760, exp_high = 720, rounder = 1.5 * 0x1p52, bias = 1023;
+    static constexpr double exp_p[] = {// 1 / 13!, ..., 1 / 2!
+                                       1.6059043836821613e-10, 2.08767569878681e-9, 2.505210838544172e-8,
+                                       2.755731922398589e-7, 2.7557319223985893e-6, 2.48015873015873e-5,
+                                       1.984126984126984e-4, 1.388888888888889e-3, 8.333333333333333e-3,
+                                       4.1666666666666664e-2, 1.6666666666666666e-1, 0.5};
+    static constexpr double tanh_p[] = {-9.64399179425052238628e-1, -9.92877231001918586564e1,
+                                        -1.61468768441708447952e3};
+    static constexpr double tanh_q[] = {1, 1.12811678491632931402e2, 2.23548839060100448583e3, 4.84406305325125486048e3};
+    // 2 / sqrt(pi) * (-1)**n / (n! * (2 * n + 1)) for n from 18 to 1, and 2 / sqrt(pi) - 1
+    static constexpr double erf_p[] = {4.763348040515068e-18,  -9.063970842808673e-17, 1.6342614095367152e-15,
+                                       -2.7835162072109212e-14, 4.4632242632864775e-13, -6.7113668551641105e-12,
+                                       9.422759064650411e-11,  -1.2290555301717926e-9, 1.4807192815879218e-8,
+                                       -1.6365844691234924e-7, 1.6462114365889246e-6,  -1.492565035840625e-5,
+                                       1.2055332981789664e-4,  -8.548327023450852e-4,  5.223977625442188e-3,
+                                       -2.6866170645131252e-2, 1.1283791670955126e-1,  -3.7612638903183754e-1,
+                                       1.28379167095512573896e-1};
+    static constexpr double erfc_p[] = {2.46196981473530512524e-10, 5.64189564831068821977e-1, 7.46321056442269912687e0,
+                                        4.86371970985681366614e1,   1.96520832956077098242e2,  5.26445194995477358631e2,
+                                        9.34528527171957607540e2,   1.02755188689515710272e3,  5.57535335369399327526e2};
+    static constexpr double erfc_q[] = {1,
+                                        1.32281951154744992508e1, 8.67072140885989742329e1, 3.54937778887819891062e2,
+                                        9.75708501743205489753e2, 1.82390916687909736289e3, 2.24633760818710981792e3,
+                                        1.65666309194161350182e3, 5.57535340817727675546e2};
+};
+#define CONSTANT(name) Constants<REAL>::name
+
+template <typename L, size_t n> WORD L polynomial(const L &x, const REAL (&c)[n]) {
+    L p = c[0];
+    for (size_t i = 1; i < n; i++) p = p * x + L(c[i]);
+    return p;
+}
+
+template <typename L> WORD L number(double a) { return L((REAL)a); }
+template <typename L> WORD L clipped(const L &z, const L &low, const L &high) { return min(max(z, low), high); }
+template <typename L> WORD L minus_abs(const L &z) { return select(z > L(0), -z, z); }
+
+template <typename L> WORD L exp(const L &x) {
+    L z = clipped(x, L(CONSTANT(exp_low)), L(CONSTANT(exp_high))), rounder = CONSTANT(rounder);
+    L k = (z * number<L>(1.4426950408889634) + rounder) - rounder;
+    L r = (z - k * number<L>(0.693145751953125)) - k * number<L>(1.42860682030941723212e-6);
+    L p = ((r * r) * polynomial(r, CONSTANT(exp_p)) + r) + L(1);
+    L part = (k * number<L>(0.5) + rounder) - rounder, bias = rounder + L(CONSTANT(bias));
+    return (p * power_of_two(part + bias)) * power_of_two((k - part) + bias);
+}
+
+template <typename L> WORD L tanh(const L &z) {
+    L square = z * z, zero = L(0), one = L(1);
+    L near = (z * square) * (polynomial(square, CONSTANT(tanh_p)) / polynomial(square, CONSTANT(tanh_q))) + z;
+    near = select(square == zero, z, near);
+    L size = -minus_abs(z), far = one - L(2) / (exp(size + size) + one);
+    far = select(z < zero, -far, far);
+    return select(size >= number<L>(0.625), far, near);
+}
+
+template <typename L> WORD L erf(const L &z) {
+    L square = z * z, one = L(1), near = z * polynomial(square, CONSTANT(erf_p)) + z;
+    L x = clipped(-minus_abs(z), one, L(8));
+    L far = one - exp(-(x * x)) * (polynomial(x, CONSTANT(erfc_p)) / polynomial(x, CONSTANT(erfc_q)));
+    far = select(z < L(0), -far, far);
+    return select(square >= one, far, near);
+}
+
+// _activations.py
+
+template <typename L> WORD L sigmoid(const L &z) {
+    L e = exp(minus_abs(z));
+    return select(z < L(0), e, L(1)) / (L(1) + e);
+}
+template <typename L> WORD L sigmoid_gradient(const L &z) {
+    L e = exp(minus_abs(z)), denominator = L(1) + e;
+    return e / (denominator * denominator);
+}
+template <typename L> WORD L normal_distribution(const L &z) {
+    return number<L>(0.5) * (L(1) + erf(z * number<L>(0.7071067811865476)));
+}
+template <typename L> WORD L clip_gradient(const L &z, const L &low, const L &high) {
+    return select((z <= low) | (z >= high), L(0), L(1));
+}
+template <typename L> WORD L hardswish_gradient(const L &z) {
+    L inner = select(z < L(3), z / L(3) + number<L>(0.5), L(1));
+    return select(z <= L(-3), L(0), inner);
+}
+
+enum { NONE, RELU, RELU6, LEAKY_RELU, HARDSWISH, SILU, GELU, SIGMOID, TANH, CLIP, SIGMOID_OF_OUTPUT, TANH_OF_OUTPUT };
+
+// Each code's function is called, not inlined into every pass: but for CLIP, its cost of 2 ns for 32 lanes does not show.
+template <typename T> static CALLED void activate_called(int code, Lanes<T> &z, T low) {
+    typedef Lanes<T> L;
+    switch (code) {
+    case LEAKY_RELU: z = select(z > L(0), z, z * L(low)); break;
+    case HARDSWISH: z = z * (clipped(z + L(3), L(0), L(6)) / L(6)); break;
+    case SILU: z = z * sigmoid(z); break;
+    case GELU: z = z * normal_distribution(z); break;
+    case SIGMOID: z = sigmoid(z); break;
+    case TANH: z = tanh(z); break;
+    }
+}
+template <typename T> static CALLED void derive_called(int code, Lanes<T> &z, T low) {
+    typedef Lanes<T> L;
+    switch (code) {
+    case LEAKY_RELU: z = select(z > L(0), L(1), L(low)); break;
+    case HARDSWISH: z = hardswish_gradient(z); break;
+    case SILU: z = sigmoid(z) + z * sigmoid_gradient(z); break;
+    case GELU: z = normal_distribution(z) + z * (number<L>(0.3989422804014327) * exp(number<L>(-0.5) * (z * z))); break;
+    case SIGMOID: z = sigmoid_gradient(z); break;
+    case TANH: z = L(4) * sigmoid_gradient(z + z); break;
+    case SIGMOID_OF_OUTPUT: z = z * (L(1) - z); break;
+    case TANH_OF_OUTPUT: z = L(1) - z * z; break;
+    }
+}
+
+// f(z) and f'(z) of an activation's code; relu and relu6 are clips (with a bound of NaN, which bounds nothing).
+LANE_WORD Lanes<T> activate(int code, const Lanes<T> &z, double low, double high) {
+    if (code == CLIP) return clipped(z, Lanes<T>((T)low), Lanes<T>((T)high));
+    Lanes<T> r = z;
+    activate_called(code, r, (T)low);
+    return r;
+}
+LANE_WORD Lanes<T> derive(int code, const Lanes<T> &z, double low, double high) {
+    if (code == CLIP) return clip_gradient(z, Lanes<T>((T)low), Lanes<T>((T)high));
+    Lanes<T> r = z;
+    derive_called(code, r, (T)low);
+    return r;
+}
+
+// The lanes between two bounds, one of NaN being none, and those of NaN if `nan`.
+LANE_WORD uint32_t inside(const Lanes<T> &y, double low, double high, bool nan) {
+    uint32_t out = pack((y <= Lanes<T>((T)low)) | (y >= Lanes<T>((T)high)));
+    return ~out & (nan ? ~0u : pack(y == y));
+}
+} // namespace cpubn

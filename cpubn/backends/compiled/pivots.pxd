@@ -1,0 +1,86 @@
+# The pivots of moments: a channel's is the mean of samples spread over it, rounded to the data's type. Steps of lanes are
+# read at equal distances, so that neither a first sample far away nor a trend moves it; where it is far from the mean all
+# the same, the channel is summed again. Sums of a few steps may be rounded: any number near the mean will do.
+
+from libc.string cimport memset
+
+from cpubn.backends.compiled.chunks cimport *
+from cpubn.backends.compiled.job cimport *
+from cpubn.backends.compiled.lanes cimport *
+from cpubn.backends.compiled.runs cimport *
+
+cdef enum:
+    ROW_PLACES = 16  # steps of lanes from which a pivot is found, where all lanes are of its channel
+    COLUMN_PLACES = 64
+
+
+cdef inline double as_own(bint wide, double value) noexcept nogil:
+    return value if wide else <double><float>value
+
+
+cdef inline void add_places(
+    const Job* job, bint wide, const Place* p, Py_ssize_t first, Py_ssize_t n, double* sums
+) noexcept nogil:
+    """Add the n <= lanes elements of x's place from the first on."""
+    cdef double buffer[32]
+    if wide:
+        gather(p[0], first, n, buffer)
+    else:
+        gather(p[0], first, n, <float*>buffer)
+    loops_for(job, wide, False).add_places(buffer, 0, 1, sums)
+
+
+cdef inline double row_pivot(const Job* job, bint wide, Py_ssize_t c) noexcept nogil:
+    cdef double sums[32]
+    cdef Py_ssize_t lanes = 16 if wide else 32, steps = job.inner // lanes, total = job.outer * steps, k, o, i
+    cdef Py_ssize_t places = min(<Py_ssize_t>ROW_PLACES, max(<Py_ssize_t>1, total // 8))
+    cdef Place p
+    memset(sums, 0, sizeof(sums))
+    for k in range(places):
+        o, i = total * k // places // steps, total * k // places % steps * lanes
+        if is_direct(job, wide):
+            loops_for(job, wide, True).add_places(at(&job.x, o, c, i), 0, 1, sums)
+        else:
+            p = channel_place(&job.x, o, c, i, lanes, False)
+            add_places(job, wide, &p, 0, lanes, sums)
+    return as_own(wide, fold_lanes(wide, sums) / <double>(places * lanes))
+
+
+cdef inline void column_pivots(const Job* job, bint wide, Py_ssize_t c0, Py_ssize_t channels) noexcept nogil:
+    cdef double sums[SLOTS]
+    cdef double totals[GROUP]
+    cdef Place p = columns_place(&job.x, 0, c0, channels, job.inner)
+    cdef Py_ssize_t lanes = 16 if wide else 32, row = channels * job.inner, width = row * job.together
+    cdef Py_ssize_t rows = job.outer // job.together, places = min(<Py_ssize_t>COLUMN_PLACES, (rows + 1) // 2)
+    cdef Py_ssize_t strips = (width + lanes - 1) // lanes, apart = rows // places, j, k, v, c, some
+    cdef bint direct = wide == (job.x.type == FLOAT64) and width >= lanes and is_row(&p, job.x.type)
+    direct = direct and (job.together == 1 or is_line(&p, width * rows))
+    memset(sums, 0, strips * lanes * sizeof(double))
+    memset(totals, 0, channels * sizeof(double))
+    for k in range(strips):
+        j = strip_start(k, lanes, width)
+        for v in range(0, places, 8):
+            some = min(<Py_ssize_t>8, places - v)
+            if direct:
+                loops_for(job, wide, True).add_places(
+                    address(&p, v * apart * width + j), apart * job.together * p.plane, some, sums + k * lanes
+                )
+            else:
+                for c in range(v, v + some):
+                    add_places(job, wide, &p, c * apart * width + j, min(width, lanes), sums + k * lanes)
+    for j in range(width):
+        k = j // lanes
+        totals[j % row // job.inner] += sums[k * lanes + j - strip_start(k, lanes, width)]
+    for c in range(channels):
+        job.pivots[c0 + c] = as_own(wide, totals[c] / <double>(places * job.together * job.inner))
+
+
+cdef inline void find_pivots(Job* job, Py_ssize_t c0, Py_ssize_t n) noexcept nogil:
+    """Of the n channels from c0 on, which are to be summed about them next."""
+    cdef bint wide = job.x.type == FLOAT64
+    cdef Py_ssize_t c
+    if job.columns:
+        column_pivots(job, wide, c0, n)
+        return
+    for c in range(c0, c0 + n):
+        job.pivots[c] = row_pivot(job, wide, c)

@@ -1,0 +1,189 @@
+# Runs: elements of every array of a job, counted through as one, and whether lanes can be loaded from where they stand.
+
+from cpubn.backends.compiled.job cimport *
+from cpubn.backends.compiled.lanes cimport *
+
+cdef struct Run:
+    Place x
+    Place dy
+    Place residual
+    Place kept
+    Place signs
+    Place g
+    Place y
+
+
+cdef inline Py_ssize_t lanes_of(const sample* x) noexcept nogil:
+    return 16 if sample is double else 32
+
+
+cdef inline bint is_direct(const Job* job, bint wide) noexcept nogil:
+    """Whether lanes can be loaded from every row of the arrays for what is computed in float64, or in float32."""
+    return job.direct and wide == (job.x.type == FLOAT64)
+
+
+cdef inline const Loops* loops_for(const Job* job, bint wide, bint direct) noexcept nogil:
+    """Those of the data's type, or of what buffers hold."""
+    return &job.kernels.loops[loops_of(job.x.type) if direct else 3 if wide else 0]
+
+
+cdef inline Lane[sample] lanes_at(const sample* x, const void* table, Py_ssize_t i) noexcept nogil:
+    """Lanes from element i of a table in the type that samples of x are computed in."""
+    if sample is double:
+        return load(<const double*>table + i)
+    else:
+        return <Lane[sample]>load(<const float*>table + i)
+
+
+cdef inline char* at(const Strided* a, Py_ssize_t o, Py_ssize_t c, Py_ssize_t i) noexcept nogil:
+    if a.data is NULL:
+        return NULL
+    return a.data + (o * a.outer + c * a.channel + i * a.inner) * a.size
+
+
+cdef inline Place channel_place(
+    const Strided* a, Py_ssize_t o, Py_ssize_t c, Py_ssize_t i, Py_ssize_t n, bint down
+) noexcept nogil:
+    """n elements of channel c from (o, i): inner ones or, if `down`, outer ones."""
+    return Place(at(a, o, c, i), n, 1, a.outer if down else a.inner, 0, 0, a.type, a.size)
+
+
+cdef inline Place columns_place(
+    const Strided* a, Py_ssize_t o, Py_ssize_t c, Py_ssize_t channels, Py_ssize_t inner
+) noexcept nogil:
+    """The columns of the channels from c on, outer row after outer row."""
+    if inner == 1:
+        return Place(at(a, o, c, 0), channels, 1, a.channel, 0, a.outer, a.type, a.size)
+    if a.channel == inner * a.inner:
+        return Place(at(a, o, c, 0), channels * inner, 1, a.inner, 0, a.outer, a.type, a.size)
+    return Place(at(a, o, c, 0), inner, channels, a.inner, a.channel, a.outer, a.type, a.size)
+
+
+cdef inline Place signs_place(const Job* job, Place p, Py_ssize_t o, Py_ssize_t c, Py_ssize_t i) noexcept nogil:
+    """Signs stand from bit o * outer + ... on, which need not be a byte's first: `size` is that bit."""
+    p.data = job.signs.data
+    p.size = o * job.signs.outer + c * job.signs.channel + i * job.signs.inner
+    return p
+
+
+cdef inline Run channel_run(
+    const Job* job, Py_ssize_t o, Py_ssize_t c, Py_ssize_t i, Py_ssize_t n, bint down
+) noexcept nogil:
+    cdef Run run
+    run.x = channel_place(&job.x, o, c, i, n, down)
+    run.dy = channel_place(&job.dy, o, c, i, n, down)
+    run.residual = channel_place(&job.residual, o, c, i, n, down)
+    run.kept = channel_place(&job.kept, o, c, i, n, down)
+    run.signs = signs_place(job, channel_place(&job.signs, 0, 0, 0, n, down), o, c, i)
+    run.g = channel_place(&job.g, o, c, i, n, down)
+    run.y = channel_place(&job.y, o, c, i, n, down)
+    return run
+
+
+cdef inline Run columns_run(const Job* job, Py_ssize_t o, Py_ssize_t c, Py_ssize_t channels) noexcept nogil:
+    cdef Run run
+    run.x = columns_place(&job.x, o, c, channels, job.inner)
+    run.dy = columns_place(&job.dy, o, c, channels, job.inner)
+    run.residual = columns_place(&job.residual, o, c, channels, job.inner)
+    run.kept = columns_place(&job.kept, o, c, channels, job.inner)
+    run.signs = signs_place(job, columns_place(&job.signs, 0, 0, channels, job.inner), o, c, 0)
+    run.g = columns_place(&job.g, o, c, channels, job.inner)
+    run.y = columns_place(&job.y, o, c, channels, job.inner)
+    return run
+
+
+cdef inline bint is_row(const Place* p, Type type) noexcept nogil:
+    """Whether the elements of each line follow one another, as samples of that type; nothing does."""
+    return p.data is NULL or (p.step == 1 and p.lines == 1 and p.type == type)
+
+
+cdef inline bint is_line(const Place* p, Py_ssize_t n) noexcept nogil:
+    """Whether the first n elements of a row follow one another across lines, too."""
+    return p.data is NULL or n <= p.width or p.plane == p.width
+
+
+cdef inline bint reads_rows(const Run* run, Type type) noexcept nogil:
+    return (
+        is_row(&run.x, type) and is_row(&run.dy, type) and is_row(&run.residual, type) and is_row(&run.kept, type)
+        and (run.signs.data is NULL or (run.signs.step == 1 and run.signs.lines == 1))
+    )
+
+
+cdef inline bint reads_lines(const Run* run, Py_ssize_t n) noexcept nogil:
+    return (
+        is_line(&run.x, n) and is_line(&run.dy, n) and is_line(&run.residual, n) and is_line(&run.kept, n)
+        and is_line(&run.signs, n)
+    )
+
+
+cdef inline Py_ssize_t offset(const Place* p, Py_ssize_t first) noexcept nogil:
+    """From a run's start to an element of it, for places whose lines are rows."""
+    return first // p.width * p.plane + first % p.width
+
+
+cdef inline const char* address(const Place* p, Py_ssize_t first) noexcept nogil:
+    if p.data is NULL:
+        return NULL
+    return p.data + offset(p, first) * p.size
+
+
+cdef inline Spot spot_at(const Run* run, Py_ssize_t first) noexcept nogil:
+    cdef Spot spot
+    spot.x, spot.dy = address(&run.x, first), address(&run.dy, first)
+    spot.residual, spot.kept = address(&run.residual, first), address(&run.kept, first)
+    spot.signs, spot.bit = <const uint8_t*>run.signs.data, 0
+    if run.signs.data is not NULL:
+        spot.bit = run.signs.size + offset(&run.signs, first)
+    return spot
+
+
+cdef inline Spot spot_of(const Job* job, Py_ssize_t o, Py_ssize_t c, Py_ssize_t i) noexcept nogil:
+    """The same of (o, c, i), where every array is direct."""
+    cdef Spot spot
+    spot.x, spot.dy = at(&job.x, o, c, i), at(&job.dy, o, c, i)
+    spot.residual, spot.kept = at(&job.residual, o, c, i), at(&job.kept, o, c, i)
+    spot.signs = <const uint8_t*>job.signs.data
+    spot.bit = o * job.signs.outer + c * job.signs.channel + i * job.signs.inner
+    return spot
+
+
+# What a run reads of each array, BUFFER elements at a time, where it stands in no form that lanes can be loaded from.
+cdef struct Buffers:
+    double x[256]
+    double dy[256]
+    double residual[256]
+    double kept[256]
+    uint8_t signs[40]
+
+
+cdef inline void fill_one(
+    const Place* p, bint wide, Py_ssize_t first, double* buffer, Py_ssize_t to, Py_ssize_t n
+) noexcept nogil:
+    if p.data is NULL:
+        return
+    if wide:
+        gather(p[0], first, n, buffer + to)
+    else:
+        gather(p[0], first, n, <float*>buffer + to)
+
+
+cdef inline void fill(
+    const Run* run, bint wide, Buffers* buffers, Py_ssize_t first, Py_ssize_t to, Py_ssize_t n
+) noexcept nogil:
+    """Elements `to`, ... of the buffers <- n elements from the first on, as float64 if `wide`, else as float32."""
+    fill_one(&run.x, wide, first, buffers.x, to, n)
+    fill_one(&run.dy, wide, first, buffers.dy, to, n)
+    fill_one(&run.residual, wide, first, buffers.residual, to, n)
+    fill_one(&run.kept, wide, first, buffers.kept, to, n)
+    if run.signs.data is not NULL:
+        gather_bits(run.signs, first, n, buffers.signs + to // 8)
+
+
+cdef inline Spot buffered_spot(const Run* run, Buffers* buffers) noexcept nogil:
+    cdef Spot spot
+    spot.x, spot.dy, spot.kept = <const char*>buffers.x, <const char*>buffers.dy, <const char*>buffers.kept
+    spot.signs, spot.bit = buffers.signs, 0
+    spot.residual = NULL
+    if run.residual.data is not NULL:
+        spot.residual = <const char*>buffers.residual
+    return spot
