@@ -97,7 +97,8 @@ def _planned(asked: Request, any_type: bool) -> Plan:
     if out is not None:
         signs = isinstance(asked.kept, Signs)
         apart_from = {
-            **{name: given[name] for name in ("mean", "low", "var", "weight")},
+            **{name: given[name] for name in ("mean", "var", "weight")},
+            "the low word of mean": given["low"],
             "bias": asked.bias,
             "residual": asked.residual,
             "y": None if signs else asked.kept,
