@@ -91,7 +91,11 @@ def kernels() -> list[Kernel]:
     def array(shape: tuple[int, ...], dtype: Any = np.float64) -> DeviceArray:
         return DeviceArray(np.empty(shape, dtype), None, 0, 0)
 
+    def constant(x: DeviceArray, count: int, value: float) -> DeviceArray:
+        return array((count,))
+
     _cuda_launch.launch, _cuda_target.new = launch, new
+    _device.constant = _cuda.constant = constant
     v, stats, sums, affine = array((3,)), array((3, 3)), array((2, 3)), array((3, 3))
     silu, bits = Activation(NAMES.index("silu") + 1), array((bytes_of(60),), np.uint8)
     training = Statistics(v, v, v, v, 1e-5, training=True)

@@ -95,14 +95,10 @@ def _planned(asked: Request, any_type: bool) -> Plan:
     walk, kind, out = walk_of(x, axis), x.dtype.newbyteorder("="), given["out"]
     statistics = _statistics(asked, given, x, walk)
     if out is not None:
-        signs = isinstance(asked.kept, Signs)
-        apart_from = {
-            **{name: given[name] for name in ("mean", "var", "weight")},
-            "the low word of mean": given["low"],
-            "bias": asked.bias,
-            "residual": asked.residual,
-            "y": None if signs else asked.kept,
-        }
+        apart_from = {name: given[name] for name in ("mean", "var", "weight")} | {"the low word of mean": given["low"]}
+        if asked.activation is not None or asked.wants_g:
+            y = None if isinstance(asked.kept, Signs) else asked.kept
+            apart_from |= {"bias": asked.bias, "residual": asked.residual, "y": y}
         _check.output(out, x.shape, kind, {"dy": dy, "x": x}, apart_from)
     dtype = None if any_type else computed_in(kind)
     prologue = _prologue(asked, x, walk, dtype)
