@@ -73,6 +73,7 @@ def kernels() -> list[Kernel]:
     from cpubn._check_output import floating
     from cpubn._device import DeviceArray
     from cpubn._epilogue import PLAIN, Activation, Epilogue
+    from cpubn._gradient import NO_PROLOGUE, Bits, Prologue, Statistics, bytes_of
     from cpubn.kernels import _cuda, _cuda_launch, _cuda_target
 
     found: dict[Any, Kernel] = {}
@@ -90,9 +91,15 @@ def kernels() -> list[Kernel]:
     def array(shape: tuple[int, ...], dtype: Any = np.float64) -> DeviceArray:
         return DeviceArray(np.empty(shape, dtype), None, 0, 0)
 
+    def constant(x: DeviceArray, count: int, value: float) -> DeviceArray:
+        return array((count,))
+
     _cuda_launch.launch, _cuda_target.new = launch, new
+    _device.constant = _cuda.constant = constant
     v, stats, sums, affine = array((3,)), array((3, 3)), array((2, 3)), array((3, 3))
-    silu, bits = Activation(NAMES.index("silu") + 1), array((8,), np.uint8)
+    silu, bits = Activation(NAMES.index("silu") + 1), array((bytes_of(60),), np.uint8)
+    training = Statistics(v, v, v, v, 1e-5, training=True)
+    inference, signs = training._replace(training=False), Bits(bits, (15, 5, 1), 0.1)
     for name in TYPES:
         x, y, flat = array(SHAPE, floating(name)), array(SHAPE, floating(name)), array((60,), floating(name))
         fused = Epilogue(silu, y)
@@ -101,11 +108,12 @@ def kernels() -> list[Kernel]:
             "normalize": (_cuda.normalize, x, affine, PLAIN, y, 1),
             "normalize with silu and a residual": (_cuda.normalize, x, affine, fused, y, 1),
             "train_forward": (_cuda.train_forward, x, v, v, 1e-5, stats, PLAIN, y, 1),
-            "gradient_sums": (_cuda.gradient_sums, x, y, v, sums, 1),
-            "train_backward": (_cuda.train_backward, x, y, v, v, v, 1e-5, sums, y, 1),
-            "activation_gradient of silu": (_cuda.activation_gradient, x, x, affine, fused, y, 1),
+            "gradient_sums": (_cuda.gradient_sums, x, y, training, NO_PROLOGUE, sums, 1),
+            "backward": (_cuda.backward, x, y, training, NO_PROLOGUE, sums, y, 1),
+            "backward of inference": (_cuda.backward, x, y, inference, NO_PROLOGUE, sums, y, 1),
+            "backward through silu": (_cuda.backward, x, y, training, Prologue(silu, v, y), sums, x, 1),
+            "backward by signs": (_cuda.backward, x, y, training, Prologue(signs=signs), sums, x, 1),
             "pack_signs": (_cuda.pack_signs, flat, 0.0, 6.0, True, bits, 1),
-            "apply_signs": (_cuda.apply_signs, flat, bits, 0.1, flat, 1),
             "copy": (_cuda.copy, x, y),
         }
         for call, (function, *arguments) in calls.items():
@@ -114,7 +122,7 @@ def kernels() -> list[Kernel]:
     label = "channels"
     for dtype in (np.float32, np.float64):
         _device.affine(np.dtype(dtype), v, v, v, v, 1e-5)
-    _device.inference_gradient(v, v, 1e-5)
+    _device.reordered(bits, (3, 4, 5), (1, 15, 3))
     _device.weight_gradient(sums, v, 1e-5)
     _device.update_running(v, v, stats, 20, 0.1)
     _device.variance(v, 20.0)

@@ -1,7 +1,7 @@
 """Batch normalization for NumPy arrays on the CPU, without a deep-learning framework.
 
     y, batch = cpubn.batch_norm(x, running_mean, running_var, weight, bias, training=True, return_moments=True)
-    dx, dweight, dbias = cpubn.batch_norm_backward(dy, x, batch.mean, batch.var(), weight)
+    dx, dweight, dbias = cpubn.batch_norm_backward(dy, x, batch, batch.var(), weight)
 
 BatchNorm1d, BatchNorm2d and BatchNorm3d are torch.nn's layers on plain arrays; FrozenBatchNorm is what inference calls.
 """

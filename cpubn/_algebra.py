@@ -6,8 +6,8 @@ Every function works on scalars and on arrays of channels, uses + - * / and the 
 Numba where a kernel calls it. Its Cython twin, kernels/_algebra.pxi, gives the same bits.
 
 A mean is a pair (mean, low) whose sum carries about 106 bits: at mean/std = 1e6 one float64 would lose six digits of
-the twelve that float64 data is promised. A centre is the mean rounded to the data's own type, so that `x - centre`
-loses nothing that x had; what rounding took away is paid back in the shift.
+the twelve that float64 data is promised, in forward and in backward. A centre is the mean rounded to the data's own
+type, so that `x - centre` loses nothing that x had; what rounding took away is paid back in the shift.
 """
 
 from typing import Any, TypeAlias
@@ -93,16 +93,16 @@ def affine(
 
 
 def gradient(
-    count: Value, mean: Value, var: Value, weight: Value, eps: Value, centre: Value, s0: Value, s1: Value
+    count: Value, mean: Value, low: Value, var: Value, weight: Value, eps: Value, centre: Value, s0: Value, s1: Value
 ) -> tuple[Value, Value, Value, Value]:
-    """r, s, k, scale of `dx = scale * ((dy - k) - ((x - centre) * r) * s)`.
+    """r, s, k, scale of `dx = scale * ((g - k) - ((x - centre) * r) * s)`.
 
-    s0 = sum(dy), s1 = sum(dy * (x - mean)): Ioffe and Szegedy (2015), section 3, with the means of dy and of
-    dy * x_hat written as s0 / count and s1 * r / count.
+    s0 = sum(g), s1 = sum(g * (x - mean)), with both words of the mean: Ioffe and Szegedy (2015), section 3, with the
+    means of g and of g * x_hat written as s0 / count and s1 * r / count.
     """
     r = rstd(var, eps)
     s = s1 * r / count
-    return r, s, s0 / count + (centre - mean) * r * s, weight * r
+    return r, s, s0 / count + ((centre - mean) - low) * r * s, weight * r
 
 
 def running_update(running: Value, batch: Value, momentum: Value) -> Value:

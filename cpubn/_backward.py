@@ -1,105 +1,149 @@
-"""The data path of backward: through the activation, then through the normalization."""
+"""The data path of backward: what is asked for, its plan, one kernel call through activation and normalization."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import ArrayLike
 
-from cpubn import _check, _dispatch, _plan
-from cpubn._epilogue import PLAIN, Activation
+from cpubn import _check, _check_output, _dispatch
+from cpubn._epilogue import Activation
+from cpubn._gradient import NO_PROLOGUE, Prologue, Statistics
 from cpubn._place import place_of
+from cpubn._plan import Target, computed_in, target_of
 from cpubn._signs import Signs
 from cpubn._types import Array, Layout, Vector
-from cpubn._walk import overlap
+from cpubn._walk import Walk, new_output, walk_of
 
 
-def backward_through(
-    dy: Any,
-    x: Any,
-    mean: ArrayLike,
-    var: ArrayLike,
-    weight: ArrayLike | None,
-    bias: ArrayLike | None,
-    eps: float,
-    training: bool,
-    layout: Layout,
-    activation: Activation | None,
-    residual: ArrayLike | None,
-    kept: ArrayLike | Signs | None,
-    wants_g: bool,
-    out: Array | None,
-    backend: str | None,
-) -> tuple[Array, Vector, Vector, Any]:
-    """dx, dweight, dbias and g of `batch_norm_backward`, from the forward's output or its signs or, without them, x.
+class Request(NamedTuple):
+    """What a caller gave, as it was given."""
 
-    g is made where dx will stand, so that it takes no memory of its own, unless it is wanted as a residual's gradient.
-    """
-    if activation is None and not wants_g:
-        return *_backward(dy, x, mean, var, weight, eps, training, layout, out, backend), None
-    kernels = _dispatch.kernels_for(x, backend)
-    dy = _check.together(x, {"dy": dy})["dy"]
-    apart_from = {"bias": bias, "residual": residual, "y": None if isinstance(kept, Signs) else kept}
-    plan = _plan.backward(dy, x, mean, var, weight, eps, training, layout, out, kernels.ANY_TYPE, apart_from)
-    place = place_of(plan.x)
-    dx = plan.dx.array
-    room = None if wants_g or (out is not None and overlap(out, x)) else dx
-    if isinstance(kept, Signs):
-        g = kept.gradient(_check.data(dy, "dy", _check.FLOATS), room, kernels)
-    elif activation is None:
-        g = place.copy(_check.data(dy, "dy", _check.FLOATS))
-    else:
-        through = _plan.gradient(plan, bias, layout, activation, residual, kept, room, kernels.ANY_TYPE)
-        affine = None
-        if through.bias is not None:
-            affine = place.affine(
-                _plan.computed_in(plan.x.dtype), plan.mean, plan.var, plan.weight, through.bias, plan.eps
+    dy: Any
+    x: Any
+    mean: Any
+    low: Any  # the mean's second word, None where it is unknown
+    var: ArrayLike
+    weight: ArrayLike | None
+    bias: ArrayLike | None
+    eps: float
+    training: bool
+    layout: Layout
+    activation: Activation | None
+    residual: ArrayLike | None
+    kept: ArrayLike | Signs | None  # the forward's output, or its signs
+    wants_g: bool  # for it is a residual's gradient
+    out: Array | None
+    backend: str | None
+
+
+class Plan(NamedTuple):
+    """All that a pass needs, checked, with every array in the form (outer, channel, inner) that kernels take."""
+
+    dy: Array
+    x: Array
+    statistics: Statistics
+    prologue: Prologue
+    dx: Target
+    g: Target | None  # which the prologue writes
+    copied: Array | None  # g, where that is dy
+    walk: Walk
+
+
+def backward_through(asked: Request) -> tuple[Array, Vector, Vector, Any]:
+    """dx, dweight, dbias and, where it is wanted, g of `batch_norm_backward`."""
+    if asked.activation is None and not asked.wants_g:
+        direct = _dispatch.direct_kernels(asked.backend)
+        if direct:
+            done = direct.backward_directly(
+                *(asked.dy, asked.x, asked.mean, asked.low, asked.var, asked.weight),
+                *(asked.eps, asked.training, asked.layout, asked.out, _dispatch.threads),
             )
-        if plan.x.size:
-            threads = _dispatch.threads(through.dy.nbytes)
-            kernels.activation_gradient(through.dy, through.source, affine, through.epilogue, through.g.view, threads)
-            through.g.deliver(plan.walk)
-        g = through.g.array
-    dtype = None if kernels.ANY_TYPE else _plan.computed_in(g.dtype)
-    return *_by_plan(plan._replace(dy=plan.walk.view(g, dtype)), training, kernels), place.result(g)
-
-
-def _backward(
-    dy: ArrayLike,
-    x: ArrayLike,
-    mean: ArrayLike,
-    var: ArrayLike,
-    weight: ArrayLike | None,
-    eps: float,
-    training: bool,
-    layout: Layout,
-    out: Array | None,
-    backend: str | None,
-) -> tuple[Array, Vector, Vector]:
-    """`batch_norm_backward` of the normalization alone."""
-    direct = _dispatch.direct_kernels(backend)
-    if direct:
-        done = direct.backward_directly(dy, x, mean, var, weight, eps, training, layout, out, _dispatch.threads)
-        if done:
-            return done  # type: ignore[no-any-return]
-    kernels = _dispatch.kernels_for(x, backend)
-    plan = _plan.backward(dy, x, mean, var, weight, eps, training, layout, out, kernels.ANY_TYPE, {})
-    return _by_plan(plan, training, kernels)
-
-
-def _by_plan(plan: _plan.Backward, training: bool, kernels: Any) -> tuple[Array, Vector, Vector]:
-    threads = _dispatch.threads(plan.x.nbytes)
-    place = place_of(plan.x)
+            if done:
+                return *done, None
+    kernels = _dispatch.kernels_for(asked.x, asked.backend)
+    plan = _planned(asked, kernels.ANY_TYPE)
+    place, statistics = place_of(plan.x), plan.statistics
     sums = place.room(plan.x, (2, plan.walk.shape[1]), kept=True)
     if plan.x.size:
-        if training:
-            kernels.train_backward(
-                plan.dy, plan.x, plan.mean, plan.var, plan.weight, plan.eps, sums, plan.dx.view, threads
-            )
-        else:
-            kernels.gradient_sums(plan.dy, plan.x, plan.mean, sums, threads)
-            affine = place.inference_gradient(plan.var, plan.weight, plan.eps)
-            kernels.normalize(plan.dy, affine, PLAIN, plan.dx.view, threads)
+        threads = _dispatch.threads(plan.x.nbytes)
+        kernels.backward(plan.dy, plan.x, statistics, plan.prologue, sums, plan.dx.view, threads)
         plan.dx.deliver(plan.walk)
-    dweight = place.weight_gradient(sums, plan.var, plan.eps)
-    return place.result(plan.dx.array), place.result(dweight), place.result(sums[0])
+        if plan.g is not None:
+            plan.g.deliver(plan.walk)
+    dweight = place.weight_gradient(sums, statistics.var, statistics.eps)
+    g = plan.copied if plan.g is None else plan.g.array
+    dx, dweight, dbias = (place.result(a) for a in (plan.dx.array, dweight, sums[0]))
+    return dx, dweight, dbias, None if g is None else place.result(g)
+
+
+def check_besides(
+    x: ArrayLike, layout: str, bias: ArrayLike | None, residual: ArrayLike | None, y: ArrayLike | None
+) -> None:
+    """The bias, the residual and the output of a forward of x, where they are not read."""
+    x, axis = _check.batch(x, layout)
+    _of_forward(x, x.shape[axis], layout, bias, residual, y)
+
+
+def _planned(asked: Request, any_type: bool) -> Plan:
+    """For kernels that take samples of any type, or else only of the type that is computed in."""
+    x, axis = _check.batch(asked.x, asked.layout)
+    given = {name: getattr(asked, name) for name in ("dy", "mean", "low", "var", "weight", "out")}
+    given = _check.together(x, given)
+    dy = _check.gradient(given["dy"], x)
+    walk, kind, out = walk_of(x, axis), x.dtype.newbyteorder("="), given["out"]
+    statistics = _statistics(asked, given, x, walk)
+    if out is not None:
+        apart_from = {name: given[name] for name in ("mean", "var", "weight")} | {"the low word of mean": given["low"]}
+        if asked.activation is not None or asked.wants_g:
+            y = None if isinstance(asked.kept, Signs) else asked.kept
+            apart_from |= {"bias": asked.bias, "residual": asked.residual, "y": y}
+        _check.output(out, x.shape, kind, {"dy": dy, "x": x}, apart_from)
+    dtype = None if any_type else computed_in(kind)
+    prologue = _prologue(asked, x, walk, dtype)
+    g = copied = None
+    if asked.wants_g and asked.activation is None:
+        copied = place_of(x).copy(dy)
+    elif asked.wants_g:
+        g = target_of(new_output(x, walk, kind), walk, dtype)
+        prologue = prologue._replace(g=g.view)
+    dx = target_of(new_output(x, walk, kind) if out is None else out, walk, dtype)
+    return Plan(walk.view(dy, dtype), walk.view(x, dtype), statistics, prologue, dx, g, copied, walk)
+
+
+def _statistics(asked: Request, given: dict[str, Any], x: Array, walk: Walk) -> Statistics:
+    channels, layout = walk.shape[1], asked.layout
+    eps = _check.epsilon(asked.eps, training=asked.training)
+    mean = _check.vector(given["mean"], "mean", channels, layout)
+    low = _check.optional_vector(x, given["low"], "the low word of mean", channels, layout, 0.0)
+    var = _check.vector(given["var"], "var", channels, layout)
+    weight = _check.optional_vector(x, given["weight"], "weight", channels, layout, 1.0)
+    if asked.training:
+        _check.enough_values(walk, x)
+    return Statistics(mean, low, var, weight, eps, bool(asked.training))
+
+
+def _prologue(asked: Request, x: Array, walk: Walk, dtype: np.dtype[Any] | None) -> Prologue:
+    """How dy goes through the activation: by signs, by the output where that is enough, or by z, computed again."""
+    if asked.activation is None:
+        return NO_PROLOGUE
+    if isinstance(asked.kept, Signs):
+        return Prologue(signs=asked.kept.along(walk, x.shape)) if x.size else NO_PROLOGUE
+    _check_output.differentiable(asked.activation)
+    bias, residual, y = _of_forward(x, walk.shape[1], asked.layout, asked.bias, asked.residual, asked.kept)
+    of_output = None if y is None else asked.activation.of_output(x.dtype.newbyteorder("="))
+    if of_output is not None:
+        return Prologue(of_output, kept=walk.view(y, dtype))
+    return Prologue(asked.activation, bias, None if residual is None else walk.view(residual, dtype))
+
+
+def _of_forward(x: Array, channels: int, layout: str, bias: Any, residual: Any, y: Any) -> tuple[Vector, Any, Any]:
+    """Bias, residual and output of a forward of an array of x's shape, type and place."""
+    bias, residual, y = _check.together(x, {"bias": bias, "residual": residual, "y": y}).values()
+    kind = x.dtype.newbyteorder("=")
+    return (
+        _check.optional_vector(x, bias, "bias", channels, layout, 0.0),
+        _check_output.residual(residual, x.shape, kind),
+        None if y is None else _check_output.of_result(y, "y", x.shape, kind),
+    )

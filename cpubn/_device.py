@@ -15,19 +15,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from cpubn._types import Array
+from cpubn._gradient import bytes_of
+from cpubn._types import Addresses, Array
 
 FLOAT64 = np.dtype(np.float64)
 MOST_WORKSPACES = 256  # of at most 2 MB, most of them some KB
 _workspaces = threading.local()
-
-
-class Addresses:
-    """What NumPy makes an array of: memory that it cannot read, and whose owner lives as long as the array."""
-
-    def __init__(self, interface: dict[str, Any], owner: Any) -> None:
-        self.__array_interface__ = interface
-        self.owner = owner
 
 
 class DeviceArray:
@@ -212,6 +205,13 @@ def assign(target: DeviceArray, source: DeviceArray) -> None:
         _kernels().copy(source, target)
 
 
+def reordered(bits: DeviceArray, shape: tuple[int, ...], steps: tuple[int, ...]) -> DeviceArray:
+    """Signs in the order of the axes of that shape, along which they lie so many bits apart."""
+    made = empty(bits, (bytes_of(math.prod(shape)),), bits.dtype)
+    _kernels().reorder(bits, shape, steps, made)
+    return made
+
+
 def result(a: DeviceArray) -> Any:
     """As the caller gets it: the caller's own, or an array of numba.cuda."""
     a.hand_back()
@@ -230,13 +230,8 @@ def affine(
     dtype: np.dtype[Any], mean: DeviceArray, var: DeviceArray, weight: DeviceArray, bias: DeviceArray, eps: float
 ) -> DeviceArray:
     made = workspace(mean, (3, mean.size), "affine")
-    _each_channel(_channels().affine(dtype.type), mean, mean, var, weight, bias, eps, made)
-    return made
-
-
-def inference_gradient(var: DeviceArray, weight: DeviceArray, eps: float) -> DeviceArray:
-    made = workspace(var, (3, var.size), "affine")
-    _each_channel(_channels().inference_gradient, var, var, weight, eps, made)
+    low = constant(mean, mean.size, 0.0)
+    _each_channel(_channels().affine(dtype.type), mean, mean, low, var, weight, bias, eps, made)
     return made
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from cpubn import _algebra
+from cpubn._gradient import bytes_of
 from cpubn._types import Array, Vector
 
 
@@ -31,8 +33,18 @@ def copy(a: Array) -> Array:
 
 def assign(target: Array, source: Array) -> None:
     """target[...] = source, of the same shape and perhaps another type."""
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         target[...] = source
+
+
+def reordered(bits: Array, shape: tuple[int, ...], steps: tuple[int, ...]) -> Array:
+    """Signs in the order of the axes of that shape, along which they lie so many bits apart."""
+    count = math.prod(shape)
+    flags = np.unpackbits(bits, count=count, bitorder="little")
+    ordered = np.lib.stride_tricks.as_strided(flags, shape, steps, writeable=False)
+    made = np.zeros(bytes_of(count), np.uint8)
+    made[: -(-count // 8)] = np.packbits(ordered.reshape(-1), bitorder="little")
+    return made
 
 
 def result(a: Array) -> Array:
@@ -57,13 +69,6 @@ def affine(dtype: np.dtype[Any], mean: Vector, var: Vector, weight: Vector, bias
         return np.stack((centre, *_algebra.affine(mean, 0.0, var, weight, bias, eps, centre)))
 
 
-def inference_gradient(var: Vector, weight: Vector, eps: float) -> Array:
-    """(3, C): centre, scale and shift of dx = dy * weight * rstd."""
-    with np.errstate(all="ignore"):
-        zeros = np.zeros_like(var)
-        return np.stack((zeros, weight * _algebra.rstd(var, eps), zeros))
-
-
 def weight_gradient(sums: Array, var: Vector, eps: float) -> Vector:
     """sum(dy * (x - mean)) * rstd; sums (2, C)."""
     with np.errstate(all="ignore"):  # a channel that holds NaN or Inf stays non-finite, without a warning
@@ -79,7 +84,8 @@ def update_running(running_mean: Array, running_var: Array, stats: Array, count:
 
 
 def variance(m2: Vector, freedom: float) -> Vector:
-    return m2 / freedom
+    with np.errstate(all="ignore"):
+        return m2 / freedom
 
 
 def merge(count: int, stats: tuple[Vector, ...], other_count: int, other: tuple[Vector, ...]) -> tuple[Vector, ...]:

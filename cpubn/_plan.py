@@ -1,4 +1,4 @@
-"""Plans: all that a pass needs, checked, with every array in the form (outer, channel, inner) that kernels take."""
+"""Plans of forward passes: all that one needs, checked, with every array as (outer, channel, inner)."""
 
 from __future__ import annotations
 
@@ -95,17 +95,6 @@ class Forward(NamedTuple):
     eps: float
 
 
-class Backward(NamedTuple):
-    dy: Array
-    x: Array
-    dx: Target
-    walk: Walk
-    mean: Vector
-    var: Vector
-    weight: Vector
-    eps: float
-
-
 def forward(
     x: ArrayLike,
     running_mean: Any,
@@ -144,94 +133,6 @@ def forward(
         x, axis, walk, layout, kind, activation, residual, None, out_layout, out, {n: given[n] for n in VECTORS}
     )
     return Forward(output, w, b, running, (running_mean, running_var), momentum, eps)
-
-
-class Gradient(NamedTuple):
-    """Arrays of a pass from the gradient of the output to that of what was activated."""
-
-    dy: Array
-    source: Array  # x, or the output where that is enough
-    bias: Vector | None  # None for the output
-    epilogue: Epilogue
-    g: Target
-
-
-def check_backward(
-    x: ArrayLike, layout: str, bias: ArrayLike | None, residual: ArrayLike | None, y: ArrayLike | None
-) -> None:
-    """The bias, the residual and the output of a forward of x, where they are not read."""
-    x, axis = _check.batch(x, layout)
-    _of_forward(x, x.shape[axis], layout, bias, residual, y)
-
-
-def gradient(
-    plan: Backward,
-    bias: ArrayLike | None,
-    layout: str,
-    activation: Activation,
-    residual: ArrayLike | None,
-    y: ArrayLike | None,
-    room: Array | None,
-    any_type: bool,
-) -> Gradient:
-    """What goes before a backward pass; g in `room`, which is not x: that is still needed; None for a new array."""
-    _check_output.differentiable(activation)
-    dx, walk, source = plan.dx.array, plan.walk, plan.x
-    kind = dx.dtype.newbyteorder("=")
-    b: Vector | None
-    b, added, output = _of_forward(dx, walk.shape[1], layout, bias, residual, y)
-    dtype = None if any_type else computed_in(kind)
-    of_output = None if output is None else activation.of_output(kind)
-    if of_output is not None:
-        activation, source, added, b = of_output, walk.view(output, dtype), None, None
-    epilogue = Epilogue(activation, None if added is None else walk.view(added, dtype))
-    g = new_output(dx, walk, kind) if room is None else room
-    return Gradient(plan.dy, source, b, epilogue, target_of(g, walk, dtype))
-
-
-def _of_forward(x: Array, channels: int, layout: str, bias: Any, residual: Any, y: Any) -> tuple[Vector, Any, Any]:
-    """Bias, residual and output of a forward of an array of x's shape, type and place."""
-    bias, residual, y = _check.together(x, {"bias": bias, "residual": residual, "y": y}).values()
-    kind = x.dtype.newbyteorder("=")
-    return (
-        _check.optional_vector(x, bias, "bias", channels, layout, 0.0),
-        _check_output.residual(residual, x.shape, kind),
-        None if y is None else _check_output.of_result(y, "y", x.shape, kind),
-    )
-
-
-def backward(
-    dy: ArrayLike,
-    x: ArrayLike,
-    mean: ArrayLike,
-    var: ArrayLike,
-    weight: ArrayLike | None,
-    eps: float,
-    training: bool,
-    layout: str,
-    out: Array | None,
-    any_type: bool,
-    apart_from: dict[str, Any],
-) -> Backward:
-    x, axis = _check.batch(x, layout)
-    given = _check.together(x, {"dy": dy, "mean": mean, "var": var, "weight": weight, "out": out})
-    dy, mean, var, weight, out = given.values()
-    dy = _check.gradient(dy, x)
-    channels = x.shape[axis]
-    eps = _check.epsilon(eps, training=training)
-    walk = walk_of(x, axis)
-    m = _check.vector(mean, "mean", channels, layout)
-    v = _check.vector(var, "var", channels, layout)
-    w = _check.optional_vector(x, weight, "weight", channels, layout, 1.0)
-    if training:
-        _check.enough_values(walk, x)
-    kind = x.dtype.newbyteorder("=")
-    if out is not None:
-        apart_from = {"mean": mean, "var": var, "weight": weight, **apart_from}
-        _check.output(out, x.shape, kind, {"dy": dy, "x": x}, apart_from)
-    dx = new_output(x, walk, kind) if out is None else out
-    dtype = None if any_type else computed_in(kind)
-    return Backward(walk.view(dy, dtype), walk.view(x, dtype), target_of(dx, walk, dtype), walk, m, v, w, eps)
 
 
 def apply(

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from cpubn import _dispatch
 from cpubn._epilogue import Activation, rounded
-from cpubn._place import place_of, plain
+from cpubn._gradient import Bits, bytes_of
+from cpubn._place import place_of
 from cpubn._types import Array
+from cpubn._walk import Walk
 
 
 class Signs(NamedTuple):
@@ -23,28 +25,28 @@ class Signs(NamedTuple):
     @classmethod
     def of(cls, y: Array, activation: Activation, kernels: Any) -> Signs:
         axes = tuple(sorted(range(y.ndim), key=lambda axis: -abs(y.strides[axis])))
-        bits = place_of(y).empty(y, (-(-y.size // 8),), np.dtype(np.uint8))
+        bits = place_of(y).empty(y, (bytes_of(y.size),), np.dtype(np.uint8))
         # NaN hands its gradient on, but for leaky_relu's: as the functions have it, and torch.
         nan = activation.name != "leaky_relu"
         kernels.pack_signs(_flat(y, axes), *bounds(activation, y.dtype), nan, bits, _dispatch.threads(y.nbytes))
         return cls(bits, axes, activation)
 
-    def gradient(self, dy: Array, out: Array | None, kernels: Any) -> Array:
-        """dy where the derivative is 1, elsewhere 0 or, of leaky_relu, slope * dy; `out` may be dy."""
-        kind = dy.dtype.newbyteorder("=")
-        place = place_of(dy)
-        if out is None:
-            ordered = tuple(dy.shape[axis] for axis in self.axes)
-            out = place.empty(dy, ordered, kind).transpose(np.argsort(self.axes))
-        g: Array = plain(out)
-        made = g.transpose(self.axes)
-        direct = made.flags.c_contiguous and made.flags.aligned and made.dtype.isnative
-        flat = made.reshape(-1) if direct else place.empty(dy, (made.size,), kind)
+    def along(self, walk: Walk, shape: tuple[int, ...]) -> Bits:
+        """As a kernel reads them beside a walk of an array of that shape: by three strides.
+
+        They are as a rule in x's order; in that of an `out` of another order three strides may not do.
+        """
+        steps, step = [0] * len(shape), 1
+        for axis in reversed(self.axes):
+            steps[axis], step = step, step * shape[axis]
         slope = self.activation.low if self.activation.name == "leaky_relu" else 0.0
-        kernels.apply_signs(_flat(dy, self.axes), self.bits, slope, flat, _dispatch.threads(dy.nbytes))
-        if not direct:
-            place.assign(made, flat.reshape(made.shape))
-        return g
+        strides = walk.steps(shape, steps)
+        if strides is not None:
+            return Bits(self.bits, strides, slope)
+        ordered, along = (tuple(values[axis] for axis in walk.axes) for values in (shape, steps))
+        bits = place_of(self.bits).reordered(self.bits, ordered, along)
+        _, channels, inner = walk.shape
+        return Bits(bits, (channels * inner, inner, 1), slope)
 
 
 def _flat(a: Array, axes: tuple[int, ...]) -> Array:

@@ -1,4 +1,4 @@
-"""Names for the types that annotations repeat."""
+"""Names for the types that annotations repeat, and what many modules ask of arrays."""
 
 from collections.abc import Callable
 from functools import cache
@@ -18,3 +18,11 @@ ActivationLike: TypeAlias = str | tuple[Any, ...] | Callable[[float], float] | N
 def name_of(dtype: np.dtype[Any]) -> str:
     """dtype.name, which NumPy puts together anew each time that it is asked for."""
     return dtype.name
+
+
+class Addresses:
+    """What NumPy makes an array of: memory that it cannot read, and whose owner lives as long as the array."""
+
+    def __init__(self, interface: dict[str, Any], owner: Any) -> None:
+        self.__array_interface__ = interface
+        self.owner = owner

@@ -27,7 +27,13 @@ class Walk(NamedTuple):
 
     def merges(self, a: Array) -> bool:
         """Whether the outer axes, and the inner ones, are one axis each in a's memory, so that it can be viewed."""
-        return _follow(a, self.axes[: self.channel]) and _follow(a, self.axes[self.channel + 1 :])
+        return self.steps(a.shape, a.strides) is not None
+
+    def steps(self, shape: Sequence[int], strides: Sequence[int]) -> tuple[int, int, int] | None:
+        """An array's strides along (outer, channel, inner), or None where it cannot be viewed so."""
+        groups = self.axes[: self.channel], (self.axes[self.channel],), self.axes[self.channel + 1 :]
+        outer, channel, inner = (_step(shape, strides, axes) for axes in groups)
+        return None if outer is None or channel is None or inner is None else (outer, channel, inner)
 
     def view(self, a: Array, dtype: np.dtype[Any] | None = None) -> Array:
         """`a` as (outer, channel, inner), native and aligned: a view where strides and dtype allow it, else a copy."""
@@ -59,7 +65,7 @@ def _sorted_walk(x: Array, axis: int) -> Walk:
         cut = sum((stride[a], axis) > (stride[axis], a) for a in others)
     else:  # one channel stands anywhere: make its inner runs as long as they go
         cut = len(others)
-        while cut and _follow(x, others[cut - 1 : cut + 1]):
+        while cut and _step(x.shape, x.strides, others[cut - 1 : cut + 1]) is not None:
             cut -= 1
     return _walk(x, (*single, *others[:cut]), axis, others[cut:])
 
@@ -69,10 +75,12 @@ def _walk(x: Array, outer: Sequence[int], axis: int, inner: Sequence[int]) -> Wa
     return Walk((*outer, axis, *inner), len(outer), sizes)
 
 
-def _follow(x: Array, axes: Sequence[int]) -> bool:
-    """Whether each axis steps by the whole of the next one."""
-    long = [a for a in axes if x.shape[a] != 1]
-    return all(x.strides[a] == x.strides[b] * x.shape[b] for a, b in pairwise(long))
+def _step(shape: Sequence[int], strides: Sequence[int], axes: Sequence[int]) -> int | None:
+    """The stride of axes as one, or None where one of them does not step by the whole of the next."""
+    long = [a for a in axes if shape[a] != 1]
+    if any(strides[a] != strides[b] * shape[b] for a, b in pairwise(long)):
+        return None
+    return strides[long[-1]] if long else 0
 
 
 def new_output(x: Array, walk: Walk, dtype: np.dtype[Any]) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from cpubn import _check, _check_output, _dispatch
-from cpubn._backward import backward_through
+from cpubn._backward import Request, backward_through
 from cpubn._layer_vectors import LayerVectors
 from cpubn._place import located, place_of, plain
 from cpubn._signs import Signs, kept_of
@@ -128,25 +128,17 @@ class _BatchNorm(LayerVectors):
         for name, gradient in gradients.items():
             _check.in_place(gradient, name)
         batch = self._batch
-        mean, var = self._running() if batch is None else batch._normalizing()
+        if batch is None:
+            (mean, var), low = self._running(), None
+        else:
+            mean, low, var = batch._normalizing()
         dx, weight_grad, bias_grad, g = backward_through(
-            dy,
-            self._input,
-            mean,
-            var,
-            self.weight,
-            self.bias,
-            self.eps,
-            self._batch is not None,
-            self.layout,
-            self._activation,
-            self._residual,
-            self._kept,
-            self._had_residual,
-            out,
-            self.backend,
+            Request(
+                *(dy, self._input, mean, low, var, self.weight, self.bias, self.eps, batch is not None, self.layout),
+                *(self._activation, self._residual, self._kept, self._had_residual, out, self.backend),
+            )
         )
-        self.residual_grad = g if self._had_residual else None
+        self.residual_grad = g
         self._note_overwriting(dx)
         if self.weight_grad is not None and self.bias_grad is not None:
             total, new = (

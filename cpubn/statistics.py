@@ -21,8 +21,8 @@ class Moments:
     """Count, mean and sum of squared deviations of every channel.
 
     ``count`` is the number of values a channel; ``mean`` and ``m2 = sum((x - mean)**2)`` are float64 of shape (C,).
-    ``low`` is what the mean lost when it was rounded to float64; leave it out in moments from figures of your own. All
-    three are where the batch was: of one on a GPU, arrays of numba.cuda.
+    ``low`` is what the mean lost when it was rounded to float64, which backward needs; leave it out in moments from
+    figures of your own. All three are where the batch was: of one on a GPU, arrays of numba.cuda.
     """
 
     count: int
@@ -69,10 +69,10 @@ class Moments:
         place = place_of(m2)
         return place.result(place.variance(m2, freedom))  # type: ignore[no-any-return]
 
-    def _normalizing(self) -> tuple[Any, Any]:
-        """Mean and biased variance as a plan takes them; zeros of an empty batch."""
-        mean, _, m2 = self._vectors
-        return mean, place_of(m2).variance(m2, float(max(self.count, 1)))
+    def _normalizing(self) -> tuple[Any, Any, Any]:
+        """Mean, its low word and the biased variance as a plan takes them; zeros of an empty batch."""
+        mean, low, m2 = self._vectors
+        return mean, low, place_of(m2).variance(m2, float(max(self.count, 1)))
 
     def merge(self, other: Moments) -> Moments:
         """Moments of both sets of values together (Chan, Golub and LeVeque, 1983); ``a + b`` and ``sum`` do the same.

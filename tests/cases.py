@@ -103,6 +103,54 @@ def mostly_constant(rng, channels, samples):
     return rows
 
 
+def spread_far(count):
+    """So many samples, evenly spread over the channel, lie far away: what a pivot might be taken from."""
+
+    def family(rng, channels, samples):
+        rows = rng.standard_normal((channels, samples))
+        rows[:, np.arange(count) * samples // count] = 1e4
+        return rows
+
+    return family
+
+
+def half_zeros(rng, channels, samples):
+    """As an activation leaves them."""
+    return np.maximum(rng.standard_normal((channels, samples)), 0)
+
+
+def ascending(rng, channels, samples):
+    return np.sort(rng.standard_normal((channels, samples)), axis=1)
+
+
+def smooth(rng, channels, samples):
+    """Slow waves: neighbours are nearly the same, so that rounding errors are, too."""
+    phase, length = rng.uniform(0, 6, (channels, 1)), rng.uniform(50, 5000, (channels, 1))
+    return 5 + np.sin(np.arange(samples) / length + phase) + 0.01 * rng.standard_normal((channels, samples))
+
+
+def sparse(rng, channels, samples):
+    return rng.standard_normal((channels, samples)) * (rng.random((channels, samples)) < 0.01)
+
+
+def lognormal(rng, channels, samples):
+    return rng.lognormal(0, 3, (channels, samples))
+
+
+def cauchy(rng, channels, samples):
+    return rng.standard_cauchy((channels, samples))
+
+
+def two_values(rng, channels, samples):
+    """Neither of them exact in binary, the one nine times as frequent."""
+    return np.where(rng.random((channels, samples)) < 0.1, 100.3, 0.1)
+
+
+def equal_distances(rng, channels, samples):
+    """As far from the mean each, on both sides: a square that is rounded is rounded alike every time."""
+    return 10.0 + rng.choice([-1, 1], (channels, samples)) * 10 ** rng.uniform(-3, 1, (channels, 1))
+
+
 FAMILIES = {f"offset {ratio:g}": offset(ratio) for ratio in (0, 1, 1e2, 1e4, 1e5, 1e6)} | {
     "first far": first_far,
     "last far": last_far,
@@ -117,6 +165,15 @@ FAMILIES = {f"offset {ratio:g}": offset(ratio) for ratio in (0, 1, 1e2, 1e4, 1e5
     "mixed scales": mixed_scales,
     "constant": constant,
     "mostly constant": mostly_constant,
+    "half zeros": half_zeros,
+    "ascending": ascending,
+    "smooth": smooth,
+    "sparse": sparse,
+    "lognormal": lognormal,
+    "cauchy": cauchy,
+    "two values": two_values,
+    "equal distances": equal_distances,
+    **{f"every 1/{count} far": spread_far(count) for count in (16, 64)},
 }
 # float64 is promised up to mean/std = 1e6.
 FLOAT32_FAMILIES = FAMILIES | {"offset 1e+07": offset(1e7)}

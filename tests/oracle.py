@@ -100,9 +100,9 @@ def batch_norm(x, mean=None, var=None, weight=None, bias=None, eps=1e-5, layout=
 def batch_norm_backward(dy, x, mean, var, weight=None, eps=1e-5, training=True, layout="NCHW"):
     """Gradients at the mean and variance given, which training takes to be the batch's own.
 
-    The bounds: 1e-6 times |w| * r * (|dy| + |S0| / M + |x_hat * S1| * r / M) for dx, times sum |dy * x_hat| for
-    dweight, times sum |dy| for dbias. float64: 1e-12 times the same with sums of absolute values for S0 and S1, because
-    where those vanish a float64 sum is known to 1e-16 of its terms only.
+    The bounds: 1e-6 (float64: 1e-12) times |w| * r * (|dy| + mean|dy| + (1 + |x_hat|) * mean|dy * x_hat|) for dx, times
+    sum |dy| * (1 + |x_hat|) for dweight, times sum |dy| for dbias. Means of absolute values, since where the terms of a
+    sum cancel, it is known to the rounding of those terms alone. In inference, which has no sums, |w| * r * |dy|.
     """
     axes = sample_axes(x, layout)
     m, v = per_channel(mean, x, layout, 0.0), per_channel(var, x, layout, 1.0)
@@ -112,18 +112,19 @@ def batch_norm_backward(dy, x, mean, var, weight=None, eps=1e-5, training=True, 
     dy = long(dy)
     r = 1 / np.sqrt(v + eps)
     x_hat = (long(x) - m) * r
-    k = dy.mean(axis=axes, keepdims=True)
-    s = (dy * x_hat).mean(axis=axes, keepdims=True)
-    dx = w * r * (dy - k - x_hat * s) if training else w * r * dy
-    if x.dtype == np.float64:
-        k, s = abs(dy).mean(axis=axes, keepdims=True), abs(dy * x_hat).mean(axis=axes, keepdims=True)
-    dx_bound = relative * abs(w) * r * (abs(dy) + abs(k) + abs(x_hat * s))
+    dx, terms = w * r * dy, abs(dy)
+    if training:
+        k = dy.mean(axis=axes, keepdims=True)
+        s = (dy * x_hat).mean(axis=axes, keepdims=True)
+        dx = w * r * (dy - k - x_hat * s)
+        of_dy, of_product = (abs(a).mean(axis=axes, keepdims=True) for a in (dy, dy * x_hat))
+        terms = terms + of_dy + (1 + abs(x_hat)) * of_product
     return Backward(
         dx,
         (dy * x_hat).sum(axis=axes),
         dy.sum(axis=axes),
-        dx_bound + rounding(dx, x.dtype),
-        relative * abs(dy * x_hat).sum(axis=axes),
+        relative * abs(w) * r * terms + rounding(dx, x.dtype),
+        relative * (abs(dy) * (1 + abs(x_hat))).sum(axis=axes),
         relative * abs(dy).sum(axis=axes),
     )
 

@@ -195,13 +195,16 @@ def test_in_place(added, activation, backend):
         added = True
     dy, x, residual, vectors = arguments((4, 6, 5, 8), "NCHW", np.float32, activation, added)
     how = {"activation": activation, "residual": residual, "backend": backend}
-    expected = backward(dy, x, vectors, **how)
-    for which in range(2):
-        given = [dy.copy(), x.copy()]
-        got = backward(*given, vectors, **how, out=given[which])
-        assert got[0] is given[which]
-        for a, b in zip(got, expected, strict=True):
-            np.testing.assert_array_equal(a, b)
+    y = cpubn.batch_norm(x, *vectors, **how)
+    for training, kept in ((True, None), (True, y), (False, None), (False, y)):
+        how |= {"training": training, "y": kept}
+        expected = backward(dy, x, vectors, **how)
+        for which in range(2):
+            given = [dy.copy(), x.copy()]
+            got = backward(*given, vectors, **how, out=given[which])
+            assert got[0] is given[which]
+            for a, b in zip(got, expected, strict=True):
+                np.testing.assert_array_equal(a, b)
     bn = cpubn.BatchNorm2d(6, activation=activation, backend=backend)
     bn(x, residual)
     expected_dx, expected_g = bn.backward(dy), bn.residual_grad

@@ -82,7 +82,7 @@ def test_gradients_accumulate_until_zero_grad(backend):
         bn(x)
         batch = cpubn.moments(x, backend=backend)
         dy = cases.make_gradient("correlated", x)
-        _, dweight, dbias = cpubn.batch_norm_backward(dy, x, batch.mean, batch.var(), bn.weight, backend=backend)
+        _, dweight, dbias = cpubn.batch_norm_backward(dy, x, batch, batch.var(), bn.weight, backend=backend)
         expected_weight += dweight
         expected_bias += dbias
         bn.backward(dy)

@@ -24,11 +24,9 @@ KERNELS = {
     "moments": ["x", "stats", "threads"],
     "normalize": ["x", "affine", "epilogue", "y", "threads"],
     "train_forward": ["x", "weight", "bias", "eps", "stats", "epilogue", "y", "threads"],
-    "gradient_sums": ["dy", "x", "mean", "sums", "threads"],
-    "train_backward": ["dy", "x", "mean", "var", "weight", "eps", "sums", "dx", "threads"],
-    "activation_gradient": ["dy", "x", "affine", "epilogue", "g", "threads"],
+    "gradient_sums": ["dy", "x", "statistics", "prologue", "sums", "threads"],
+    "backward": ["dy", "x", "statistics", "prologue", "sums", "dx", "threads"],
     "pack_signs": ["y", "low", "high", "nan", "bits", "threads"],
-    "apply_signs": ["dy", "bits", "slope", "g", "threads"],
 }
 
 

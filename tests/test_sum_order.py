@@ -6,6 +6,7 @@ import pytest
 
 from cpubn import _algebra, _dispatch
 from cpubn._epilogue import PLAIN
+from cpubn._gradient import NO_PROLOGUE, Statistics
 from cpubn.kernels import _order
 
 
@@ -74,12 +75,12 @@ def moments(x):
     return in_order(x.shape, state_of_chunk, lambda a, b: (a[0] + b[0], *_algebra.merge(*a, *b)))[1:]
 
 
-def gradient_sums(dy, x, mean):
+def gradient_sums(dy, x, mean, low):
     """s0 and s1 of (outer, inner) values."""
 
     def state_of_chunk(chunk, add):
         g = dy[chunk].astype(float)
-        return np.array([add(g), add(g * (x[chunk].astype(float) - mean))])
+        return np.array([add(g), add(g * ((x[chunk].astype(float) - mean) - low))])
 
     return in_order(x.shape, state_of_chunk, np.add)
 
@@ -97,10 +98,11 @@ def forward(x, moments, weight, bias, eps):
     return ((x - work(centre)) * work(scale) + work(shift)).astype(real)
 
 
-def backward(dy, x, mean, var, weight, eps, sums):
+def backward(dy, x, moments, weight, eps, sums):
+    mean, low, m2 = moments
     real = x.dtype.type
     centre = _algebra.centre(mean, real)
-    r, s, k, scale = _algebra.gradient(x.size, mean, var, weight, eps, centre, *sums)
+    r, s, k, scale = _algebra.gradient(x.size, mean, low, m2 / x.size, weight, eps, centre, *sums)
     work = np.float64 if _algebra.backward_is_wide(centre, r, s, k, scale) else real
     return (work(scale) * ((dy - work(k)) - ((x - work(centre)) * work(r)) * work(s))).astype(real)
 
@@ -150,12 +152,13 @@ def test_kernels_give_the_bits_of_plain_python(shape, family, dtype, kernels):
     for c, (got, part) in enumerate(zip(channels(y), channels(x), strict=True)):
         np.testing.assert_array_equal(got, forward(part, stats[:, c], weight[c], bias[c], 1e-5))
 
-    mean, var = stats[0].copy(), stats[2] / (shape[0] * shape[2])
-    expected = np.array([gradient_sums(dy[:, c], x[:, c], mean[c]) for c in range(shape[1])]).T
-    kernels.gradient_sums(dy, x, mean, sums, 1)
+    mean, low = stats[0].copy(), stats[1].copy()
+    statistics = Statistics(mean, low, stats[2] / (shape[0] * shape[2]), weight, 1e-5, training=True)
+    expected = np.array([gradient_sums(dy[:, c], x[:, c], mean[c], low[c]) for c in range(shape[1])]).T
+    kernels.gradient_sums(dy, x, statistics, NO_PROLOGUE, sums, 1)
     np.testing.assert_array_equal(sums, expected)
-    kernels.train_backward(dy, x, mean, var, weight, 1e-5, sums, dx, 1)
+    kernels.backward(dy, x, statistics, NO_PROLOGUE, sums, dx, 1)
     np.testing.assert_array_equal(sums, expected)
     for c, got in enumerate(channels(dx)):
-        expected = backward(dy[:, c], x[:, c], mean[c], var[c], weight[c], 1e-5, sums[:, c])
+        expected = backward(dy[:, c], x[:, c], stats[:, c], weight[c], 1e-5, sums[:, c])
         np.testing.assert_array_equal(got, expected)

@@ -5,15 +5,17 @@ launch goes to the stream of the array that it reads; none waits for another, an
 `threads`, the host's, is taken and not used.
 """
 
+import math
 from typing import Any, TypeAlias
 
 import numpy as np
 from numba.core.errors import NumbaError
 
-from cpubn._device import DeviceArray, constant, workspace
+from cpubn._device import DeviceArray, constant, empty, workspace
 from cpubn._epilogue import PLAIN, Activation, Epilogue
+from cpubn._gradient import Bits, Prologue, Statistics
 from cpubn._types import name_of
-from cpubn.kernels import _cuda_apply, _cuda_launch, _cuda_sums, _cuda_tile
+from cpubn.kernels import _cuda_apply, _cuda_channels, _cuda_launch, _cuda_sums, _cuda_tile
 from cpubn.kernels._cuda_tile import Tile, tile_of
 
 Array: TypeAlias = DeviceArray
@@ -61,60 +63,48 @@ def train_forward(
     normalize(x, affine, epilogue, y, threads)
 
 
-def gradient_sums(dy: Array, x: Array, mean: Array, sums: Array, threads: int) -> None:
-    """sum(dy) and sum(dy * (x - mean)) of each channel.
+def gradient_sums(dy: Array, x: Array, statistics: Statistics, prologue: Prologue, sums: Array, threads: int) -> None:
+    """sum(g) and sum(g * (x - mean)) of each channel, with g = dy * activation'(z) where the prologue has one.
 
-    dy, x (O, C, I) of any type; mean (C,), sums (2, C) float64.
+    dy, x (O, C, I) of any type; sums (2, C) float64; the prologue's g <- g, which may be dy.
     In pairs of the data's type: differences and products are split into what they round to and the rest.
-    Reads dy and x once.
+    Reads dy and x once, and g once more where it is not dy.
     """
-    _gradient(dy, x, mean, None, None, 0.0, sums, None)
+    _gradient(_through(dy, x, statistics, prologue, None), x, statistics, sums, None)
 
 
-def train_backward(
-    dy: Array, x: Array, mean: Array, var: Array, weight: Array, eps: float, sums: Array, dx: Array, threads: int
+def backward(
+    dy: Array, x: Array, statistics: Statistics, prologue: Prologue, sums: Array, dx: Array, threads: int
 ) -> None:
-    """dx = scale * ((dy - k) - ((x - centre) * r) * s), by `_algebra.gradient` of the gradient sums, which go to sums.
+    """dx = scale * ((g - k) - ((x - centre) * r) * s), by `_algebra.gradient` of the gradient sums; or scale * g.
 
-    dy, x, dx (O, C, I) of any type, of which dx may be dy or x; mean, var, weight (C,), sums (2, C) float64.
-    Three launches, as in `train_forward`.
-    Reads dy and x twice, writes dx once.
+    dy, x, dx (O, C, I) of any type, of which dx may be dy or x; sums (2, C) float64 and the prologue's g as of
+    `gradient_sums`.
+    Three launches, as in `train_forward`, after one that makes g: where dx will stand, if that is not x.
+    Reads g and x twice, or in inference g twice and x once, writes dx once.
     """
-    coefficients = workspace(x, (5, x.shape[1]), "coefficients")
-    _gradient(dy, x, mean, var, weight, eps, sums, coefficients)
-    _elementwise(_cuda_apply.backward, (), (dy, x, None), coefficients, PLAIN, dx)
-
-
-def activation_gradient(dy: Array, x: Array, affine: Array | None, epilogue: Epilogue, g: Array, threads: int) -> None:
-    """g = dy * activation'((x - centre) * scale + shift + residual); without affine, of x as it is.
-
-    dy, x, g (O, C, I) of any type, of which g may be dy; affine (3, C) float64: centre, scale, shift.
-    Reads x, the residual and dy once, writes g once.
-    """
-    activation, residual, _ = epilogue
-    settings = _function(activation, derived=True), residual is not None, affine is not None
-    coefficients = constant(x, 3 * x.shape[1], 0.0) if affine is None else affine
-    _elementwise(_cuda_apply.through, settings, (dy, x, residual), coefficients, epilogue, g)
+    room = None if np.may_share_memory(dx.addresses, x.addresses) else dx
+    g = _through(dy, x, statistics, prologue, room)
+    if statistics.training:
+        coefficients = workspace(x, (5, x.shape[1]), "coefficients")
+        _gradient(g, x, statistics, sums, coefficients)
+        _elementwise(_cuda_apply.backward, (), (g, x, None), coefficients, PLAIN, dx)
+    else:
+        _gradient(g, x, statistics, sums, None)
+        affine = workspace(x, (3, x.shape[1]), "affine")
+        _each_channel(_cuda_channels.inference_gradient, x, statistics.var, statistics.weight, statistics.eps, affine)
+        normalize(g, affine, PLAIN, dx, threads)
 
 
 def pack_signs(y: Array, low: float, high: float, nan: bool, bits: Array, threads: int) -> None:
     """bits[j] = not (y[j] <= low or y[j] >= high); of NaN, `nan`. A bound of NaN is none.
 
-    y (n,) of any type; bits (ceil(n / 8),) uint8, the first element in the lowest bit.
+    y (n,) of any type; bits (ceil(n / 8) + 8,) uint8, the first element in the lowest bit; the last 8 are left alone.
     A thread for each byte: no two write to one.
     Reads y once.
     """
     kernel = _cuda_apply.pack_signs(name_of(y.dtype))
     launch(kernel, in_turn(bits.size), y, y, float(low), float(high), bool(nan), bits, y.size)
-
-
-def apply_signs(dy: Array, bits: Array, slope: float, g: Array, threads: int) -> None:
-    """g[j] = dy[j] where bits[j] is set, otherwise slope * dy[j], or 0 where the slope is 0.
-
-    dy, g (n,) of one type; bits as `pack_signs` makes them; g may be dy.
-    Reads dy, writes g once.
-    """
-    launch(_cuda_apply.apply_signs(name_of(dy.dtype)), in_turn(dy.size), dy, dy, bits, float(slope), g, dy.size)
 
 
 def _moments(
@@ -123,23 +113,47 @@ def _moments(
     tile = tile_of(x.shape, sums=True)
     parts = workspace(x, (3, tile.chunks, tile.channels), "parts")
     kernel = _cuda_sums.chunk_sums(name_of(x.dtype), computed_in(x), gradient=False)
-    launch(kernel, tile.blocks, x, parts, (0, 0, 0, 0), x, x.place, parts, tuple(tile), parts)
+    launch(kernel, tile.blocks, x, parts, (0, 0, 0, 0), x, x.place, parts, parts, tuple(tile), parts)
     wanted = affine is not None
     arguments = (affine, weight, bias) if wanted else (stats, parts, parts)
     _merge(_cuda_sums.merge_moments(real), tile, x, parts, stats, *arguments, float(eps), wanted)
 
 
-def _gradient(
-    dy: Array, x: Array, mean: Array, var: Array | None, weight: Array | None, eps: float, sums: Array,
-    coefficients: Array | None,
-) -> None:  # fmt: skip
+def _through(dy: Array, x: Array, statistics: Statistics, prologue: Prologue, room: Array | None) -> Array:
+    """g, which without an activation is dy: in the prologue's own array, else in `room`, else in a new one."""
+    given: Any = prologue
+    activation, bias, residual, kept, signs, wanted = given
+    if activation is None and signs is None:
+        if wanted is not None:
+            copy(dy, wanted)
+        return dy
+    if wanted is None:
+        wanted = empty(x, x.shape, dy.dtype) if room is None else room
+    g: Array = wanted
+    zeros = constant(x, 3 * x.shape[1], 0.0)
+    if signs is not None:
+        _elementwise(_cuda_apply.signed, (), (dy, signs, None), zeros, Epilogue(Activation(0, signs.slope)), g)
+        return g
+    settings = _function(activation, derived=True), residual is not None, kept is None
+    if kept is not None:
+        _elementwise(_cuda_apply.through, settings, (dy, kept, residual), zeros, Epilogue(activation), g)
+        return g
+    mean, low, var, weight, eps, _ = statistics
+    affine = workspace(x, (3, x.shape[1]), "affine")
+    _each_channel(_cuda_channels.affine(computed_in(x)), x, mean, low, var, weight, bias, eps, affine)
+    _elementwise(_cuda_apply.through, settings, (dy, x, residual), affine, Epilogue(activation), g)
+    return g
+
+
+def _gradient(dy: Array, x: Array, statistics: Statistics, sums: Array, coefficients: Array | None) -> None:
+    mean, low, var, weight, eps, _ = statistics
     tile = tile_of(x.shape, sums=True)
     parts = workspace(x, (2, tile.chunks, tile.channels), "parts")
     kernel = _cuda_sums.chunk_sums(name_of(x.dtype), computed_in(x), gradient=True)
-    launch(kernel, tile.blocks, x, dy, dy.place, x, x.place, mean, tuple(tile), parts)
+    launch(kernel, tile.blocks, x, dy, dy.place, x, x.place, mean, low, tuple(tile), parts)
     wanted = coefficients is not None
-    arguments = (coefficients, var, weight) if wanted else (sums, mean, mean)
-    _merge(_cuda_sums.merge_gradients(computed_in(x)), tile, x, parts, sums, *arguments, mean, float(eps), wanted)
+    arguments = (coefficients if wanted else sums, var, weight, mean, low, float(eps), wanted)
+    _merge(_cuda_sums.merge_gradients(computed_in(x)), tile, x, parts, sums, *arguments)
 
 
 def _merge(kernel: Any, tile: Tile, x: Array, *arguments: Any) -> None:
@@ -150,16 +164,15 @@ def _elementwise(
     formula: Any, settings: tuple[Any, ...], inputs: tuple[Any, ...], coefficients: Array, epilogue: Epilogue,
     y: Array,
 ) -> None:  # fmt: skip
-    """formula of up to three inputs, of which None stands for one that it does not read."""
+    """formula of up to three inputs, of which one may be Bits, and None stands for one that it does not read."""
     first: Any = inputs[0]
-    given = [first if a is None else a for a in inputs]
+    given = [_readable(first if a is None else a) for a in inputs]
+    names = *(name for name, _, _ in given), name_of(y.dtype)
     tile = tile_of(first.shape, sums=False)
     activation, _, quantization = epilogue
     numbers = (*(activation or NONE)[1:3], *(quantization or (0.0,) * 4))
-    kernel = _cuda_apply.elementwise(
-        tuple(name_of(a.dtype) for a in (*given, y)), computed_in(*given, y), formula, *settings
-    )
-    places = [part for a in given for part in (a, a.place)]
+    kernel = _cuda_apply.elementwise(names, computed_in(*(a for _, a, _ in given), y), formula, *settings)
+    places = [part for _, *both in given for part in both]
     arguments = (*places, coefficients, tuple(map(float, numbers)), tuple(tile), y, y.place)
     try:
         launch(kernel, tile.blocks, first, *arguments)
@@ -168,9 +181,17 @@ def _elementwise(
         if not callable(function):
             raise
         raise TypeError(
-            f"activation must be a function of one number that numba.cuda compiles for {given[0].dtype}, got "
+            f"activation must be a function of one number that numba.cuda compiles for {first.dtype}, got "
             f"{function!r}, with which that fails: {error}; try it in a kernel of your own first"
         ) from error
+
+
+def _readable(a: Any) -> tuple[str, Array, tuple[int, ...]]:
+    """The name of what reads it, its memory and where in that its elements are."""
+    if isinstance(a, Bits):
+        bits: Any = a.bits
+        return "bits", bits, (0, *a.strides)
+    return name_of(a.dtype), a, a.place
 
 
 def _function(activation: Activation | None, derived: bool = False) -> Any:
@@ -193,6 +214,18 @@ def in_turn(size: int) -> int:
 def launch(kernel: Any, blocks: int, x: Array, *arguments: Any, threads: int | None = None) -> None:
     """On the device and stream of x; of arrays a kernel takes the memory."""
     _cuda_launch.launch(kernel, blocks, threads or _cuda_tile.THREADS, x, arguments)
+
+
+def _each_channel(kernel: Any, x: Array, *arguments: Any) -> None:
+    """On x's stream."""
+    launch(kernel, in_turn(x.shape[1]), x, *arguments, x.shape[1])
+
+
+def reorder(bits: Array, shape: tuple[int, ...], steps: tuple[int, ...], made: Array) -> None:
+    """Bits in the order of up to 5 axes of that shape, along which they lie so many apart."""
+    size, axes = math.prod(shape), 5 - len(shape)
+    shape, steps = (*(1,) * axes, *shape), (*(0,) * axes, *steps)
+    launch(_cuda_apply.reorder, in_turn(made.size), bits, bits, shape, steps, made, size)
 
 
 def copy(x: Array, y: Array) -> None:

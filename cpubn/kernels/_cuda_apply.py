@@ -55,6 +55,18 @@ def through(real: Any, activation: Any, residual: bool, affine: bool) -> Any:
 
 
 @functools.cache
+def signed(real: Any) -> Any:
+    """a is dy, b its sign: g = dy where that is 1, otherwise slope * dy, or 0 where the slope is 0."""
+
+    @device
+    def value(a, b, c, v, numbers):
+        slope = real(numbers[0])
+        return a if b != real(0.0) else (a * slope if slope != real(0.0) else real(0.0))
+
+    return value
+
+
+@functools.cache
 def backward(real: Any) -> Any:
     """a is dy, b is x: dx = scale * ((dy - k) - ((x - centre) * r) * s)."""
 
@@ -183,18 +195,16 @@ def pack_signs(name: str) -> Any:
     return kernel
 
 
-@functools.cache
-def apply_signs(name: str) -> Any:
-    """A kernel that sets g[j] = dy[j] where bits[j] is set, otherwise slope * dy[j], or 0 where the slope is 0."""
-    real = np.float64 if name == "float64" else np.float32
-    read, write = reader(name, real), writer(name)
-
-    @cuda.jit
-    def kernel(dy, bits, slope, g, size):
-        for j in range(cuda.grid(1), size, cuda.gridsize(1)):
-            value = read(dy, j)
-            if not bits[j // 8] >> (j % 8) & 1:
-                value = value * real(slope) if slope != 0.0 else real(0.0)
-            write(g, j, value)
-
-    return kernel
+@cuda.jit
+def reorder(bits, shape, steps, made, size):
+    """Bits in the order of 5 axes of that shape, along which they lie `steps` apart: a thread for each byte."""
+    for byte in range(cuda.grid(1), (size + 7) // 8, cuda.gridsize(1)):
+        packed = 0
+        for k in range(8):
+            rest, at = byte * 8 + k, 0
+            if rest < size:
+                for axis in range(5):
+                    at += rest % shape[4 - axis] * steps[4 - axis]
+                    rest //= shape[4 - axis]
+                packed += ((bits[at // 8] >> (at % 8)) & 1) << k
+        made[byte] = np.uint8(packed)

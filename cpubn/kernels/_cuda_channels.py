@@ -18,12 +18,12 @@ def affine(real: Any) -> Any:
     """A kernel: centre, scale and shift (3, C) that apply statistics to data computed in `real`."""
 
     @cuda.jit
-    def kernel(mean, var, weight, bias, eps, coefficients, channels):
+    def kernel(mean, low, var, weight, bias, eps, coefficients, channels):
         for c in range(cuda.grid(1), channels, cuda.gridsize(1)):
             middle = np.float64(mean[c])
             centre = algebra.centre(middle, real)
             scale, shift = algebra.affine(
-                middle, 0.0, np.float64(var[c]), np.float64(weight[c]), np.float64(bias[c]), eps, centre
+                middle, low[c], np.float64(var[c]), np.float64(weight[c]), np.float64(bias[c]), eps, centre
             )
             coefficients[c], coefficients[channels + c], coefficients[2 * channels + c] = centre, scale, shift
 

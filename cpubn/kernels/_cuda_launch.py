@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from cpubn._device import Addresses, DeviceArray
-from cpubn._types import name_of
+from cpubn._device import DeviceArray
+from cpubn._types import Addresses, name_of
 from cpubn.kernels import _cuda_target
 
 Arguments = tuple[Any, ...]

@@ -1,7 +1,7 @@
 """The sums of the CUDA backend: of every chunk by a block, of a channel's chunks by another.
 
     moments:     s = sum(x - pivot),  q = sum((x - pivot)**2)            the pivot being the chunk's first sample
-    gradients:   s = sum(dy),         q = sum(dy * (x - mean))
+    gradients:   s = sum(dy),         q = sum(dy * (x - mean))           dy having gone through the prologue
 
 A sum is a pair of numbers of the data's type, whose second collects what rounding took from the first: differences and
 products are split into what they round to and the rest (Knuth's two_sum, and a fused multiply-add). In float32 that
@@ -32,7 +32,7 @@ double_product = product_of(np.float64)
 def chunk_sums(name: str, real: Any, gradient: bool) -> Any:
     """A kernel that puts every chunk's moments (mean, low, m2), or its gradient sums (s, q), into `parts`.
 
-    dy, x flat, with their places; mean (C,), of a gradient; parts (3 or 2, chunks, C) float64, flat.
+    dy, x flat, with their places; mean, low (C,), of a gradient; parts (3 or 2, chunks, C) float64, flat.
     Reads dy and x once.
     """
     single = _sums(name, real, gradient)
@@ -40,15 +40,15 @@ def chunk_sums(name: str, real: Any, gradient: bool) -> Any:
     narrow, threads = real is np.float32, _cuda_tile.THREADS
 
     @cuda.jit
-    def kernel(dy, dy_place, x, x_place, mean, tile, parts):
+    def kernel(dy, dy_place, x, x_place, mean, low, tile, parts):
         room = cuda.shared.array((7, threads), real)
         thread, block = cuda.threadIdx.x, cuda.blockIdx.x
-        pivot, s, s_rest, q, q_rest, lost = single(dy, dy_place, x, x_place, mean, tile, thread, block, room)
+        pivot, s, s_rest, q, q_rest, lost = single(dy, dy_place, x, x_place, mean, low, tile, thread, block, room)
         if narrow:
             wide_room = cuda.shared.array((7, threads), np.float64)
             if cuda.syncthreads_or(1 if lost else 0):
                 pivot, s, s_rest, q, q_rest, lost = double(
-                    dy, dy_place, x, x_place, mean, tile, thread, block, wide_room
+                    dy, dy_place, x, x_place, mean, low, tile, thread, block, wide_room
                 )
         lane, start, count = share_of(tile, thread, block)
         _, channel = channel_of(tile, thread, block)
@@ -87,7 +87,7 @@ def _sums(name: str, real: Any, gradient: bool) -> Any:
     unroll = _cuda_tile.UNROLL
 
     @device
-    def sums(dy, dy_place, x, x_place, mean, tile, thread, block, room):
+    def sums(dy, dy_place, x, x_place, mean, low, tile, thread, block, room):
         column, channel = channel_of(tile, thread, block)
         lane, start, count = share_of(tile, thread, block)
         inner, lanes = tile[1], tile[5]
@@ -103,7 +103,7 @@ def _sums(name: str, real: Any, gradient: bool) -> Any:
             i_step, i = lanes % inner, (start + lane) % inner
             if gradient:
                 pivot = real(mean[channel])
-                pivot_low = real(mean[channel] - np.float64(pivot))
+                pivot_low = real((mean[channel] - np.float64(pivot)) + low[channel])
             else:
                 pivot = read(x, offset_of(x_place, tile, channel, start))
         xs = cuda.local.array(unroll, real)
@@ -216,12 +216,12 @@ def merge_gradients(real: Any) -> Any:
     """A kernel that adds a channel's chunks up, in turn and then by halves, and prepares what dx takes.
 
     parts (2, chunks, C), sums (2, C), coefficients (5, C) float64, flat: centre, r, s, k, scale.
-    mean, var, weight (C,).
+    mean, low, var, weight (C,).
     """
     mergers = _cuda_tile.MERGERS
 
     @cuda.jit
-    def kernel(parts, sums, coefficients, var, weight, mean, eps, wanted, tile):
+    def kernel(parts, sums, coefficients, var, weight, mean, low, eps, wanted, tile):
         thread, channel = cuda.threadIdx.x, cuda.blockIdx.x
         channels, samples, chunks = tile[0], tile[2], tile[8]
         row = chunks * channels
@@ -245,7 +245,7 @@ def merge_gradients(real: Any) -> Any:
             if wanted:
                 middle, v, w = np.float64(mean[channel]), np.float64(var[channel]), np.float64(weight[channel])
                 centre = algebra.centre(middle, real)
-                r, s, k, scale = algebra.gradient(np.float64(samples), middle, v, w, eps, centre, s0, s1)
+                r, s, k, scale = algebra.gradient(np.float64(samples), middle, low[channel], v, w, eps, centre, s0, s1)
                 coefficients[channel], coefficients[channels + channel] = centre, r
                 coefficients[2 * channels + channel], coefficients[3 * channels + channel] = s, k
                 coefficients[4 * channels + channel] = scale

@@ -19,8 +19,13 @@ u = np.uint64
 
 @functools.cache
 def reader(name: str, real: Any) -> Any:
-    """read(flat, j): element j of an array of that type."""
-    if name == "bfloat16":
+    """read(flat, j): element j of an array of that type; of "bits" 1 or 0, the lowest of a byte first."""
+    if name == "bits":
+
+        def read(flat, j):
+            return real((flat[u(j >> 3)] >> (j & 7)) & 1)
+
+    elif name == "bfloat16":
 
         def read(flat, j):
             return real(np.uint32(np.uint32(flat[u(j)]) << np.uint32(16)).view(np.float32))

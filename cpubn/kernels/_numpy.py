@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 
 from cpubn import _activations, _algebra
 from cpubn._epilogue import Epilogue
+from cpubn._gradient import Bits, Prologue, Statistics
 
 Array = NDArray[Any]
 Block = tuple[slice, slice, slice]
-After = Callable[..., Array]
+Made = Callable[[Block], Array]
+After = Callable[[Array, Block], Array]
+Function = Callable[..., Array]
 
 # Samples are of the type that is computed in.
 ANY_TYPE = False
@@ -61,7 +64,11 @@ def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: in
     The centre is taken off first: `x * scale + (shift - centre * scale)` loses digits as the mean grows.
     Moves x, the residual and y once.
     """
-    _apply(_affine, (x,), affine, _algebra.forward_is_wide(*affine), y, _after(epilogue, y.dtype))
+    after = _after(epilogue, y.dtype, _activations.FUNCTIONS)
+    with np.errstate(all="ignore"):
+        formula = _formula(_affine, (x,), affine, _algebra.forward_is_wide(*affine))
+        for block in _blocks(y.shape):
+            y[block] = after(formula(block), block)
 
 
 def train_forward(
@@ -83,104 +90,112 @@ def train_forward(
     moments(x, stats, threads)
     mean, low, m2 = stats
     with np.errstate(all="ignore"):
-        centre = _algebra.centre(mean, x.dtype.type)
-        var = m2 / (x.shape[0] * x.shape[2])
-        affine = np.stack((centre, *_algebra.affine(mean, low, var, weight, bias, eps, centre)))
+        statistics = Statistics(mean, low, m2 / (x.shape[0] * x.shape[2]), weight, eps, training=True)
+        affine = _coefficients(statistics, bias, x.dtype)
     normalize(x, affine, epilogue, y, threads)
 
 
-def gradient_sums(dy: Array, x: Array, mean: Array, sums: Array, threads: int) -> None:
-    """s0 = sum(dy), s1 = sum(dy * (x - mean)) per channel.
+def gradient_sums(dy: Array, x: Array, statistics: Statistics, prologue: Prologue, sums: Array, threads: int) -> None:
+    """s0 = sum(g), s1 = sum(g * (x - mean)) per channel, with g = dy * activation'(z) where the prologue has one.
 
-    dy, x (O, C, I); mean (C,) float64; sums (2, C) float64 <- s0, s1.
-    Differences are taken in float64: rounded to float32 at mean/std = 1e7 nothing would be left of them.
-    Moves dy and x once.
+    dy, x (O, C, I); sums (2, C) float64 <- s0, s1; the prologue's g <- g, which may be dy.
+    Differences are taken in float64 and from both words of the mean: rounded to float32 at mean/std = 1e7 nothing would
+    be left of them, and of float64 data at 1e6 the first word alone leaves 1e-10 standard deviations.
+    Moves dy, x and what the prologue reads and writes once.
     """
+    mean, low = statistics.mean, statistics.low
     sums[...] = 0.0
     with np.errstate(all="ignore"):
+        gradient = _through(dy, x, statistics, prologue)
         for block in _blocks(x.shape):
-            g = dy[block].astype(np.float64)
-            d = x[block] - mean[block[1], None]
-            sums[:, block[1]] += g.sum(axis=(0, 2)), np.einsum("oci,oci->c", g, d)
+            channels = block[1]
+            g = gradient(block)
+            if prologue.g is not None:
+                prologue.g[block] = g
+            g = g.astype(np.float64)
+            d = x[block] - mean[channels, None]
+            d -= low[channels, None]
+            sums[:, channels] += g.sum(axis=(0, 2)), np.einsum("oci,oci->c", g, d)
 
 
-def train_backward(
-    dy: Array, x: Array, mean: Array, var: Array, weight: Array, eps: float, sums: Array, dx: Array, threads: int
+def backward(
+    dy: Array, x: Array, statistics: Statistics, prologue: Prologue, sums: Array, dx: Array, threads: int
 ) -> None:
-    """dx = scale * ((dy - k) - ((x - centre) * r) * s) with the coefficients of _algebra.gradient.
+    """dx = scale * ((g - k) - ((x - centre) * r) * s) by _algebra.gradient; in inference dx = scale * g.
 
-    dy, x, dx (O, C, I); mean, var, weight (C,) float64; sums (2, C) float64 <- s0, s1; dx may be dy or x.
-    Not `a * dy + b * (x - centre) + k`: where dy follows x that loses half its digits at mean/std = 1e6.
-    Moves dy and x twice and dx once.
+    dy, x, dx (O, C, I); sums (2, C) float64 and the prologue's g as of gradient_sums; dx may be dy or x.
+    Not `a * g + b * (x - centre) + k`: where g follows x that loses half its digits at mean/std = 1e6. And g is kept
+    where dx will stand, if that is not x, since to make it twice would cost more than to read it.
+    Moves dy, x and dx twice, and once more what the prologue reads and writes.
     """
-    gradient_sums(dy, x, mean, sums, threads)
+    g = dy
+    if prologue.activation is not None or prologue.signs is not None:
+        g = np.empty_like(dx) if np.may_share_memory(dx, x) else dx
+        g = g if prologue.g is None else prologue.g
+        prologue = prologue._replace(g=g)
+    gradient_sums(dy, x, statistics, prologue, sums, threads)
+    mean, low, var, weight, eps, training = statistics
     with np.errstate(all="ignore"):
-        centre = _algebra.centre(mean, x.dtype.type)
-        gradient = _algebra.gradient(x.shape[0] * x.shape[2], mean, var, weight, eps, centre, sums[0], sums[1])
-    wide = _algebra.backward_is_wide(centre, *gradient)
-
-    def apply(g: Array, block: Array, c: Array, r: Array, s: Array, k: Array, a: Array) -> Array:
-        x_hat: Array = block - c
-        x_hat *= r
-        x_hat *= s
-        result: Array = g - k
-        result -= x_hat
-        result *= a
-        return result
-
-    _apply(apply, (dy, x), np.stack((centre, *gradient)), wide, dx)
-
-
-def activation_gradient(dy: Array, x: Array, affine: Array | None, epilogue: Epilogue, g: Array, threads: int) -> None:
-    """g = dy * activation'((x - centre) * scale + shift + residual); without affine, of x as it is.
-
-    dy, x, g (O, C, I); affine (3, C) float64: centre, scale, shift; g may be dy.
-    From x, and not from z: to keep that would be one more array of memory, and of traffic.
-    Moves dy, x, the residual and g once.
-    """
-    derivative = _after(epilogue, g.dtype, _activations.GRADIENTS)
-
-    def after(z: Array, block: Block) -> Array:
-        result: Array = dy[block] * derivative(z, block)
-        return result
-
-    if affine is None:
-        _apply(np.copy, (x,), np.empty((0, x.shape[1])), np.zeros(x.shape[1], bool), g, after)
-    else:
-        _apply(_affine, (x,), affine, _algebra.forward_is_wide(*affine), g, after)
+        if training:
+            centre, count = _algebra.centre(mean, x.dtype.type), x.shape[0] * x.shape[2]
+            coefficients = centre, *_algebra.gradient(count, mean, low, var, weight, eps, centre, *sums)
+            wide = _algebra.backward_is_wide(*coefficients)
+            formula = _formula(_gradient, (g, x), np.stack(coefficients), wide)
+        else:
+            scale = weight * _algebra.rstd(var, eps)
+            wide = _algebra.outside(scale, _algebra.TINY, _algebra.LARGE)
+            formula = _formula(np.multiply, (g,), scale[None], wide)
+        for block in _blocks(dx.shape):
+            dx[block] = formula(block)
 
 
 def pack_signs(y: Array, low: float, high: float, nan: bool, bits: Array, threads: int) -> None:
     """bits[j] = not (y[j] <= low or y[j] >= high); of NaN, `nan`. A bound of NaN is none.
 
-    y (n,) of any type; bits (ceil(n / 8),) uint8, the first element in the lowest bit.
+    y (n,) of any type; bits (ceil(n / 8) + 8,) uint8, the first element in the lowest bit; the last 8 are left alone.
     Block by block: flags for all of y would take eight times the memory of the bits.
     Moves y once.
     """
-    for start in range(0, y.size, BLOCK):
-        block = y[start : start + BLOCK]
-        inside = ~((block <= y.dtype.type(low)) | (block >= y.dtype.type(high)))
-        if not nan:
-            inside &= block == block
-        bits[start // 8 : (start + BLOCK) // 8] = np.packbits(inside, bitorder="little")
+    with np.errstate(all="ignore"):
+        for start in range(0, y.size, BLOCK):
+            block = y[start : start + BLOCK]
+            inside = ~((block <= y.dtype.type(low)) | (block >= y.dtype.type(high)))
+            if not nan:
+                inside &= block == block
+            packed = np.packbits(inside, bitorder="little")
+            bits[start // 8 : start // 8 + packed.size] = packed
 
 
-def apply_signs(dy: Array, bits: Array, slope: float, g: Array, threads: int) -> None:
-    """g[j] = dy[j] where bits[j] is set, otherwise slope * dy[j], or 0 where the slope is 0.
+def _through(dy: Array, x: Array, statistics: Statistics, prologue: Prologue) -> Made:
+    """What makes g of a block."""
+    activation, bias, residual, kept, signs, _ = prologue
+    if signs is not None:
+        return lambda block: _by_signs(dy, signs, block)
+    if activation is None:
+        return lambda block: dy[block]
+    derivative = _after(Epilogue(activation, residual), x.dtype, _activations.GRADIENTS)
+    if kept is not None:
+        return lambda block: dy[block] * derivative(kept[block], block)
+    affine = _coefficients(statistics, bias, x.dtype)
+    z = _formula(_affine, (x,), affine, _algebra.forward_is_wide(*affine))
+    return lambda block: dy[block] * derivative(z(block), block)
 
-    dy, g (n,) of one type; bits as `pack_signs` makes them; g may be dy.
-    Block by block, for the same reason.
-    Moves dy and g once.
-    """
-    for start in range(0, dy.size, BLOCK):
-        block = dy[start : start + BLOCK]
-        flags = np.unpackbits(bits[start // 8 : (start + BLOCK) // 8], count=block.size, bitorder="little")
-        other = np.zeros((), dy.dtype)
-        if slope:
-            with np.errstate(all="ignore"):
-                wide: Any = np.float64 if dy.dtype == np.float64 else np.float32
-                other = (block.astype(wide) * wide(slope)).astype(dy.dtype)
-        g[start : start + BLOCK] = np.where(flags.view(bool), block, other)
+
+def _by_signs(dy: Array, signs: Bits, block: Block) -> Array:
+    """dy where its bit is set, otherwise slope * dy, or 0 where the slope is 0; of the bytes that a block reaches."""
+    g = dy[block]
+    first = sum(part.start * step for part, step in zip(block, signs.strides, strict=True))
+    last = first + sum((n - 1) * step for n, step in zip(g.shape, signs.strides, strict=True))
+    flags = np.unpackbits(signs.bits[first // 8 : last // 8 + 1], bitorder="little")[first % 8 :]
+    is_set = np.lib.stride_tricks.as_strided(flags, g.shape, signs.strides, writeable=False).view(bool)
+    return np.where(is_set, g, g * g.dtype.type(signs.slope) if signs.slope else g.dtype.type(0.0))
+
+
+def _coefficients(statistics: Statistics, bias: Any, dtype: np.dtype[Any]) -> Array:
+    """(3, C): centre, scale and shift that apply statistics to data of that type."""
+    mean, low, var, weight, eps, _ = statistics
+    centre = _algebra.centre(mean, dtype.type)
+    return np.stack((centre, *_algebra.affine(mean, low, var, weight, bias, eps, centre)))
 
 
 def _affine(x: Array, centre: Array, scale: Array, shift: Array) -> Array:
@@ -190,7 +205,17 @@ def _affine(x: Array, centre: Array, scale: Array, shift: Array) -> Array:
     return z
 
 
-def _after(epilogue: Epilogue, dtype: Any, table: Sequence[After] = _activations.FUNCTIONS) -> After:
+def _gradient(g: Array, x: Array, centre: Array, r: Array, s: Array, k: Array, scale: Array) -> Array:
+    x_hat: Array = x - centre
+    x_hat *= r
+    x_hat *= s
+    dx: Array = g - k
+    dx -= x_hat
+    dx *= scale
+    return dx
+
+
+def _after(epilogue: Epilogue, dtype: Any, table: Sequence[Function]) -> After:
     """What makes y, or with a table of derivatives its gradient, of a block of z."""
     activation, residual, _ = epilogue
 
@@ -205,20 +230,20 @@ def _after(epilogue: Epilogue, dtype: Any, table: Sequence[After] = _activations
     return after
 
 
-def _apply(
-    function: Any, inputs: tuple[Array, ...], coefficients: Array, wide: Array, out: Array, after: After | None = None
-) -> None:
-    """Write after(function(*inputs, *coefficients), block), in float64 for float32 channels that are wide."""
-    single = out.dtype == np.float32
-    with np.errstate(all="ignore"):
-        for block in _blocks(out.shape):
-            vectors = coefficients[:, block[1], None]
-            parts = [a[block] for a in inputs]
-            result = function(*parts, *vectors.astype(out.dtype))
-            these = wide[block[1]]
-            if single and these.any():
-                result[:, these] = function(*(p[:, these].astype(np.float64) for p in parts), *vectors[:, these])
-            out[block] = result if after is None else after(result, block)
+def _formula(function: Any, inputs: tuple[Array, ...], coefficients: Array, wide: Array) -> Made:
+    """What makes function(*inputs, *coefficients) of a block, in float64 for float32 channels that are wide."""
+    dtype = inputs[0].dtype
+
+    def result_of(block: Block) -> Array:
+        vectors = coefficients[:, block[1], None]
+        parts = [a[block] for a in inputs]
+        result: Array = function(*parts, *vectors.astype(dtype))
+        these = wide[block[1]]
+        if dtype == np.float32 and these.any():
+            result[:, these] = function(*(p[:, these].astype(np.float64) for p in parts), *vectors[:, these])
+        return result
+
+    return result_of
 
 
 def _blocks(shape: tuple[int, ...]) -> Iterator[Block]:

@@ -7,6 +7,8 @@ import oracle
 import pytest
 import test_backward
 import test_fused_backward
+import test_mean_pair
+import views
 from gpu import get, put
 
 import cpubn
@@ -66,6 +68,35 @@ def test_the_moments_of_the_forward_are_taken_where_they_are():
     test_backward.check(get(got), oracle.batch_norm_backward(dy, x, mean, var, weight), np.float32)
 
 
+@pytest.mark.parametrize(("layout", "shape"), [("NCHW", (3, 3, 7)), ("NHWC", (CHUNK + 5, 2))], ids=str)
+@pytest.mark.parametrize("gradient", ["independent", "correlated", "constant"])
+def test_float64_at_a_large_mean(gradient, layout, shape):
+    """From Moments and from a layer, whose low word makes the difference."""
+    dy, x, weight, _, mean, var = test_mean_pair.case(shape, layout, gradient)
+    expected = oracle.batch_norm_backward(dy, x, mean, var, weight, layout=layout)
+    given = put((dy, x, weight))
+    batch = cpubn.moments(given[1], layout=layout)
+    got = cpubn.batch_norm_backward(*given[:2], batch, batch.var(), given[2], layout=layout)
+    test_backward.check(get(got), expected, np.float64)
+    bn = cpubn.BatchNorm1d(shape[1], layout=layout, dtype="float64")
+    bn.weight[...] = weight
+    bn.to_device()(given[1])
+    got = bn.backward(given[0]), bn.weight_grad, bn.bias_grad
+    test_backward.check(get(got), expected, np.float64)
+
+
+@pytest.mark.parametrize("activation", ["relu", ("leaky_relu", 0.125)], ids=str)
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 3, 1), (3, 2, 1, 0), (0, 1, 3, 2)], ids=str)
+def test_a_layer_whose_output_lies_otherwise_than_its_input(order, activation):
+    """Signs are read by three strides, or reordered where those will not do."""
+    x, dy = np.random.default_rng(3).standard_normal((2, 3, 2, 4, 5)).astype(np.float32)
+    bn = cpubn.BatchNorm2d(2, activation=activation).to_device()
+    bn(put(x))
+    expected = get(bn.backward(put(dy)))
+    bn(put(x), out=gpu.Shown(views.in_order(np.zeros_like(x), order)))
+    np.testing.assert_array_equal(get(bn.backward(put(dy))), expected)
+
+
 def test_what_is_not_finite_stays_in_its_channel():
     dy, x, mean, var, weight, _ = test_backward.case("offset 1", "independent", (9, 3, 7), "NCHW", np.float32, True)
     clean = get(cpubn.batch_norm_backward(*put((dy, x, mean, var, weight))))
@@ -117,6 +148,21 @@ def test_through_every_activation(activation, layout, dtype, training, added):
         residual=put(residual),
     )
     test_fused_backward.check(get(got), dy, x, vectors, activation, residual, training, layout)
+
+
+@pytest.mark.parametrize("source", ["dy", "x"])
+@pytest.mark.parametrize(("activation", "kept"), [("relu", True), ("silu", False)])
+@pytest.mark.parametrize("training", [True, False])
+def test_an_activation_and_the_place_of_dy_or_x(training, activation, kept, source):
+    dy, x, residual, vectors = test_fused_backward.arguments((2, 3, 2, 3), "NCHW", np.float32, activation)
+    how = {"training": training, "activation": activation, "residual": put(residual)}
+    if kept:
+        how["y"] = cpubn.batch_norm(put(x), *put(vectors), activation=activation, residual=how["residual"])
+    expected = get(test_fused_backward.backward(put(dy), put(x), put(vectors), **how))
+    given = {"dy": put(dy), "x": put(x)}
+    got = test_fused_backward.backward(**given, vectors=put(vectors), out=given[source], **how)
+    for a, b in zip(get(got), expected, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("activation", ["relu", "sigmoid"])
