@@ -14,7 +14,7 @@ from cpubn import cli
 from cpubn.bench import measure, suite, tables
 from cpubn.bench.case import EPS, OPS, TOLERANCE, Case, Prepared, from_nchw, in_nchw
 from cpubn.bench.contestants import LIBRARIES, LIMIT, Contestant, Field, gather, limit_
-from cpubn.bench.layers import MODELS, NETWORKS, OVERHEAD, STANDARD, Layer, layers_of
+from cpubn.bench.layers import FEW, MODELS, NETWORKS, OVERHEAD, STANDARD, Layer, layers_of
 from cpubn.bench.measure import Timing
 from cpubn.bench.results import Results
 
@@ -45,6 +45,8 @@ def test_layers(model):
 
 def test_layers_of_the_papers():
     assert len(STANDARD) == 11
+    assert len(FEW) == 6
+    assert max(shape[1] for shape in FEW) <= 16
     last = {name: list(network())[-1] for name, network in NETWORKS.items()}
     assert last["resnet50"] == (2048, 7, 7)
     assert last["mobilenetv2"] == (1280, 7, 7)
@@ -203,10 +205,21 @@ def test_command_summary_of_one_value_per_channel(capsys):
     words = ["bench", "--model", "mlp", "--batch", "1", "--rounds", "1", "--compare", "numpy", "--summary"]
     assert cli.main([*words, "--op", "eval", "train"]) == 0
     out = capsys.readouterr().out
-    assert "inference, NCHW" in out
+    assert "inference, NCHW, mlp" in out
     assert "training" not in out
     assert cli.main([*words, "--op", "train"]) == 2
     assert "mlp has no such layers" in capsys.readouterr().err
+
+
+def test_command_of_several_models(capsys):
+    """Each by itself: no mean over the layers of both; one asked for twice is measured once."""
+    pytest.importorskip("rich", reason='the benchmark needs rich: pip install "cpubn[bench]"')
+    words = ["bench", "--model", "few", "mlp", "few", "--batch", "1", "--rounds", "1", "--op", "moments"]
+    assert cli.main([*words, "--compare", "numpy", "--layout", "NHWC"]) == 0
+    out = capsys.readouterr().out
+    for shape in FEW:
+        assert (f" {Layer('few', shape).name} " in out) == (shape[0] == 1)
+    assert out.count("moments, NHWC, few") == out.count("moments, NHWC, mlp") == 2  # its table, and the means
 
 
 @pytest.mark.parametrize(

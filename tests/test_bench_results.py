@@ -80,7 +80,7 @@ def test_report(results, tmp_path, capsys):
     text = page.read_text(encoding="utf-8")
     assert text.startswith(f"before\n{begin}\n| pass | of limit | torch |")
     assert text.endswith(f"{end}\nafter\n")
-    assert "| inference, NCHW | 0.50 | 2.00 | 10 | **0.50** |" in text
+    assert "| inference, NCHW, standard | 0.50 | 2.00 | 10 | **0.50** |" in text
     assert "| cpubn-frozen NCHW | 0.40 | 0.30 |" in text
     assert "2 threads on A CPU (avx2), Python 3.13.1, cpubn 1.2, torch 3.4; medians of 3 " in text
     assert text.splitlines()[2] in capsys.readouterr().out

@@ -30,16 +30,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=(*OPS, *EDGE_OPS),
         metavar="OP",
         help=f"what to measure: some of {' '.join(OPS)} (the default), or of "
-        f"{' '.join(EDGE_OPS)} (the default with --model edge)",
+        f"{' '.join(EDGE_OPS)} (the default with --model edge alone)",
     )
     parser.add_argument(
         "--layout", nargs="+", choices=LAYOUTS, default=LAYOUTS, help="of cpubn's arrays (default: both)"
     )
     parser.add_argument(
         "--model",
+        nargs="+",
         choices=MODELS,
-        default="standard",
-        help="whose layers (default: standard, a mixture; edge: large ones)",
+        default=["standard"],
+        metavar="MODEL",
+        help=f"whose layers: some of {' '.join(MODELS)} (default: standard, a mixture; few: of few channels; "
+        "edge: large ones)",
     )
     parser.add_argument(
         "--batch", nargs="+", type=number, metavar="N", help="batch sizes (default: 1 8 32; mixtures: all)"
@@ -73,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def ops_of(arguments: argparse.Namespace) -> Sequence[str]:
-    return arguments.op or (EDGE_OPS if arguments.model == "edge" else OPS)
+    return arguments.op or (EDGE_OPS if set(arguments.model) == {"edge"} else OPS)
 
 
 def refuse(reason: str) -> int:

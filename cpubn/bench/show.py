@@ -31,12 +31,13 @@ class Bar:
 
 
 def show(arguments: argparse.Namespace) -> int:
-    layers = layers_of(arguments.model, arguments.batch)
+    models = dict.fromkeys(arguments.model)
+    layers = [layer for model in models for layer in layers_of(model, arguments.batch)]
     ops = ops_of(arguments)
     chosen = ops, layers, arguments.layout, arguments.compare, arguments.threads, arguments.rounds
     plan = Plan(*chosen)
     if not plan.cases:
-        return refuse(f"{arguments.model} has no such layers; choose another --batch or --op")
+        return refuse(f"{' '.join(models)} has no such layers; choose another --batch or --op")
     if arguments.plot and set(ops) == {"overhead"}:
         return refuse("--plot draws passes over layers; name another --op besides overhead")
     console = Console()

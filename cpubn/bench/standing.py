@@ -85,9 +85,9 @@ def better(record: Record, known: Record, layout: str) -> bool:
     return record.seconds < known.seconds if record.name in FREE_OF_LAYOUT else record.layout == layout
 
 
-def groups(rows: Iterable[Row]) -> Iterator[tuple[tuple[str, str], list[Row]]]:
-    """Rows of one pass and layout."""
-    for key, group in groupby(rows, key=lambda row: (row.ours.op, row.ours.layout)):
+def groups(rows: Iterable[Row]) -> Iterator[tuple[tuple[str, str, str], list[Row]]]:
+    """Rows of one pass, layout and model: no mean mixes the layers of two."""
+    for key, group in groupby(rows, key=lambda row: (row.ours.op, row.ours.layout, row.ours.model)):
         yield key, list(group)
 
 

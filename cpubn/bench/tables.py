@@ -62,13 +62,13 @@ class Grid(NamedTuple):
 
 def all_grids(results: Results) -> Iterator[Grid]:
     """A table a pass and layout, then the cost of a call."""
-    for (op, layout), rows in groups(rows_of(results)):
-        yield layer_grid(op, layout, rows)
+    for key, rows in groups(rows_of(results)):
+        yield layer_grid(*key, rows)
     if any(record.op == "overhead" for record in results.records):
         yield overhead_grid(results)
 
 
-def layer_grid(op: str, layout: str, rows: list[Row]) -> Grid:
+def layer_grid(op: str, layout: str, model: str, rows: list[Row]) -> Grid:
     names = names_of(rows)
     heads = ["layer", "MB", "time", "GB/s", "of limit", *map(heading, names)]
     lines = [
@@ -84,17 +84,17 @@ def layer_grid(op: str, layout: str, rows: list[Row]) -> Grid:
     ]
     means = line_of(op, layout, rows)
     lines.append([*map(Cell, ("geometric mean", "", "", "")), *mean_cells(means, names)])
-    title = f"{TITLES[op]}, {layout}: {rows[0].ours.name}, and how many times as long the others take"
+    title = f"{TITLES[op]}, {layout}, {model}: {rows[0].ours.name}, and how many times as long the others take"
     return Grid(title, heads, lines, has_mean=True)
 
 
 def summary_grid(results: Results) -> Grid:
-    """Geometric means alone, a row a pass and layout."""
+    """Geometric means alone, a row a pass, layout and model."""
     rows = rows_of(results)
     names = names_of(rows)
     lines = [
-        [Cell(f"{TITLES[op]}, {layout}"), *mean_cells(line_of(op, layout, group), names)]
-        for (op, layout), group in groups(rows)
+        [Cell(f"{TITLES[op]}, {layout}, {model}"), *mean_cells(line_of(op, layout, group), names)]
+        for (op, layout, model), group in groups(rows)
     ]
     title = "geometric means: share of the limit, and how many times as long the others take"
     return Grid(title, ["pass", "of limit", *map(heading, names)], lines)
