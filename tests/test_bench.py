@@ -59,7 +59,7 @@ def test_layers_for_each_batch():
     assert layers_of("standard", [8]) == [Layer("standard", (8, 256, 56, 56))]
 
 
-@pytest.mark.parametrize("layout", ["NCHW", "NHWC", "nChw16c"])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC", "nChw16c", "nChw8c"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_memory_layouts_and_back(layout, shape):
     x = np.random.default_rng(0).standard_normal(shape, np.float32)
@@ -162,13 +162,15 @@ def test_a_peer_that_errs_is_left_out_and_noted():
 def test_who_takes_part():
     names = [("limit", "NCHW"), ("cpubn-cython", "NCHW"), ("cpubn-cython", "NHWC"), ("cpubn-numba", "NCHW")]
     names += [("numpy", "NCHW"), ("numpy", "NHWC"), ("torch-channels-last", "NHWC"), ("onednn", "nChw16c")]
+    names += [("onednn-unaligned", "NCHW"), ("onednn-unaligned", "NHWC")]
     field = Field([Contestant(name, layout, {"eval": None}) for name, layout in names])
 
     def chosen(layouts, compare):
         return [(c.name, c.layout) for c in suite.chosen(field, "eval", layouts, compare)]
 
     assert chosen(("NCHW", "NHWC"), None) == names
-    assert chosen(("NCHW",), None) == [name for name in names if name[0] == "torch-channels-last" or name[1] != "NHWC"]
+    free = "torch-channels-last", "onednn", "onednn-unaligned"  # of one layout alone, or of any
+    assert chosen(("NCHW",), None) == [name for name in names if name[0] in free or name[1] != "NHWC"]
     assert chosen(("NHWC",), ["torch"]) == [
         ("limit", "NCHW"),
         ("cpubn-cython", "NHWC"),

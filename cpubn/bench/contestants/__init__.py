@@ -21,7 +21,7 @@ LIBRARIES = ("limit", "cpubn", "numpy", "torch", "onnxruntime", "openvino", "jax
 LIMIT = "limit"
 # Whose users lay every tensor out as the library likes best: the fastest of its layouts is what counts. Others that
 # come in both layouts take part in those asked for; the rest have one layout, and take part in that.
-FREE_OF_LAYOUT = {"onednn"}
+FREE_OF_LAYOUT = {"onednn", "onednn-unaligned"}
 # cpubn in another way, to see what a pass costs or saves beside it: no rivals.
 REFERENCES = {"cpubn-plain", "cpubn-float32", "cpubn-function"}
 
