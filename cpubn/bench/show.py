@@ -11,7 +11,7 @@ from cpubn.bench import ops_of, refuse
 from cpubn.bench.layers import Layer, layers_of
 from cpubn.bench.results import Results
 from cpubn.bench.suite import Plan, run_suite
-from cpubn.bench.tables import all_grids, beaten_lines, summary_grid
+from cpubn.bench.tables import all_grids, beaten_lines, counts, standing_grid, summary_grid
 
 DISTURBED_CPUS = 0.1
 
@@ -76,7 +76,15 @@ def print_results(console: Console, results: Results, summary: bool) -> None:
     for grid in [] if summary else all_grids(results):
         console.print(grid.for_terminal())
     console.print(summary_grid(results).for_terminal())
-    beaten = beaten_lines(results)
-    console.print(f"A peer is over 10% faster in {len(beaten)} cases{', so many times as fast:' if beaten else '.'}")
-    for line in beaten:
+    if not summary:
+        beaten = beaten_lines(results)
+        print_list(console, f"Some peer, in whatever layout, is over 10% faster in {len(beaten)} cases", beaten)
+    console.print(standing_grid(results).for_terminal())
+    for title, behind in counts(results):
+        print_list(console, title, behind)
+
+
+def print_list(console: Console, title: str, lines: list[str]) -> None:
+    console.print(f"{title}{', so many times as fast:' if lines else '.'}", markup=False, soft_wrap=True)
+    for line in lines:
         console.print(f"  {line}", markup=False, soft_wrap=True)
