@@ -248,9 +248,25 @@ def test_missing_library(monkeypatch, capsys):
     )
 
 
+HEAVY = {*LIBRARIES, "numba", "matplotlib", "cv2"} - {LIMIT, "cpubn", "numpy"}
+
+
+def test_the_first_line_comes_before_libraries_do():
+    """It says what is about to happen, while nothing that takes seconds to import has been; the pipe has it by then."""
+    pytest.importorskip("rich", reason='the benchmark needs rich: pip install "cpubn[bench]"')
+    program = (
+        "import os, sys; from cpubn import cli; from cpubn.bench import suite; "
+        f"suite.gather = lambda *given, **names: os._exit(len({HEAVY!r} & set(sys.modules))); "
+        "cli.main(['bench', '--model', 'standard', 'few', '--op', 'eval', '--threads', '1'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0
+    assert "1 threads. To be measured: eval of the layers standard, few (17 cases) in NCHW, NHWC" in done.stdout
+
+
 def test_options_bring_no_library():
     """--help works, and stays quick, without any of the contestants."""
-    heavy = {*LIBRARIES, "numba", "rich", "matplotlib"} - {LIMIT, "cpubn", "numpy"}
+    heavy = HEAVY | {"rich"}
     program = (
         "import argparse, sys; from cpubn import bench; bench.add_arguments(argparse.ArgumentParser()); "
         f"print(sorted({heavy!r} & set(sys.modules)), file=sys.stderr)"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cpubn import _config
 from cpubn.bench import ops_of, refuse
 from cpubn.bench.layers import Layer, layers_of
 from cpubn.bench.results import Results
@@ -44,6 +46,8 @@ def show(arguments: argparse.Namespace) -> int:
     # Tables are wider than 80 columns; where the output is no terminal they need not be cut to that.
     if not console.is_terminal:
         console = Console(width=200)
+    # At once: the libraries that are imported next take seconds.
+    console.print(announcement(plan, models), markup=False, soft_wrap=True, style="dim")
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         results = run_suite(plan, Bar(progress, len(plan.cases) * plan.rounds))
@@ -55,6 +59,15 @@ def show(arguments: argparse.Namespace) -> int:
 
         draw(results, arguments.plot)
     return 0
+
+
+def announcement(plan: Plan, models: Iterable[str]) -> str:
+    beside = "all that is installed" if plan.compare is None else ", ".join(plan.compare)
+    return (
+        f"{_config.cpu_model()}, {plan.threads} threads. To be measured: {', '.join(plan.ops)} of the layers "
+        f"{', '.join(models)} ({len(plan.cases)} cases) in {', '.join(plan.layouts)}, {plan.rounds} rounds, "
+        f"beside {beside}"
+    )
 
 
 def print_results(console: Console, results: Results, summary: bool) -> None:
