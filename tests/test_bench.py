@@ -13,7 +13,7 @@ import pytest
 from cpubn import cli
 from cpubn.bench import measure, suite, tables
 from cpubn.bench.case import EPS, OPS, TOLERANCE, Case, Prepared, from_nchw, in_nchw
-from cpubn.bench.contestants import LIBRARIES, LIMIT, Contestant, Field, gather, limit_
+from cpubn.bench.contestants import LIBRARIES, LIMIT, AbsentError, Contestant, Field, gather, limit_
 from cpubn.bench.layers import FEW, MODELS, NETWORKS, OVERHEAD, STANDARD, Layer, layers_of
 from cpubn.bench.measure import Timing
 from cpubn.bench.results import Results
@@ -246,6 +246,36 @@ def test_missing_library(monkeypatch, capsys):
         "",
         'cpubn bench: the benchmark needs rich; install with: pip install "cpubn[bench]"\n',
     )
+
+
+@pytest.mark.parametrize(("name", "how"), [("jax", "pip install jax"), ("opencv-blob", 'pip install "cpubn[bench]"')])
+def test_an_absent_peer_is_refused_before_anyone_is_imported(name, how, monkeypatch, capsys):
+    pytest.importorskip("rich", reason='the benchmark needs rich: pip install "cpubn[bench]"')
+    module = {"jax": "jax", "opencv-blob": "cv2"}[name]
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(suite, "gather", lambda *given: pytest.fail("imports"))
+    assert cli.main(["bench", "--compare", f"numpy,{name}"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        f"cpubn bench: whom --compare names must be installed here, got '{name}': there is no module {module}; "
+        f"install with: {how}, or leave it out\n",
+    )
+
+
+def test_a_peer_that_fails_to_import_is_refused_before_any_measurement(monkeypatch, capsys):
+    """One that is found, but broken; where nobody asked for it, the others run."""
+    pytest.importorskip("rich", reason='the benchmark needs rich: pip install "cpubn[bench]"')
+    monkeypatch.setitem(sys.modules, "cpubn.bench.contestants.onednn_", None)
+    monkeypatch.setattr(suite, "measure", lambda *given: pytest.fail("measures"))
+    words = ["bench", "--model", "mlp", "--batch", "1", "--op", "eval", "--threads", "1"]
+    assert cli.main([*words, "--compare", "numpy,onednn-unaligned"]) == 2
+    error = capsys.readouterr().err
+    assert "must be installed here, got 'onednn': import of cpubn.bench.contestants.onednn_ halted" in error
+    with pytest.raises(AbsentError, match="got 'cpubn-numba': broken; install with"):
+        suite.check_presence(["cpubn-numba"], Field(), {"cpubn-numba": "broken"})
+    assert cli.main([*words, "--compare", "numpy-fast"]) == 2
+    assert "must name contestants that there are, got 'numpy-fast'; name one of numpy\n" in capsys.readouterr().err
+    assert list(gather(1, ("onednn",)).absent) == ["onednn"]
 
 
 HEAVY = {*LIBRARIES, "numba", "matplotlib", "cv2"} - {LIMIT, "cpubn", "numpy"}

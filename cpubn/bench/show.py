@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cpubn import _config
 from cpubn.bench import ops_of, refuse
+from cpubn.bench.contestants import AbsentError
 from cpubn.bench.layers import Layer, layers_of
 from cpubn.bench.results import Results
 from cpubn.bench.suite import Plan, run_suite
@@ -49,8 +50,11 @@ def show(arguments: argparse.Namespace) -> int:
     # At once: the libraries that are imported next take seconds.
     console.print(announcement(plan, models), markup=False, soft_wrap=True, style="dim")
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        results = run_suite(plan, Bar(progress, len(plan.cases) * plan.rounds))
+    try:
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            results = run_suite(plan, Bar(progress, len(plan.cases) * plan.rounds))
+    except AbsentError as error:
+        return refuse(str(error))
     print_results(console, results, arguments.summary)
     if arguments.json:
         results.write(arguments.json)
