@@ -15,7 +15,7 @@ from pathlib import Path
 from cpubn.bench.case import OPS
 from cpubn.bench.edge import FUSED, HALF, INPUT, QUANTIZED
 from cpubn.bench.results import Results
-from cpubn.bench.tables import beaten_lines, overhead_grid, section_grid, summary_grid
+from cpubn.bench.tables import counts, overhead_grid, section_grid, standing_grid, summary_grid
 
 README = Path(__file__).parents[1] / "README.md"
 SECTIONS = {"speed": OPS, "fused": FUSED, "half": HALF, "input": INPUT, "int8": QUANTIZED}
@@ -40,23 +40,23 @@ def details(results):
     names = dict.fromkeys(record.name for record in results.records)
     notes = "\n".join(f"* {name}: {note}" for name, note in results.made["notes"].items() if name in names)
     grid = section_grid(results).markdown()
-    who = f"<details><summary>How the others do it</summary>\n\n{notes}\n\n</details>"
-    return "\n\n".join((grid, who, measured_with(results)))
+    return "\n\n".join((grid, folded("How the others do it", notes), measured_with(results)))
+
+
+def folded(title, text):
+    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
 
 
 def summary(results):
-    """Geometric means, where cpubn is behind, and what it was measured with."""
-    parts = [summary_grid(results).markdown()]
+    """Like with like, where cpubn is behind, the means of everyone, and what it was measured with."""
+    parts = [standing_grid(results).markdown()]
+    for title, behind in counts(results):
+        lines = "\n".join(f"* {line}" for line in behind)
+        parts += [folded(f"{title}, by these factors:", lines) if behind else f"{title}."]
     if any(record.op == "overhead" for record in results.records):
         grid = overhead_grid(results)
         parts += [f"The {grid.title}:", grid.markdown()]
-    beaten = "\n".join(f"* {line}" for line in beaten_lines(results))
-    if beaten:
-        count = beaten.count("\n") + 1
-        title = f"A peer is over 10% faster in {count} of the layers and passes"
-        parts += [f"<details><summary>{title}, by these factors:</summary>", beaten, "</details>"]
-    else:
-        parts.append("No peer is over 10% faster on any single layer.")
+    parts += [folded("Everyone, in whatever layout they have", summary_grid(results).markdown())]
     passes = [record for record in results.records if record.op != "overhead"]
     layers, models = (
         ", ".join(dict.fromkeys(names)) for names in ((r.layer for r in passes), (r.model for r in passes))

@@ -13,8 +13,8 @@ import pytest
 from cpubn import cli
 from cpubn.bench import measure, suite, tables
 from cpubn.bench.case import EPS, OPS, TOLERANCE, Case, Prepared, from_nchw, in_nchw
-from cpubn.bench.contestants import LIBRARIES, LIMIT, Contestant, Field, gather, limit_
-from cpubn.bench.layers import MODELS, NETWORKS, OVERHEAD, STANDARD, Layer, layers_of
+from cpubn.bench.contestants import LIBRARIES, LIMIT, AbsentError, Contestant, Field, gather, limit_
+from cpubn.bench.layers import FEW, MODELS, NETWORKS, OVERHEAD, STANDARD, Layer, layers_of
 from cpubn.bench.measure import Timing
 from cpubn.bench.results import Results
 
@@ -45,6 +45,8 @@ def test_layers(model):
 
 def test_layers_of_the_papers():
     assert len(STANDARD) == 11
+    assert len(FEW) == 6
+    assert max(shape[1] for shape in FEW) <= 16
     last = {name: list(network())[-1] for name, network in NETWORKS.items()}
     assert last["resnet50"] == (2048, 7, 7)
     assert last["mobilenetv2"] == (1280, 7, 7)
@@ -57,7 +59,7 @@ def test_layers_for_each_batch():
     assert layers_of("standard", [8]) == [Layer("standard", (8, 256, 56, 56))]
 
 
-@pytest.mark.parametrize("layout", ["NCHW", "NHWC", "nChw16c"])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC", "nChw16c", "nChw8c"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_memory_layouts_and_back(layout, shape):
     x = np.random.default_rng(0).standard_normal(shape, np.float32)
@@ -160,13 +162,15 @@ def test_a_peer_that_errs_is_left_out_and_noted():
 def test_who_takes_part():
     names = [("limit", "NCHW"), ("cpubn-cython", "NCHW"), ("cpubn-cython", "NHWC"), ("cpubn-numba", "NCHW")]
     names += [("numpy", "NCHW"), ("numpy", "NHWC"), ("torch-channels-last", "NHWC"), ("onednn", "nChw16c")]
+    names += [("onednn-unaligned", "NCHW"), ("onednn-unaligned", "NHWC")]
     field = Field([Contestant(name, layout, {"eval": None}) for name, layout in names])
 
     def chosen(layouts, compare):
         return [(c.name, c.layout) for c in suite.chosen(field, "eval", layouts, compare)]
 
     assert chosen(("NCHW", "NHWC"), None) == names
-    assert chosen(("NCHW",), None) == [name for name in names if name[0] == "torch-channels-last" or name[1] != "NHWC"]
+    free = "torch-channels-last", "onednn", "onednn-unaligned"  # of one layout alone, or of any
+    assert chosen(("NCHW",), None) == [name for name in names if name[0] in free or name[1] != "NHWC"]
     assert chosen(("NHWC",), ["torch"]) == [
         ("limit", "NCHW"),
         ("cpubn-cython", "NHWC"),
@@ -203,10 +207,21 @@ def test_command_summary_of_one_value_per_channel(capsys):
     words = ["bench", "--model", "mlp", "--batch", "1", "--rounds", "1", "--compare", "numpy", "--summary"]
     assert cli.main([*words, "--op", "eval", "train"]) == 0
     out = capsys.readouterr().out
-    assert "inference, NCHW" in out
+    assert "inference, NCHW, mlp" in out
     assert "training" not in out
     assert cli.main([*words, "--op", "train"]) == 2
     assert "mlp has no such layers" in capsys.readouterr().err
+
+
+def test_command_of_several_models(capsys):
+    """Each by itself: no mean over the layers of both; one asked for twice is measured once."""
+    pytest.importorskip("rich", reason='the benchmark needs rich: pip install "cpubn[bench]"')
+    words = ["bench", "--model", "few", "mlp", "few", "--batch", "1", "--rounds", "1", "--op", "moments"]
+    assert cli.main([*words, "--compare", "numpy", "--layout", "NHWC"]) == 0
+    out = capsys.readouterr().out
+    for shape in FEW:
+        assert (f" {Layer('few', shape).name} " in out) == (shape[0] == 1)
+    assert out.count("moments, NHWC, few") == out.count("moments, NHWC, mlp") == 2  # its table, and the means
 
 
 @pytest.mark.parametrize(
@@ -233,9 +248,55 @@ def test_missing_library(monkeypatch, capsys):
     )
 
 
+@pytest.mark.parametrize(("name", "how"), [("jax", "pip install jax"), ("opencv-blob", 'pip install "cpubn[bench]"')])
+def test_an_absent_peer_is_refused_before_anyone_is_imported(name, how, monkeypatch, capsys):
+    pytest.importorskip("rich", reason='the benchmark needs rich: pip install "cpubn[bench]"')
+    module = {"jax": "jax", "opencv-blob": "cv2"}[name]
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(suite, "gather", lambda *given: pytest.fail("imports"))
+    assert cli.main(["bench", "--compare", f"numpy,{name}"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        f"cpubn bench: whom --compare names must be installed here, got '{name}': there is no module {module}; "
+        f"install with: {how}, or leave it out\n",
+    )
+
+
+def test_a_peer_that_fails_to_import_is_refused_before_any_measurement(monkeypatch, capsys):
+    """One that is found, but broken; where nobody asked for it, the others run."""
+    pytest.importorskip("rich", reason='the benchmark needs rich: pip install "cpubn[bench]"')
+    monkeypatch.setitem(sys.modules, "cpubn.bench.contestants.onednn_", None)
+    monkeypatch.setattr(suite, "measure", lambda *given: pytest.fail("measures"))
+    words = ["bench", "--model", "mlp", "--batch", "1", "--op", "eval", "--threads", "1"]
+    assert cli.main([*words, "--compare", "numpy,onednn-unaligned"]) == 2
+    error = capsys.readouterr().err
+    assert "must be installed here, got 'onednn': import of cpubn.bench.contestants.onednn_ halted" in error
+    with pytest.raises(AbsentError, match="got 'cpubn-numba': broken; install with"):
+        suite.check_presence(["cpubn-numba"], Field(), {"cpubn-numba": "broken"})
+    assert cli.main([*words, "--compare", "numpy-fast"]) == 2
+    assert "must name contestants that there are, got 'numpy-fast'; name one of numpy\n" in capsys.readouterr().err
+    assert list(gather(1, ("onednn",)).absent) == ["onednn"]
+
+
+HEAVY = {*LIBRARIES, "numba", "matplotlib", "cv2"} - {LIMIT, "cpubn", "numpy"}
+
+
+def test_the_first_line_comes_before_libraries_do():
+    """It says what is about to happen, while nothing that takes seconds to import has been; the pipe has it by then."""
+    pytest.importorskip("rich", reason='the benchmark needs rich: pip install "cpubn[bench]"')
+    program = (
+        "import os, sys; from cpubn import cli; from cpubn.bench import suite; "
+        f"suite.gather = lambda *given, **names: os._exit(len({HEAVY!r} & set(sys.modules))); "
+        "cli.main(['bench', '--model', 'standard', 'few', '--op', 'eval', '--threads', '1'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0
+    assert "1 threads. To be measured: eval of the layers standard, few (17 cases) in NCHW, NHWC" in done.stdout
+
+
 def test_options_bring_no_library():
     """--help works, and stays quick, without any of the contestants."""
-    heavy = {*LIBRARIES, "numba", "rich", "matplotlib"} - {LIMIT, "cpubn", "numpy"}
+    heavy = HEAVY | {"rich"}
     program = (
         "import argparse, sys; from cpubn import bench; bench.add_arguments(argparse.ArgumentParser()); "
         f"print(sorted({heavy!r} & set(sys.modules)), file=sys.stderr)"

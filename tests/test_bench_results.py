@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from cpubn.bench import tables
+from cpubn.bench.case import TRAFFIC
 from cpubn.bench.measure import Timing
 from cpubn.bench.results import Record, Results
-from cpubn.bench.standing import line_of, rows_of
+from cpubn.bench.standing import PEERS, line_of, pairs_of, rows_of
 
 CHECKOUT = Path(__file__).parents[1]
 
 
-def record(name, layout, seconds, shape=(1, 64, 112, 112), op="eval"):
-    return Record(op, "standard", shape, name, layout, 8 * int(np.prod(shape)), Timing(seconds, seconds, seconds), 0.0)
+def record(name, layout, seconds, shape=(1, 64, 112, 112), op="eval", model="standard"):
+    return Record(op, model, shape, name, layout, 8 * int(np.prod(shape)), Timing(seconds, seconds, seconds), 0.0)
 
 
 MADE = {
@@ -67,6 +68,82 @@ def test_standing(results):
     assert tables.beaten_lines(results) == ["eval NCHW 1x64x112x112 (2.00 ms): onednn nChw16c 2.00"]
 
 
+@pytest.fixture
+def like_with_like():
+    """A standard layer and one of few channels, in which all but cpubn is 100 times as fast."""
+    seconds = {
+        ("limit", "NCHW"): 1e-3,
+        ("cpubn-cython", "NCHW"): 2e-3,
+        ("cpubn-cython", "NHWC"): 4e-3,
+        ("torch", "NCHW"): 3e-3,
+        ("torch-channels-last", "NHWC"): 3e-3,
+        ("onnxruntime", "NCHW"): 8e-3,
+        ("onednn", "NCHW"): 5e-3,
+        ("onednn-unaligned", "NCHW"): 1.9e-3,
+        ("onednn", "NHWC"): 6e-3,
+        ("onednn-unaligned", "NHWC"): 5e-3,
+        ("onednn", "nChw8c"): 1.5e-3,
+        ("onednn-unaligned", "nChw8c"): 1.6e-3,
+    }
+    few = {key: value / (1 if key[0].startswith("cpubn") else 100) for key, value in seconds.items()}
+    return Results(
+        MADE,
+        [
+            *(record(*key, value) for key, value in seconds.items()),
+            *(record(*key, value, (1, 3, 640, 640), model="few") for key, value in few.items()),
+        ],
+    )
+
+
+def test_pairs(like_with_like):
+    """Same layout beside same layout, the better of aligned and unaligned; each side's best beside the other's."""
+    pairs = pairs_of(like_with_like)
+    assert {p.peer.title: p.ratio for p in pairs if p.ours.model == "standard"} == pytest.approx(
+        {
+            "torch": 1.5,
+            "torch channels_last": 0.75,
+            "onnxruntime": 4,
+            "oneDNN nchw": 0.95,
+            "oneDNN nhwc": 1.25,
+            "oneDNN best": 0.75,
+        }
+    )
+    assert len(pairs) == 2 * len(PEERS)
+    assert all(p.behind for p in pairs if p.ours.model == "few")
+    like_with_like.records = [r for r in like_with_like.records if r[3:5] != ("cpubn-cython", "NHWC")]
+    assert {p.peer.title for p in pairs_of(like_with_like)} == {"torch", "onnxruntime", "oneDNN nchw"}
+
+
+def test_means_and_counts(like_with_like):
+    """The means are those of the standard layers alone; cases count in all groups."""
+    assert tables.standing_grid(like_with_like).markdown().splitlines() == [
+        "| pass | share of limit, NCHW / NHWC (layers of 1 MB or more) | torch | torch channels_last | onnxruntime "
+        "| oneDNN nhwc | oneDNN best |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| inference | 0.50 / 0.25 | 1.50 | **0.75** | 4.00 | 1.25 | **0.75** |",
+    ]
+    (same, same_lines), (best, best_lines) = tables.counts(like_with_like)
+    assert same.endswith("in 6 of 10 pairs (eval 6 of 10)")
+    assert same_lines == [
+        "eval NHWC 1x64x112x112 (4.00 ms): torch channels_last 1.33",
+        "eval NCHW 1x3x640x640 (2.00 ms): torch 66.67, onnxruntime 25.00, oneDNN nchw 105.26",
+        "eval NHWC 1x3x640x640 (4.00 ms): torch channels_last 133.33, oneDNN nhwc 80.00",
+    ]
+    assert best.endswith("in 2 of 2 pairs (eval 2 of 2)")
+    assert best_lines[0] == "eval NCHW 1x64x112x112 (2.00 ms): oneDNN best (onednn nChw8c) 1.33"
+
+
+@pytest.mark.parametrize("op", ["eval", "train", "backward"])
+def test_small_layers_have_no_share_of_the_limit(op):
+    """The first is 1 MB, the second 1 MB less a row."""
+    for shape, share in (((1, 1, 512, 512), 0.25), ((1, 1, 511, 512), None)):
+        records = [
+            Record(op, "few", shape, name, "NCHW", TRAFFIC[op] * 4 * int(np.prod(shape)), Timing(t, t, t), 0.0)
+            for name, t in (("limit", 1e-3), ("cpubn-cython", 4e-3))
+        ]
+        assert line_of(op, "NCHW", rows_of(Results(MADE, records))).share == share
+
+
 def test_report(results, tmp_path, capsys):
     script = CHECKOUT / "benchmarks" / "report.py"
     if not script.exists():
@@ -78,9 +155,11 @@ def test_report(results, tmp_path, capsys):
     page.write_text(f"before\n{begin}\nold\n{end}\nafter\n", encoding="utf-8")
     report["main"]([str(kept), "--write", "--page", str(page)])
     text = page.read_text(encoding="utf-8")
-    assert text.startswith(f"before\n{begin}\n| pass | of limit | torch |")
+    assert text.startswith(f"before\n{begin}\n| pass | share of limit, NCHW (layers of 1 MB or more) | torch |")
+    assert "| inference | 0.50 | 2.00 |  |  |  |  |" in text
+    assert "Beside peers in the same layout, cpubn is over 10% slower in 0 of 3 pairs (eval 0 of 3)." in text
     assert text.endswith(f"{end}\nafter\n")
-    assert "| inference, NCHW | 0.50 | 2.00 | 10 | **0.50** |" in text
+    assert "| inference, NCHW, standard | 0.50 | 2.00 | 10 | **0.50** |" in text
     assert "| cpubn-frozen NCHW | 0.40 | 0.30 |" in text
     assert "2 threads on A CPU (avx2), Python 3.13.1, cpubn 1.2, torch 3.4; medians of 3 " in text
     assert text.splitlines()[2] in capsys.readouterr().out

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cpubn.bench.case import OPS
-from cpubn.bench.contestants import LIBRARIES
+from cpubn.bench.contestants import LIBRARIES, absence
 from cpubn.bench.edge import EDGE_OPS, HALF
 from cpubn.bench.layers import MODELS
 
@@ -21,6 +21,15 @@ LAYOUTS = ("NCHW", "NHWC")
 NEEDED = {"rich": "rich"}
 NEEDED_FOR_PLOT = {"matplotlib": "matplotlib"}
 NEEDED_FOR_HALF = {"ml_dtypes": "ml_dtypes"}
+# The modules of those who may be named in --compare, to be looked for before any of them is imported.
+NEEDED_BY = {
+    "torch": "torch",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "jax": "jax",
+    "opencv": "cv2",
+    "cpubn-numba": "numba",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,16 +39,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=(*OPS, *EDGE_OPS),
         metavar="OP",
         help=f"what to measure: some of {' '.join(OPS)} (the default), or of "
-        f"{' '.join(EDGE_OPS)} (the default with --model edge)",
+        f"{' '.join(EDGE_OPS)} (the default with --model edge alone)",
     )
     parser.add_argument(
         "--layout", nargs="+", choices=LAYOUTS, default=LAYOUTS, help="of cpubn's arrays (default: both)"
     )
     parser.add_argument(
         "--model",
+        nargs="+",
         choices=MODELS,
-        default="standard",
-        help="whose layers (default: standard, a mixture; edge: large ones)",
+        default=["standard"],
+        metavar="MODEL",
+        help=f"whose layers: some of {' '.join(MODELS)} (default: standard, a mixture; few: of few channels; "
+        "edge: large ones)",
     )
     parser.add_argument(
         "--batch", nargs="+", type=number, metavar="N", help="batch sizes (default: 1 8 32; mixtures: all)"
@@ -52,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compare",
         type=names,
         metavar="LIST",
-        help=f"with whom: some of {','.join(LIBRARIES)} (default: all there are)",
+        help=f"with whom: some of {','.join(LIBRARIES)}, which must be installed (default: all there are)",
     )
     parser.add_argument("--summary", action="store_true", help="print geometric means alone")
     parser.add_argument("--json", type=writable, metavar="FILE", help="keep the results, for the report command too")
@@ -60,12 +72,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the benchmark; 0, or 2 where a library is missing or there is nothing to measure."""
+    """Run the benchmark; 0, or 2 where there is nothing to measure, or a library missing that it or --compare needs."""
     wanted = NEEDED | (NEEDED_FOR_PLOT if arguments.plot else {})
     wanted |= NEEDED_FOR_HALF if set(HALF).intersection(ops_of(arguments)) else {}
     missing = [name for module, name in wanted.items() if importlib.util.find_spec(module) is None]
     if missing:
         return refuse(f'the benchmark needs {" and ".join(missing)}; install with: pip install "cpubn[bench]"')
+
+    for name in arguments.compare or ():
+        module = NEEDED_BY.get(name) or NEEDED_BY.get(name.split("-")[0])
+        if module and importlib.util.find_spec(module) is None:
+            return refuse(str(absence(name, f"there is no module {module}")))
 
     from cpubn.bench.show import show
 
@@ -73,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def ops_of(arguments: argparse.Namespace) -> Sequence[str]:
-    return arguments.op or (EDGE_OPS if arguments.model == "edge" else OPS)
+    return arguments.op or (EDGE_OPS if set(arguments.model) == {"edge"} else OPS)
 
 
 def refuse(reason: str) -> int:

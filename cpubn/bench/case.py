@@ -152,17 +152,21 @@ def images(a: Array) -> Array:
 
 
 def from_nchw(a: Array, layout: str) -> Array:
-    """In a memory layout: "NCHW" and "NHWC" of a's rank, or "nChw16c", (N, C/16, H, W, 16) with zeros to fill up C."""
+    """In a memory layout: "NCHW" and "NHWC" of a's rank, or "nChw16c", (N, C/16, H, W, 16) with zeros to fill up C.
+
+    "nChw8c" is the same in blocks of 8.
+    """
     if layout == "NCHW":
         return a
     if layout == "NHWC":
         return np.ascontiguousarray(np.moveaxis(a, 1, -1))
     a = images(a)
     n, channels, *inner = a.shape
-    blocks = -(-channels // 16)
-    padded: Any = np.zeros((n, 16 * blocks, *inner), a.dtype)
+    width = int(layout.removeprefix("nChw").removesuffix("c"))
+    blocks = -(-channels // width)
+    padded: Any = np.zeros((n, width * blocks, *inner), a.dtype)
     padded[:, :channels] = a
-    return np.ascontiguousarray(np.moveaxis(padded.reshape(n, blocks, 16, *inner), 2, -1))
+    return np.ascontiguousarray(np.moveaxis(padded.reshape(n, blocks, width, *inner), 2, -1))
 
 
 def in_nchw(a: Array, layout: str, shape: tuple[int, ...]) -> Array:

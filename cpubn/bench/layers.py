@@ -106,7 +106,10 @@ STANDARD = (
 )
 # Two that no cache holds, in float32, and one that it does: what is promised for fused passes and other types.
 EDGE = ((32, 64, 112, 112), (32, 256, 56, 56), (1, 64, 112, 112))
-MIXTURES = {"standard": STANDARD, "edge": EDGE}
+# Few channels, down to one: rows of NHWC are no longer than a vector, and work cannot be shared out by channels. Images
+# and spectrograms as they come in, waveforms of two channels, and what the first layers of small networks make.
+FEW = ((8, 3, 224, 224), (1, 1, 512, 512), (16, 8, 96, 96), (64, 2, 4096), (1, 16, 112, 112), (1, 1, 64, 64))
+MIXTURES = {"standard": STANDARD, "few": FEW, "edge": EDGE}
 MODELS = (*MIXTURES, *NETWORKS)
 OVERHEAD = Layer("overhead", (1, 64, 1, 1))
 IMAGES = tuple(

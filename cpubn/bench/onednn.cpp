@@ -20,7 +20,7 @@ struct Pass {
 memory::format_tag tag_of(const char *layout) {
     if (!std::strcmp(layout, "NCHW")) return memory::format_tag::nchw;
     if (!std::strcmp(layout, "NHWC")) return memory::format_tag::nhwc;
-    return memory::format_tag::nChw16c;
+    return std::strcmp(layout, "nChw8c") ? memory::format_tag::nChw16c : memory::format_tag::nChw8c;
 }
 
 Pass *prepare_pass(const char *op, const char *layout, const int64_t *dims, float eps, int threads, float *x, float *y,
@@ -65,6 +65,12 @@ Pass *prepare_pass(const char *op, const char *layout, const int64_t *dims, floa
 } // namespace
 
 extern "C" {
+
+// Channels in a block of the layout that oneDNN has vector code for on this CPU.
+int block() {
+    auto isa = static_cast<unsigned>(get_effective_cpu_isa()), wide = static_cast<unsigned>(cpu_isa::avx512_core);
+    return (isa & wide) == wide ? 16 : 8;
+}
 
 // vectors: scale, shift, mean, variance, and the gradients of scale and shift. Null where oneDNN refuses.
 Pass *prepare(const char *op, const char *layout, const int64_t *dims, float eps, int threads, float *x, float *y,

@@ -1,4 +1,4 @@
-"""The results as a picture: for each pass and layout, bars a layer, and every contestant under the roof of memory."""
+"""The results as a picture: bars a layer for each pass, layout and model, and everyone under the roof of memory."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def draw(results: Results, path: Path) -> None:
     widths = [max(8.0, BARS_WIDTH * bars), ROOF_WIDTH]
     figure = Figure(figsize=(sum(widths), PANEL_HEIGHT * len(parts)), dpi=110, layout="constrained")
     panels = figure.subplots(len(parts), 2, squeeze=False, width_ratios=widths)
-    for ((op, layout), rows), (left, right) in zip(parts, panels, strict=True):
-        draw_bars(left, f"{TITLES[op]}, {layout}", rows)
+    for ((op, layout, model), rows), (left, right) in zip(parts, panels, strict=True):
+        draw_bars(left, f"{TITLES[op]}, {layout}, {model}", rows)
         draw_roof(right, rows)
     names = list(dict.fromkeys(name for _, rows in parts for name in (rows[0].ours.name, *names_of(rows))))
     handles = [Line2D([], [], marker="s", linestyle="", color=COLOURS.get(n, INK), label=heading(n)) for n in names]

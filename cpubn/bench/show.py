@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cpubn import _config
 from cpubn.bench import ops_of, refuse
+from cpubn.bench.contestants import AbsentError
 from cpubn.bench.layers import Layer, layers_of
 from cpubn.bench.results import Results
 from cpubn.bench.suite import Plan, run_suite
-from cpubn.bench.tables import all_grids, beaten_lines, summary_grid
+from cpubn.bench.tables import all_grids, beaten_lines, counts, standing_grid, summary_grid
 
 DISTURBED_CPUS = 0.1
 
@@ -31,21 +34,27 @@ class Bar:
 
 
 def show(arguments: argparse.Namespace) -> int:
-    layers = layers_of(arguments.model, arguments.batch)
+    models = dict.fromkeys(arguments.model)
+    layers = [layer for model in models for layer in layers_of(model, arguments.batch)]
     ops = ops_of(arguments)
     chosen = ops, layers, arguments.layout, arguments.compare, arguments.threads, arguments.rounds
     plan = Plan(*chosen)
     if not plan.cases:
-        return refuse(f"{arguments.model} has no such layers; choose another --batch or --op")
+        return refuse(f"{' '.join(models)} has no such layers; choose another --batch or --op")
     if arguments.plot and set(ops) == {"overhead"}:
         return refuse("--plot draws passes over layers; name another --op besides overhead")
     console = Console()
     # Tables are wider than 80 columns; where the output is no terminal they need not be cut to that.
     if not console.is_terminal:
         console = Console(width=200)
+    # At once: the libraries that are imported next take seconds.
+    console.print(announcement(plan, models), markup=False, soft_wrap=True, style="dim")
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        results = run_suite(plan, Bar(progress, len(plan.cases) * plan.rounds))
+    try:
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            results = run_suite(plan, Bar(progress, len(plan.cases) * plan.rounds))
+    except AbsentError as error:
+        return refuse(str(error))
     print_results(console, results, arguments.summary)
     if arguments.json:
         results.write(arguments.json)
@@ -54,6 +63,15 @@ def show(arguments: argparse.Namespace) -> int:
 
         draw(results, arguments.plot)
     return 0
+
+
+def announcement(plan: Plan, models: Iterable[str]) -> str:
+    beside = "all that is installed" if plan.compare is None else ", ".join(plan.compare)
+    return (
+        f"{_config.cpu_model()}, {plan.threads} threads. To be measured: {', '.join(plan.ops)} of the layers "
+        f"{', '.join(models)} ({len(plan.cases)} cases) in {', '.join(plan.layouts)}, {plan.rounds} rounds, "
+        f"beside {beside}"
+    )
 
 
 def print_results(console: Console, results: Results, summary: bool) -> None:
@@ -75,7 +93,15 @@ def print_results(console: Console, results: Results, summary: bool) -> None:
     for grid in [] if summary else all_grids(results):
         console.print(grid.for_terminal())
     console.print(summary_grid(results).for_terminal())
-    beaten = beaten_lines(results)
-    console.print(f"A peer is over 10% faster in {len(beaten)} cases{', so many times as fast:' if beaten else '.'}")
-    for line in beaten:
+    if not summary:
+        beaten = beaten_lines(results)
+        print_list(console, f"Some peer, in whatever layout, is over 10% faster in {len(beaten)} cases", beaten)
+    console.print(standing_grid(results).for_terminal())
+    for title, behind in counts(results):
+        print_list(console, title, behind)
+
+
+def print_list(console: Console, title: str, lines: list[str]) -> None:
+    console.print(f"{title}{', so many times as fast:' if lines else '.'}", markup=False, soft_wrap=True)
+    for line in lines:
         console.print(f"  {line}", markup=False, soft_wrap=True)

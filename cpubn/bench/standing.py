@@ -12,9 +12,47 @@ from cpubn.bench.contestants import FREE_OF_LAYOUT, LIMIT, REFERENCES
 from cpubn.bench.edge import EDGE_OPS
 from cpubn.bench.results import Record, Results
 
-# Tensors below this, in inference, are too quick for the share of the limit to say anything but what a call costs.
+# Tensors below this are too quick for the share of the limit to say anything but what a call costs.
 SHARE_FROM_BYTES = 1 << 20
 TOLERATED = 1.1
+# The layers that means are promised for; others count one by one.
+JUDGED = "standard"
+
+
+class Peer(NamedTuple):
+    """One that cpubn is paired with."""
+
+    title: str
+    names: tuple[str, ...]  # of contestants, the fastest of which stands for it
+    layout: str | None  # of both sides; None: each in the one that it is fastest in
+
+
+ONEDNN = ("onednn", "onednn-unaligned")
+PEERS = (
+    Peer("torch", ("torch",), "NCHW"),
+    Peer("torch channels_last", ("torch-channels-last",), "NHWC"),
+    Peer("onnxruntime", ("onnxruntime",), "NCHW"),
+    Peer("oneDNN nchw", ONEDNN, "NCHW"),
+    Peer("oneDNN nhwc", ONEDNN, "NHWC"),
+    Peer("oneDNN best", ONEDNN, None),
+)
+
+
+class Pair(NamedTuple):
+    """cpubn and a peer on one layer in one pass."""
+
+    peer: Peer
+    ours: Record
+    theirs: Record
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long the peer takes."""
+        return self.theirs.seconds / self.ours.seconds
+
+    @property
+    def behind(self) -> bool:
+        return self.ratio * TOLERATED < 1
 
 
 class Row(NamedTuple):
@@ -52,7 +90,7 @@ class Line(NamedTuple):
 
 def rows_of(results: Results) -> list[Row]:
     """In the order of the passes and then of layouts; of cpubn's backends the first is the one that is judged."""
-    subject = next((r.name for r in results.records if r.name.startswith("cpubn-") and r.op != "overhead"), None)
+    subject = subject_of(results)
     rows = [
         Row(ours, *beside(ours, records))
         for _, records in cases(results)
@@ -60,6 +98,23 @@ def rows_of(results: Results) -> list[Row]:
         if ours.name == subject and ours.op != "overhead"
     ]
     return sorted(rows, key=lambda row: ((*OPS, *EDGE_OPS).index(row.ours.op), row.ours.layout))
+
+
+def subject_of(results: Results) -> str | None:
+    return next((r.name for r in results.records if r.name.startswith("cpubn-") and r.op != "overhead"), None)
+
+
+def pairs_of(results: Results) -> list[Pair]:
+    """cpubn and each of PEERS that was measured, layer by layer; the best layouts only where cpubn ran in both."""
+    subject, pairs = subject_of(results), []
+    for _, records in cases(results):
+        for peer in PEERS:
+            fitting = [r for r in records if r.op != "overhead" and peer.layout in (r.layout, None)]
+            ours = [r for r in fitting if r.name == subject]
+            theirs = [r for r in fitting if r.name in peer.names]
+            if theirs and len(ours) >= (2 if peer.layout is None else 1):
+                pairs.append(Pair(peer, *(min(side, key=lambda r: r.seconds) for side in (ours, theirs))))
+    return pairs
 
 
 def cases(results: Results) -> Iterator[tuple[object, list[Record]]]:
@@ -85,9 +140,9 @@ def better(record: Record, known: Record, layout: str) -> bool:
     return record.seconds < known.seconds if record.name in FREE_OF_LAYOUT else record.layout == layout
 
 
-def groups(rows: Iterable[Row]) -> Iterator[tuple[tuple[str, str], list[Row]]]:
-    """Rows of one pass and layout."""
-    for key, group in groupby(rows, key=lambda row: (row.ours.op, row.ours.layout)):
+def groups(rows: Iterable[Row]) -> Iterator[tuple[tuple[str, str, str], list[Row]]]:
+    """Rows of one pass, layout and model: no mean mixes the layers of two."""
+    for key, group in groupby(rows, key=lambda row: (row.ours.op, row.ours.layout, row.ours.model)):
         yield key, list(group)
 
 
@@ -96,13 +151,20 @@ def names_of(rows: Iterable[Row]) -> list[str]:
 
 
 def line_of(op: str, layout: str, rows: list[Row]) -> Line:
-    judged = [row for row in rows if op != "eval" or row.ours.nbytes >= SHARE_FROM_BYTES * TRAFFIC[op]]
+    # Passes that have no such number have layers of their own, every one of which counts.
+    judged = [row for row in rows if row.ours.nbytes >= SHARE_FROM_BYTES * TRAFFIC.get(op, 0)]
     return Line(
         op,
         layout,
         mean(row.share for row in judged),
         {name: mean(row.ratio(name) for row in rows) for name in names_of(rows)},
     )
+
+
+def judged_of(records: Iterable[Record]) -> set[str]:
+    """The models whose layers means are taken over: the standard ones where they were measured, or all."""
+    models = {record.model for record in records}
+    return {JUDGED} & models or models
 
 
 def mean(values: Iterable[float | None]) -> float | None:

@@ -5,14 +5,24 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from cpubn import __version__, _config, _threads
 from cpubn.bench.case import Case, Prepared
-from cpubn.bench.contestants import FREE_OF_LAYOUT, LIBRARIES, LIMIT, REFERENCES, Contestant, Field, gather
+from cpubn.bench.contestants import (
+    FREE_OF_LAYOUT,
+    LIBRARIES,
+    LIMIT,
+    REFERENCES,
+    AbsentError,
+    Contestant,
+    Field,
+    absence,
+    gather,
+)
 from cpubn.bench.edge import EDGE_OPS, case_of
 from cpubn.bench.layers import OWN_LAYERS, Layer
 from cpubn.bench.measure import OtherWork, measure
@@ -71,16 +81,38 @@ def chosen(field: Field, op: str, layouts: Sequence[str], compare: Sequence[str]
             return True
         if compare is None:
             return not (op in EDGE_OPS and name.startswith(OURS))  # the other backends, by name alone
-        return any(name == item or name.startswith(f"{item}-") for item in compare)
+        return any(is_meant(name, item) for item in compare)
 
     return [c for c in present if wanted(c.name)]
 
 
+def is_meant(contestant: str, item: str) -> bool:
+    """Whether an item of `compare` names this contestant, or the library or backend that it is of."""
+    return contestant == item or contestant.startswith(f"{item}-")
+
+
+def check_presence(compare: Sequence[str], field: Field, absent: Mapping[str, str]) -> None:
+    """Raise AbsentError where an item of `compare` means nobody who is here."""
+    for item in compare:
+        if not any(is_meant(c.name, item) for c in field.contestants):
+            if item in absent:
+                raise absence(item, absent[item])
+            kin = ", ".join(dict.fromkeys(c.name for c in field.contestants if is_meant(c.name, item.split("-")[0])))
+            raise AbsentError(f"--compare must name contestants that there are, got '{item}'; name one of {kin}")
+
+
 def run_suite(plan: Plan, watch: Watch) -> Results:
-    """Measure everything. What a peer cannot do, or does wrong, is noted in `made` and left out; cpubn must not err."""
-    field = gather(plan.threads, libraries_of(plan.compare))
+    """Measure everything. What a peer cannot do, or does wrong, is noted in `made` and left out; cpubn must not err.
+
+    Raises
+    ------
+    AbsentError : a peer that `plan.compare` names is absent; before anything is measured.
+    """
+    compare = plan.compare or ()
+    field = gather(plan.threads, libraries_of(plan.compare), [name.split("-")[0] for name in compare])
     failed: dict[str, str] = {}
     results = Results(circumstances(plan, field) | {"failed": failed})
+    check_presence(compare, field, results.made["absent"])
     others = OtherWork()
     for op, layer in plan.cases:
         watch.case(op, layer)

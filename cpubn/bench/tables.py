@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from cpubn.bench.contestants import LIMIT, REFERENCES
+from cpubn.bench.contestants import FREE_OF_LAYOUT, LIMIT, REFERENCES
 from cpubn.bench.edge import FUSED, HALF
-from cpubn.bench.results import Results
-from cpubn.bench.standing import TOLERATED, Line, Row, groups, line_of, names_of, rows_of
+from cpubn.bench.results import Record, Results
+from cpubn.bench.standing import (
+    PEERS,
+    TOLERATED,
+    Line,
+    Pair,
+    Row,
+    groups,
+    judged_of,
+    line_of,
+    mean,
+    names_of,
+    pairs_of,
+    rows_of,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,6 +39,9 @@ TITLES = {
 }
 TITLES |= {op: op.replace("add_", "residual, ") for op in FUSED}
 TITLES |= {op: f"{TITLES[op.partition('_')[0]]}, {op.partition('_')[2]}" for op in HALF}
+# All but the layout that oneDNN is slowest in, which counts among the pairs alone.
+MEANS = tuple(peer.title for peer in PEERS if peer.title != "oneDNN nchw")
+HEAD_WIDTH = 12
 
 
 class Cell(NamedTuple):
@@ -47,7 +64,8 @@ class Grid(NamedTuple):
 
         table = Table(box=SIMPLE, title=self.title, title_justify="left", title_style="bold")
         for i, head in enumerate(self.heads):
-            table.add_column(head.replace(" ", "\n"), justify="right" if i else "left", no_wrap=True)
+            lines = textwrap.wrap(head, HEAD_WIDTH, break_long_words=False, break_on_hyphens=False)
+            table.add_column("\n".join(lines), justify="right" if i else "left", no_wrap=True)
         for i, row in enumerate(self.rows):
             if self.has_mean and i == len(self.rows) - 1:
                 table.add_section()
@@ -62,13 +80,13 @@ class Grid(NamedTuple):
 
 def all_grids(results: Results) -> Iterator[Grid]:
     """A table a pass and layout, then the cost of a call."""
-    for (op, layout), rows in groups(rows_of(results)):
-        yield layer_grid(op, layout, rows)
+    for key, rows in groups(rows_of(results)):
+        yield layer_grid(*key, rows)
     if any(record.op == "overhead" for record in results.records):
         yield overhead_grid(results)
 
 
-def layer_grid(op: str, layout: str, rows: list[Row]) -> Grid:
+def layer_grid(op: str, layout: str, model: str, rows: list[Row]) -> Grid:
     names = names_of(rows)
     heads = ["layer", "MB", "time", "GB/s", "of limit", *map(heading, names)]
     lines = [
@@ -84,20 +102,40 @@ def layer_grid(op: str, layout: str, rows: list[Row]) -> Grid:
     ]
     means = line_of(op, layout, rows)
     lines.append([*map(Cell, ("geometric mean", "", "", "")), *mean_cells(means, names)])
-    title = f"{TITLES[op]}, {layout}: {rows[0].ours.name}, and how many times as long the others take"
+    title = f"{TITLES[op]}, {layout}, {model}: {rows[0].ours.name}, and how many times as long the others take"
     return Grid(title, heads, lines, has_mean=True)
 
 
 def summary_grid(results: Results) -> Grid:
-    """Geometric means alone, a row a pass and layout."""
+    """Geometric means alone, a row a pass, layout and model."""
     rows = rows_of(results)
     names = names_of(rows)
     lines = [
-        [Cell(f"{TITLES[op]}, {layout}"), *mean_cells(line_of(op, layout, group), names)]
-        for (op, layout), group in groups(rows)
+        [Cell(f"{TITLES[op]}, {layout}, {model}"), *mean_cells(line_of(op, layout, group), names)]
+        for (op, layout, model), group in groups(rows)
     ]
     title = "geometric means: share of the limit, and how many times as long the others take"
     return Grid(title, ["pass", "of limit", *map(heading, names)], lines)
+
+
+def standing_grid(results: Results) -> Grid:
+    """A row a pass: cpubn beside the limit, and the means of its pairs."""
+    rows, pairs = rows_of(results), pairs_of(results)
+    layouts = list(dict.fromkeys(row.ours.layout for row in rows))
+    lines = []
+    for op in dict.fromkeys(row.ours.op for row in rows):
+        models = judged_of(row.ours for row in rows if row.ours.op == op)
+        judged = [row for row in rows if row.ours.op == op and row.ours.model in models]
+        shares = [line_of(op, layout, [r for r in judged if r.ours.layout == layout]).share for layout in layouts]
+        means = [
+            mean(p.ratio for p in pairs if p.peer.title == title and p.ours.op == op and p.ours.model in models)
+            for title in MEANS
+        ]
+        cells = [ratio(value, title) for value, title in zip(means, MEANS, strict=True)]
+        lines.append([Cell(TITLES[op]), Cell(" / ".join(share(value).text or "-" for value in shares)), *cells])
+    title = "like with like: how many times as long peers take in the same layout, and oneDNN's best beside cpubn's"
+    head = f"share of limit, {' / '.join(layouts)} (layers of 1 MB or more)"
+    return Grid(title, ["pass", head, *MEANS], lines)
 
 
 def section_grid(results: Results) -> Grid:
@@ -143,13 +181,48 @@ def beaten_lines(results: Results) -> list[str]:
     for row in rows_of(results):
         rivals = [f"{r.name} {r.layout} {row.ours.seconds / r.seconds:.2f}" for r in row.faster_rivals]
         if rivals:
-            own = f"{row.ours.op} {row.ours.layout} {row.ours.layer} ({duration(row.ours.seconds)})"
-            lines.append(f"{own}: {', '.join(rivals)}")
+            lines.append(f"{case_name(row.ours)}: {', '.join(rivals)}")
     return lines
 
 
+def counts(results: Results) -> Iterator[tuple[str, list[str]]]:
+    """In the same layout and in the best: how many pairs there are in which cpubn is clearly behind, and which."""
+    pairs = pairs_of(results)
+    for side, chosen in (
+        ("Beside peers in the same layout", [pair for pair in pairs if pair.peer.layout is not None]),
+        ("Beside oneDNN, each in its best layout", [pair for pair in pairs if pair.peer.layout is None]),
+    ):
+        if chosen:
+            yield f"{side}, cpubn is over 10% slower in {tally(chosen)}", behind_lines(chosen)
+
+
+def tally(pairs: Sequence[Pair]) -> str:
+    def count(some: Sequence[Pair]) -> str:
+        return f"{sum(pair.behind for pair in some)} of {len(some)}"
+
+    ops = dict.fromkeys(pair.ours.op for pair in pairs)
+    each = (f"{op} {count([pair for pair in pairs if pair.ours.op == op])}" for op in ops)
+    return f"{count(pairs)} pairs ({', '.join(each)})"
+
+
+def behind_lines(pairs: Sequence[Pair]) -> list[str]:
+    """The cases in which cpubn is clearly behind: who is faster, and how many times as fast."""
+    behind: dict[Record, list[str]] = {}
+    for pair in pairs:
+        if pair.behind:
+            who = pair.peer.title
+            if pair.peer.layout is None:
+                who += f" ({pair.theirs.name} {pair.theirs.layout})"
+            behind.setdefault(pair.ours, []).append(f"{who} {1 / pair.ratio:.2f}")
+    return [f"{case_name(ours)}: {', '.join(faster)}" for ours, faster in behind.items()]
+
+
+def case_name(ours: Record) -> str:
+    return f"{ours.op} {ours.layout} {ours.layer} ({duration(ours.seconds)})"
+
+
 def heading(name: str) -> str:
-    return "onednn (best layout)" if name == "onednn" else name
+    return f"{name} (best layout)" if name in FREE_OF_LAYOUT else name
 
 
 def share(value: float | None) -> Cell:

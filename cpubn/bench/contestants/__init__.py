@@ -6,7 +6,7 @@ library is absent raises ImportError when imported, or when asked for its contes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, TypeAlias
@@ -19,11 +19,28 @@ Prepare: TypeAlias = Callable[[Any, str], Prepared]
 # The limit first: it is measured whatever is chosen. Then in the order of the tables.
 LIBRARIES = ("limit", "cpubn", "numpy", "torch", "onnxruntime", "openvino", "jax", "onednn", "opencv")
 LIMIT = "limit"
+# What to install where a library is absent; for those that are not here, the benchmark's extra brings them.
+INSTALLED_WITH = {
+    "torch": "pip install torch --index-url https://download.pytorch.org/whl/cpu",
+    "jax": "pip install jax",
+}
 # Whose users lay every tensor out as the library likes best: the fastest of its layouts is what counts. Others that
 # come in both layouts take part in those asked for; the rest have one layout, and take part in that.
-FREE_OF_LAYOUT = {"onednn"}
+FREE_OF_LAYOUT = {"onednn", "onednn-unaligned"}
 # cpubn in another way, to see what a pass costs or saves beside it: no rivals.
 REFERENCES = {"cpubn-plain", "cpubn-float32", "cpubn-function"}
+
+
+class AbsentError(Exception):
+    """Someone who was asked for by name is not here."""
+
+
+def absence(name: str, reason: str) -> AbsentError:
+    """What to raise where a peer cannot be imported."""
+    how = INSTALLED_WITH.get(name.split("-")[0], 'pip install "cpubn[bench]"')
+    return AbsentError(
+        f"whom --compare names must be installed here, got '{name}': {reason}; install with: {how}, or leave it out"
+    )
 
 
 @dataclass(frozen=True)
@@ -49,8 +66,13 @@ class Field:
         return {c.name: c.note for c in self.contestants if c.note}
 
 
-def gather(threads: int, libraries: tuple[str, ...] = LIBRARIES) -> Field:
-    """Import these libraries and pin each to `threads`."""
+def gather(threads: int, libraries: tuple[str, ...] = LIBRARIES, required: Collection[str] = ()) -> Field:
+    """Import these libraries and pin each to `threads`.
+
+    Raises
+    ------
+    AbsentError : one that is required is absent; of others `absent` tells why.
+    """
     found = Field()
     for library in libraries:
         try:
@@ -59,5 +81,7 @@ def gather(threads: int, libraries: tuple[str, ...] = LIBRARIES) -> Field:
             if library != LIMIT:
                 found.versions[library] = module.VERSION
         except ImportError as error:
+            if library in required:
+                raise absence(library, str(error)) from error
             found.absent[library] = str(error)
     return found
