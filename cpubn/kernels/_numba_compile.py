@@ -19,6 +19,7 @@ from numba.core.errors import NumbaError, NumbaWarning
 from numba.core.registry import CPUDispatcher
 
 from cpubn import _activations, _algebra, _elementary
+from cpubn.backends.jit import formulas
 from cpubn.kernels import _numba_apply as loops
 from cpubn.kernels import _numba_jit, _numba_sums
 
@@ -117,7 +118,7 @@ def _variant(function: Any) -> Any:
 
 def _named(loop: Any, function: Any = None) -> FunctionType:
     """A copy that is named after what it calls: Numba's cache watches its own source file alone."""
-    modules = (_algebra, _elementary, _activations, _numba_jit, _numba_sums)
+    modules = (_algebra, _elementary, _activations, formulas, _numba_jit, _numba_sums)
     sources = "".join(inspect.getsource(module) for module in modules)
     copy = FunctionType(loop.__code__, loop.__globals__)
     copy.__qualname__ = f"{loop.__name__}_{hashlib.sha256(sources.encode()).hexdigest()[:16]}"

@@ -1,0 +1,163 @@
+"""What _algebra, _elementary and _activations call, for Numba: their formulas compile on scalars and on lanes.
+
+Of lanes a formula gives the bits that NumPy gives of an array. What formulas call most is made without a function for
+Numba to compile: of erf's polynomial alone that would be 19, and 1 s.
+"""
+# mypy: allow-untyped-defs, allow-untyped-calls
+
+import numpy as np
+from numba import types
+from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.extending import lower_builtin, overload, register_jitable
+
+from cpubn import _activations, _algebra, _elementary
+from cpubn.backends.jit.lanes import MASK_OF, Lanes, at_least, at_most, constant, exponent, spread
+
+for formula in (
+    *(_algebra.two_sum, _algebra.merge, _algebra.close, _algebra.pivot_is_far, _algebra.next_pivot),
+    *(_algebra.centre, _algebra.rstd, _algebra.affine, _algebra.gradient),
+    *(_algebra.outside, _algebra.forward_is_wide, _algebra.backward_is_wide),
+):
+    register_jitable(error_model="numpy")(formula)
+# LLVM makes no vectors of a loop that calls, and of itself inlines no function as long as erf in float64.
+for function in (
+    *(_elementary.exp, _elementary.tanh, _elementary.erf),
+    *(*_activations.FUNCTIONS, *_activations.GRADIENTS, _activations.normal_distribution),
+):
+    register_jitable(error_model="numpy", forceinline=True)(function)
+
+
+# On lanes.
+
+
+def on_lanes(function):
+    """Have Numba take for that function, of such arguments, the signature and what generates it."""
+
+    def declare(definition):
+        lowered = set()
+
+        def generic(self, args, kws):
+            found = definition(*args)
+            if found is None:
+                return None
+            signature, generate = found
+            if signature.args not in lowered:
+                lowered.add(signature.args)
+                lower_builtin(function, *signature.args)(generate)
+            return signature
+
+        infer_global(function)(type(function.__name__, (AbstractTemplate,), {"key": function, "generic": generic}))
+        return definition
+
+    return declare
+
+
+@on_lanes(_elementary.by_type)
+def by_type_on_lanes(z, pair):
+    if not isinstance(z, Lanes):
+        return None
+    place = 0 if z.dtype == types.float32 else 1
+    return pair[place](z, pair), lambda context, builder, signature, args: builder.extract_value(args[1], place)
+
+
+@on_lanes(_elementary.like)
+def like_on_lanes(z, value):
+    if not isinstance(z, Lanes):
+        return None
+    return z(z, z.dtype), lambda context, builder, signature, args: spread(builder, args[1], z.count)
+
+
+@on_lanes(_elementary.select)
+def select_on_lanes(condition, yes, no):
+    for kind, mask in MASK_OF.items():
+        if condition == mask:
+            return kind(mask, kind, kind), lambda context, builder, signature, args: builder.select(*args)
+    return None
+
+
+@on_lanes(_elementary.polynomial)
+def polynomial_on_lanes(x, coefficients):
+    if not isinstance(x, Lanes):
+        return None
+
+    def generate(context, builder, signature, args):
+        p, *rest = (spread(builder, builder.extract_value(args[1], i), x.count) for i in range(len(coefficients)))
+        for c in rest:
+            p = builder.fadd(builder.fmul(p, args[0]), c)
+        return p
+
+    return x(x, coefficients), generate
+
+
+@on_lanes(_elementary.power_of_two)
+def power_of_two_on_lanes(biased):
+    if not isinstance(biased, Lanes):
+        return None
+    return biased(biased), lambda context, builder, signature, args: exponent(builder, biased, *args)
+
+
+@on_lanes(_elementary.clipped)
+def clipped_on_lanes(z, low, high):
+    if not isinstance(z, Lanes):
+        return None
+    return z(z, z, z), lambda context, builder, signature, args: at_most(
+        builder, at_least(builder, args[0], args[1]), args[2]
+    )
+
+
+@on_lanes(_elementary.minus_abs)
+def minus_abs_on_lanes(z):
+    if not isinstance(z, Lanes):
+        return None
+
+    def generate(context, builder, signature, args):
+        above = builder.fcmp_ordered(">", args[0], constant(args[0].type, 0.0))
+        return builder.select(above, builder.fneg(args[0]), args[0])
+
+    return z(z), generate
+
+
+# On scalars. What _elementary asks of a value's dtype while it runs is known here when it is compiled.
+for function in _elementary.clipped, _elementary.minus_abs:
+    register_jitable(error_model="numpy", forceinline=True)(function)
+
+
+@overload(_elementary.by_type)
+def by_type(z, pair):
+    if isinstance(z, types.Float):
+        place = 0 if z == types.float32 else 1
+        return lambda z, pair: pair[place]
+    return None
+
+
+@overload(_elementary.like)
+def like(z, value):
+    if isinstance(z, types.Float):
+        kind = z
+        return lambda z, value: kind(value)
+    return None
+
+
+@overload(_elementary.select)
+def select(condition, yes, no):
+    if isinstance(condition, types.Boolean):
+        return lambda condition, yes, no: yes if condition else no
+    return None
+
+
+@overload(_elementary.polynomial)
+def polynomial(x, coefficients):
+    if not isinstance(x, types.Float):
+        return None
+    if len(coefficients) == 1:
+        return lambda x, coefficients: coefficients[0]
+    return lambda x, coefficients: _elementary.polynomial(x, coefficients[:-1]) * x + coefficients[-1]
+
+
+@overload(_elementary.power_of_two)
+def power_of_two(biased):
+    if biased == types.float32:
+        return lambda biased: np.uint32(np.float32(biased).view(np.uint32) << 23).view(np.float32)
+    if biased == types.float64:
+        return lambda biased: np.uint64(np.float64(biased).view(np.uint64) << np.uint64(52)).view(np.float64)
+    return None
