@@ -176,7 +176,7 @@ cdef inline void set_coefficients(Job* job, Py_ssize_t c0, Py_ssize_t c1) noexce
                 job, c, n, some(job.result + c, n), some(job.result + m + c, n), some(job.result + 2 * m + c, n) / count
             )
         set_wide(job, c, n)
-    if job.columns_apply:
+    if job.table is not NULL:
         if job.x.type == FLOAT64:
             lay_out(job, <double*>job.table, c0, c1)
         else:
@@ -200,13 +200,19 @@ cdef inline void prepare(Job* job) noexcept nogil:
     """What is known of every channel before its sums are."""
     cdef Py_ssize_t c, n, m = job.channels
     cdef uint8_t first = IN_DOUBLE if job.x.type == FLOAT64 else ABOUT_MEAN if job.backward else ABOUT_SAMPLES
-    if job.backward:
+    cdef Channels low = Channels(0.0)
+    if not job.given and (job.backward or not job.sums):  # by statistics that are given
         for c in range(0, m, 16):
             n = min(m - c, <Py_ssize_t>SIDE_BY_SIDE)
-            set_affine(job, c, n, some(job.mean + c, n), some(job.mean_low + c, n), some(job.var + c, n))
+            if job.mean_low is not NULL:
+                low = some(job.mean_low + c, n)
+            set_affine(job, c, n, some(job.mean + c, n), low, some(job.var + c, n))
             store_some(job.pivots + c, some(job.coefficients + c, n), n)
-    if job.apply and (job.map == SCALE or not job.sums or job.prologue == BY_Z):
+    if job.apply and (job.map == SCALE or not job.sums):
         set_coefficients(job, 0, m)
+    elif job.prologue == BY_Z:
+        for c in range(0, m, 16):
+            set_wide(job, c, min(m - c, <Py_ssize_t>SIDE_BY_SIDE))
     if job.sums:
         for c in range(m):
             job.states[c] = IN_DOUBLE if job.prologue == BY_Z and job.wide[c] & WIDE_Z else first

@@ -19,6 +19,11 @@ cdef extern from "samples.hpp" namespace "cpubn" nogil:
         float lowest
         float highest
 
+cdef enum:  # codes of activations that are named here; all of them: see maths.hpp
+    RELU = 1
+    RELU6 = 2
+    CLIP = 9
+
 cdef struct Strided:  # an array (outer, channel, inner); no data: there is none
     char* data
     Py_ssize_t outer  # strides in elements, of signs in bits
@@ -112,6 +117,7 @@ cdef struct Job:
     Strided g  # where the prologue's result is written as well
     Strided y  # or dx
     bint backward
+    bint given  # the coefficients are, and stand in an array of the caller's
     bint sums  # otherwise the coefficients are given
     bint apply  # otherwise only the sums are wanted
     Map map

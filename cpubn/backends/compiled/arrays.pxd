@@ -1,0 +1,115 @@
+# What the direct path asks of Python's objects, and how it reads and writes vectors of channels.
+
+cimport numpy as cnp
+
+from cpubn.backends.compiled.job cimport BFLOAT16, FLOAT32
+from cpubn.backends.compiled.planner cimport type_of
+
+
+cdef inline cnp.ndarray new_vectors(int count, Py_ssize_t n):
+    cdef cnp.npy_intp[2] shape
+    shape[0], shape[1] = count, n
+    return cnp.PyArray_EMPTY(2, shape, cnp.NPY_FLOAT64, 0)
+
+
+cdef inline bint is_single(x) noexcept:
+    return cnp.PyArray_TYPE(<cnp.ndarray>x) == cnp.NPY_FLOAT32
+
+
+cdef inline bint is_contiguous(a) noexcept:
+    return type(a) is cnp.ndarray and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>a)
+
+
+cdef inline bint is_sample(a) noexcept:
+    """Whether `a` is a contiguous, aligned, native array of a floating type that samples may have."""
+    return is_contiguous(a) and FLOAT32 <= type_of(a) <= BFLOAT16
+
+
+cdef inline bint is_plain(a) noexcept:
+    """Whether `a` is a contiguous, aligned, native array of float32 or float64."""
+    return is_contiguous(a) and (cnp.PyArray_TYPE(<cnp.ndarray>a) == cnp.NPY_FLOAT64 or is_single(a))
+
+
+cdef inline bint is_number(value, double low, double high) noexcept:
+    if type(value) is int and 0 <= value <= 1:  # eps=0, as it is written for images
+        value = float(value)
+    return type(value) is float and low <= <double>value <= high
+
+
+cdef inline bint is_like(a, x) noexcept:
+    """Whether `a` is a sample array of x's shape and dtype."""
+    return (
+        is_sample(a) and cnp.PyArray_TYPE(<cnp.ndarray>a) == cnp.PyArray_TYPE(<cnp.ndarray>x)
+        and cnp.PyArray_SAMESHAPE(<cnp.ndarray>a, <cnp.ndarray>x)
+    )
+
+
+cdef inline bint overlap(a, b) noexcept:
+    """Whether two contiguous arrays share memory."""
+    cdef char* p = cnp.PyArray_BYTES(<cnp.ndarray>a)
+    cdef char* r = cnp.PyArray_BYTES(<cnp.ndarray>b)
+    return p < r + cnp.PyArray_NBYTES(<cnp.ndarray>b) and r < p + cnp.PyArray_NBYTES(<cnp.ndarray>a)
+
+
+cdef inline bint apart(a, tuple others):
+    """Whether `a` is a contiguous array, the others that are not None are too, and it shares no memory with them."""
+    if not is_sample(a):
+        return False
+    for other in others:
+        if other is not None and (not is_sample(other) or overlap(a, other)):
+            return False
+    return True
+
+
+cdef inline object output_for(dy, x, out):
+    """A new array like x, or `out` if it is dy, x or a contiguous array apart from both; else None."""
+    if out is None:
+        return cnp.PyArray_EMPTY(
+            cnp.PyArray_NDIM(<cnp.ndarray>x), cnp.PyArray_DIMS(<cnp.ndarray>x), cnp.PyArray_TYPE(<cnp.ndarray>x), 0
+        )
+    if not is_like(out, x) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out):
+        return None
+    if (out is not x and overlap(out, x)) or (out is not dy and dy is not x and overlap(out, dy)):
+        return None
+    return out
+
+
+cdef inline bint read_vector(v, Py_ssize_t n, double* into) noexcept:
+    """into (n,) <- v; whether v is a plain vector of n."""
+    cdef Py_ssize_t c
+    if not is_plain(v) or cnp.PyArray_NDIM(<cnp.ndarray>v) != 1 or cnp.PyArray_SIZE(v) != n:
+        return False
+    if is_single(v):
+        for c in range(n):
+            into[c] = (<float*>cnp.PyArray_DATA(<cnp.ndarray>v))[c]
+    else:
+        for c in range(n):
+            into[c] = (<double*>cnp.PyArray_DATA(<cnp.ndarray>v))[c]
+    return True
+
+
+cdef inline bint read_optional(v, Py_ssize_t n, double default, double* into) noexcept:
+    cdef Py_ssize_t c
+    if v is not None:
+        return read_vector(v, n, into)
+    for c in range(n):
+        into[c] = default
+    return True
+
+
+cdef inline void write_vector(v, Py_ssize_t n, const double* values) noexcept:
+    cdef Py_ssize_t c
+    if is_single(v):
+        for c in range(n):
+            (<float*>cnp.PyArray_DATA(<cnp.ndarray>v))[c] = <float>values[c]
+    else:
+        for c in range(n):
+            (<double*>cnp.PyArray_DATA(<cnp.ndarray>v))[c] = values[c]
+
+
+cdef inline void move_running(double* running, const double* stats, Py_ssize_t n, double count, double share) noexcept:
+    """Means (n,), then variances (n,), by stats (3, n) of a batch: _algebra.running_update and unbiased."""
+    cdef Py_ssize_t c
+    for c in range(n):
+        running[c] = (1.0 - share) * running[c] + share * stats[c]
+        running[n + c] = (1.0 - share) * running[n + c] + share * (stats[2 * n + c] / (count - 1.0))
