@@ -1,5 +1,7 @@
 # What follows from the sums of a channel, 16 channels at a time: whether they stand, its results, its coefficients.
 
+from libc.string cimport memset
+
 from cpubn.backends.compiled.chunks cimport *
 from cpubn.backends.compiled.job cimport *
 from cpubn.backends.compiled.lanes cimport *
@@ -67,7 +69,9 @@ cdef inline Py_ssize_t close_moments(Job* job, Py_ssize_t c, Py_ssize_t n) noexc
     store_some(job.result + c, mean.high, n)
     store_some(job.result + job.channels + c, mean.low, n)
     store_some(job.result + 2 * job.channels + c, m2, n)
-    if n < SIDE_BY_SIDE or (sound & near) != 0xffff:
+    if n == SIDE_BY_SIDE and (sound & near) == 0xffff:
+        memset(job.states + c, DONE, SIDE_BY_SIDE)
+    else:
         store(means, mean.high)
         for i in range(n):
             again += next_state(job, c + i, not sound >> i & 1, not near >> i & 1, means[i])
@@ -84,7 +88,9 @@ cdef inline Py_ssize_t close_gradient(Job* job, Py_ssize_t c, Py_ssize_t n) noex
     sound &= ~pack(size < Channels(count * LOST))
     store_some(job.result + c, s0, n)
     store_some(job.result + job.channels + c, q + shift * s0, n)
-    if n < SIDE_BY_SIDE or sound != 0xffff:
+    if n == SIDE_BY_SIDE and sound == 0xffff:
+        memset(job.states + c, DONE, SIDE_BY_SIDE)
+    else:
         for i in range(n):
             again += next_state(job, c + i, not sound >> i & 1, False, 0.0)
     return again
