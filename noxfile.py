@@ -41,4 +41,4 @@ def types(session: nox.Session) -> None:
     session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "lint"))
     session.install("--editable", ".[demo]")
     session.run("mypy")
-    session.run("stubtest", "cpubn.kernels._cython")
+    session.run("stubtest", "cpubn.backends.compiled.planner", "cpubn.backends.compiled.direct")

@@ -1,4 +1,5 @@
-"""The extensions: one per instruction set from one source, each optional, and a report of what is missing and why."""
+"""The extensions: kernels once for each instruction set from one source, and what they are entered by; each optional, with
+a report of what is missing and why."""
 
 from __future__ import annotations
 
@@ -11,7 +12,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import copy
+from functools import partial
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -19,8 +23,9 @@ from typing import Any
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-KERNELS = "cpubn/kernels"
-REPORT = f"{KERNELS}/_build.json"
+COMPILED = "cpubn/backends/compiled"
+PACKAGE = COMPILED.replace("/", ".")
+REPORT = f"{COMPILED}/_build.json"
 REQUIRED = os.environ.get("CPUBN_REQUIRE_EXT", "") not in ("", "0")
 DIRECTIVES = {
     "language_level": 3,
@@ -60,7 +65,9 @@ def load_isa() -> Any:
 
 
 ISA = load_isa()
-VARIANTS = {f"cpubn.kernels.{variant.module}": variant for variant in ISA.INSTRUCTION_SETS}
+VARIANTS = {f"{PACKAGE}.{variant.name}": variant for variant in ISA.INSTRUCTION_SETS}
+# Extensions of the baseline, which all variants are entered by: without them there are no kernels.
+COMMON = {f"{PACKAGE}.{name}": f"{COMPILED}/{name}.pyx" for name in ("planner", "direct")}
 
 
 @contextmanager
@@ -85,12 +92,17 @@ def captured() -> Iterator[list[str]]:
                 print(line, file=sys.stderr)
 
 
+def spawned(output: list[str], command: Sequence[str], **_: Any) -> None:
+    """Run a compiler's command; what it says goes to stderr, and to a list."""
+    done = subprocess.run(list(command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    output += done.stdout.splitlines()
+    print(done.stdout, end="", file=sys.stderr)
+    if done.returncode:
+        raise RuntimeError(f"{command[0]} failed with exit code {done.returncode}")
+
+
 class BuildVariants(build_ext):
     """Build every variant that this machine and compiler can, and say in _build.json why another is missing."""
-
-    def finalize_options(self) -> None:
-        super().finalize_options()
-        self.parallel = None  # `captured` could not tell the compilers' messages apart
 
     def run(self) -> None:
         super().run()
@@ -104,57 +116,80 @@ class BuildVariants(build_ext):
         failure = self.failure(EMPTY_PROGRAM)
         self.no_compiler = failure and f"no C compiler: {self.name} cannot compile an empty program: {failure}"
         openmp, openmp_failure = self.find_openmp()
-        known = [flag for flag in ISA.OPTIONAL_FLAGS[self.family] if self.failure(EMPTY_PROGRAM, [flag]) is None]
-        self.reasons: dict[str, str | None] = {}
         for extension in self.extensions:
-            variant = VARIANTS[extension.name]
-            extension.extra_compile_args = [*ISA.FLAGS[self.family], *known, *variant.flags[self.family], *openmp[0]]
-            extension.extra_link_args = openmp[1]
-        super().build_extensions()
+            variant = VARIANTS.get(extension.name, ISA.INSTRUCTION_SETS[0])
+            extension.extra_compile_args = [*ISA.FLAGS[self.family], *variant.flags[self.family]]
+            if extension.name in COMMON:
+                extension.extra_compile_args += openmp[0]
+                extension.extra_link_args = openmp[1]
+        reasons = self.build_each()
         report = {
             "compiler": self.no_compiler or self.version(),
-            "options": known,
             "openmp": openmp_failure is None,
             "openmp_reason": openmp_failure,
-            "variants": {name: {"built": reason is None, "reason": reason} for name, reason in self.reasons.items()},
+            "variants": {name: {"built": reason is None, "reason": reason} for name, reason in reasons.items()},
         }
         for root in (self.build_lib, "."):
             path = Path(root, REPORT)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
-    def build_extension(self, extension: Extension) -> None:
-        variant = VARIANTS[extension.name]
-        machine = platform.machine()
-        if variant.machines is not None and machine.lower() not in variant.machines:
-            reason = f"not for {machine}"
-        else:
-            reason = self.no_compiler or self.attempt(extension)
-            if reason and REQUIRED:
-                raise SystemExit(f"CPUBN_REQUIRE_EXT is set, and the {variant.name} kernels were not built: {reason}")
-        self.reasons[variant.name] = reason
-        if reason:
-            print(f"cpubn: warning: the {variant.name} kernels are not built: {reason}", file=sys.stderr)
-            self.remove_stale(extension)
+    def build_each(self) -> dict[str, str | None]:
+        """Build all extensions, side by side where messages can be told apart; why each variant is missing, if it is."""
+        failures = {extension.name: self.translate(extension) for extension in self.extensions}
+        with ThreadPoolExecutor((os.cpu_count() or 1) if self.family == "unix" else 1) as pool:
+            built = pool.map(self.attempt, [e for e in self.extensions if failures[e.name] is None])
+            failures |= dict(built)
+        common = next((failures[name] for name in COMMON if failures[name]), None)
+        reasons = {variant.name: failures[name] or common for name, variant in VARIANTS.items()}
+        for name, reason in reasons.items():
+            if reason and REQUIRED and not reason.startswith("not for "):
+                raise SystemExit(f"CPUBN_REQUIRE_EXT is set, and the {name} kernels were not built: {reason}")
+            if reason:
+                print(f"cpubn: warning: the {name} kernels are not built: {reason}", file=sys.stderr)
+        for extension in self.extensions:
+            if failures[extension.name]:
+                self.remove_stale(extension)
+        return reasons
 
-    def attempt(self, extension: Extension) -> str | None:
-        """Build one extension; return what went wrong."""
-        print(f"cpubn: building {extension.name}", file=sys.stderr)
+    def translate(self, extension: Extension) -> str | None:
+        """Cython's part, in a folder of its own, for the variants have one source; return why there is nothing to compile."""
+        variant = VARIANTS.get(extension.name)
+        machine = platform.machine()
+        if variant and variant.machines is not None and machine.lower() not in variant.machines:
+            return f"not for {machine}"
+        if self.no_compiler:
+            return self.no_compiler
         try:
             with captured() as output:
-                self.cythonize(extension)
-                super().build_extension(extension)
-        except Exception as error:  # Cython's, the compiler's, the linker's: the install goes on without this one
+                from Cython.Build import cythonize  # here, so that its absence is one more reason
+                from numpy import get_include
+
+                extension.include_dirs = [COMPILED, get_include()]
+                folder = f"build/cython/{extension.name.rpartition('.')[2]}"
+                [made] = cythonize([extension], build_dir=folder, compiler_directives=DIRECTIVES)
+                extension.sources = made.sources
+        except Exception as error:
             return self.said(error, output)
         return None
 
-    def cythonize(self, extension: Extension) -> None:
-        from Cython.Build import cythonize  # here, so that its absence is one more reason
-        from numpy import get_include
-
-        extension.include_dirs = [KERNELS, get_include()]
-        [made] = cythonize([extension], build_dir="build/cython", compiler_directives=DIRECTIVES)
-        extension.sources = made.sources
+    def attempt(self, extension: Extension) -> tuple[str, str | None]:
+        """Build one extension; return its name and what went wrong."""
+        print(f"cpubn: building {extension.name}", file=sys.stderr)
+        output: list[str] = []
+        try:
+            if self.family == "unix":
+                # A compiler of this thread's own, whose commands' messages go to no other.
+                mine = copy(self)
+                mine.compiler = copy(self.compiler)
+                mine.compiler.spawn = partial(spawned, output)
+                build_ext.build_extension(mine, extension)
+            else:
+                with captured() as output:
+                    super().build_extension(extension)
+        except Exception as error:  # the compiler's, the linker's: the install goes on without this one
+            return extension.name, self.said(error, output)
+        return extension.name, None
 
     def find_openmp(self) -> tuple[tuple[list[str], list[str]], str | None]:
         """The first flags with which a small program compiles and links, and why there are none."""
@@ -200,7 +235,7 @@ class BuildVariants(build_ext):
     def remove_stale(self, extension: Extension) -> None:
         """An extension of an earlier build must not stand beside a report that says it is not there."""
         built = Path(self.get_ext_fullpath(extension.name))
-        for path in (built, Path(KERNELS, built.name)):
+        for path in (built, Path(COMPILED, built.name)):
             path.unlink(missing_ok=True)
 
     def get_outputs(self) -> list[str]:
@@ -212,16 +247,18 @@ class BuildVariants(build_ext):
         return mapping | {str(Path(self.build_lib, REPORT)): REPORT} if self.inplace else mapping
 
 
+SOURCES = {name: f"{COMPILED}/kernels.pyx" for name in VARIANTS} | COMMON
 setup(
     ext_modules=[
         Extension(
             name,
-            [f"{KERNELS}/{variant.module}.pyx"],
-            depends=["setup.py", "cpubn/_isa.py", *sorted(glob(f"{KERNELS}/*.px[di]") + glob(f"{KERNELS}/*.h"))],
+            [source],
+            language="c++",
+            depends=["setup.py", "cpubn/_isa.py", *sorted(glob(f"{COMPILED}/*.px[dy]") + glob(f"{COMPILED}/*.hpp"))],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
             optional=not REQUIRED,
         )
-        for name, variant in VARIANTS.items()
+        for name, source in SOURCES.items()
     ],
     cmdclass={"build_ext": BuildVariants},
 )

@@ -80,7 +80,7 @@ def openmp_threads() -> int | None:
     """OpenMP's own maximum, which obeys OMP_NUM_THREADS; None without the extension, or where that was built serial."""
     if _variants.absence("baseline") is not None:
         return None
-    maximum: int = _variants.load("baseline").openmp_max_threads()
+    maximum: int = _variants.planner().openmp_max_threads()
     return maximum or None
 
 

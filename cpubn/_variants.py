@@ -12,20 +12,16 @@ from typing import Any
 from cpubn._isa import INSTRUCTION_SETS, InstructionSet
 
 BY_NAME = {variant.name: variant for variant in INSTRUCTION_SETS}
-# What the kernels of every instruction set define, as _cython.pyi lists it.
+# What the kernels of every instruction set define, as direct.pyi lists it.
 NAMES = (
     "ANY_TYPE",
     "moments",
     "normalize",
     "train_forward",
     "gradient_sums",
-    "train_backward",
-    "activation_gradient",
+    "backward",
     "pack_signs",
-    "apply_signs",
-    "openmp_max_threads",
-    "cpu_features",
-    "DirectAffine",
+    "affine",
     "infer_directly",
     "train_directly",
     "backward_directly",
@@ -52,9 +48,20 @@ def instruction_set() -> str:
     return forced
 
 
-def load(name: str) -> ModuleType:
+def load(name: str) -> Any:
     """The kernels of one instruction set. Not to be called where the CPU lacks it: its very import may be illegal."""
-    return import_module(f"cpubn.kernels.{BY_NAME[name].module}")
+    direct, variant = import_module("cpubn.backends.compiled.direct"), import_module(f"cpubn.backends.compiled.{name}")
+    return _kernels(direct, variant, name)
+
+
+@cache
+def _kernels(direct: ModuleType, variant: ModuleType, name: str) -> Any:
+    return direct.DirectKernels(variant.table, name)
+
+
+def planner() -> Any:
+    """What all instruction sets have in common; ImportError where it was not built."""
+    return import_module("cpubn.backends.compiled.planner")
 
 
 @cache
@@ -80,7 +87,7 @@ def cpu_has(variant: InstructionSet) -> bool:
     """Whether this CPU runs a variant, as far as the baseline kernels can tell."""
     if variant.feature is None:
         return True
-    features: frozenset[str] = load("baseline").cpu_features()
+    features: frozenset[str] = planner().cpu_features()
     return variant.feature in features
 
 
@@ -88,10 +95,10 @@ def build_report() -> dict[str, Any] | None:
     """What setup.py wrote about the build of the extensions; None where cpubn was not installed by it."""
     import json  # here, because few need it: `import cpubn` is to be quick
 
-    from cpubn import kernels
+    from cpubn.backends import compiled
 
     try:
-        with open(f"{kernels.__path__[0]}/_build.json", encoding="utf-8") as file:
+        with open(f"{compiled.__path__[0]}/_build.json", encoding="utf-8") as file:
             report: dict[str, Any] = json.load(file)
     except FileNotFoundError:
         return None

@@ -191,7 +191,7 @@ class FrozenBatchNorm:
         direct = _dispatch.direct_kernels(self.backend)
         if direct is None:
             return lambda x, residual, out: None
-        path: Any = direct.DirectAffine(
+        path: Any = direct.affine(
             *affine.values(),
             *(self._activation, self._quantization, self.dtype, self.layout, self.out_layout, _dispatch.threads),
         )

@@ -191,7 +191,7 @@ cdef void share(Job* job, int threads) noexcept nogil:
     job.groups = (job.channels + job.group - 1) // job.group if job.sums else 0
     job.bands = (job.channels + job.band - 1) // job.band
     job.parts_across = (job.inner + job.part - 1) // job.part
-    job.far = moved > <size_t>(2 * GROUP_BYTES * threads)
+    job.far = moved > CACHE
     job.past = job.apply and moved > CACHE and (job.inner < 32 or job.inner >= LONG)
 
 
