@@ -1,6 +1,6 @@
 # What follows from the sums of a channel, 16 channels at a time: whether they stand, its results, its coefficients.
 
-from libc.string cimport memset
+from libc.string cimport memchr, memset
 
 from cpubn.backends.compiled.chunks cimport *
 from cpubn.backends.compiled.job cimport *
@@ -42,7 +42,7 @@ cdef inline Py_ssize_t next_state(Job* job, Py_ssize_t c, bint lost, bint far, d
     if job.x.type == FLOAT64:
         lost = False
     if state < IN_DOUBLE and (lost or (far and state == ABOUT_MEAN)):
-        job.states[c] = IN_DOUBLE
+        job.states[c] = IN_DOUBLE_ABOUT_MEAN if job.backward else IN_DOUBLE
         if not -INFINITY < job.pivots[c] < INFINITY:
             job.pivots[c] = 0.0
         return 1
@@ -78,10 +78,23 @@ cdef inline Py_ssize_t close_moments(Job* job, Py_ssize_t c, Py_ssize_t n) noexc
     return again
 
 
+cdef inline Channels first_sums(const Job* job, Py_ssize_t c, Py_ssize_t n, Channels s0) noexcept nogil:
+    """sum(g), in which there is no x: a channel summed once more for its products keeps the first one, if that stood."""
+    cdef double sums[SIDE_BY_SIDE]
+    cdef Py_ssize_t i
+    if memchr(job.states + c, IN_DOUBLE_ABOUT_MEAN, n) is NULL:
+        return s0
+    store(sums, s0)
+    for i in range(n):
+        if job.states[c + i] == IN_DOUBLE_ABOUT_MEAN and -INFINITY < job.result[c + i] < INFINITY:
+            sums[i] = job.result[c + i]
+    return load(<const double*>sums)
+
+
 cdef inline Py_ssize_t close_gradient(Job* job, Py_ssize_t c, Py_ssize_t n) noexcept nogil:
     """s0 = sum(g) and s1 = sum(g * (x - mean)) of n channels from c on; how many are to be summed once more."""
     cdef double count = <double>(job.outer * job.inner)
-    cdef Channels s0 = total(job, 0, c, n), q = total(job, 1, c, n), size = magnitude(q)
+    cdef Channels s0 = first_sums(job, c, n, total(job, 0, c, n)), q = total(job, 1, c, n), size = magnitude(q)
     cdef Channels shift = (some(job.pivots + c, n) - some(job.mean + c, n)) - some(job.mean_low + c, n)
     cdef uint32_t sound = pack(magnitude(s0) < Channels(INFINITY)) & pack(size < Channels(INFINITY))
     cdef Py_ssize_t again = 0, i
