@@ -17,8 +17,9 @@ TALL = 1024
 # Several such chunks are cut to a multiple of so many, about equally high, for threads to share evenly: (3136, 256, 1)
 # has 4 of 784 rows, and not 3 of 1024 and one of 64, which took 1.25 times as long on two threads.
 EVEN = 4
-# Inner runs shorter than the lanes are columns.
-SHORT = 32
+# Inner runs shorter than the lanes are columns; so are short ones of several outer rows, which lie far apart: channel by
+# channel, (32, 2048, 49) took 3 times as long.
+SHORT, FEW_ROWS, LANES = 256, 8, 32
 # Rows of fewer columns are laid end to end.
 WIDE = 256
 # 64 spans of 16 bytes a channel are half of the 2 KB that a call may take beside its output.
@@ -38,7 +39,7 @@ class Order(NamedTuple):
 
 
 def order_of(outer: int, channels: int, inner: int) -> Order:
-    columns = inner < SHORT
+    columns = inner < LANES or (inner < SHORT and outer >= FEW_ROWS)
     together = min(outer, max(1, WIDE // (channels * inner))) if columns else 1
     rows, pieces = -(-outer // together), 1
     if columns:

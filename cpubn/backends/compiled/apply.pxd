@@ -127,22 +127,43 @@ cdef inline void apply_loop(
     memcpy(y + j, edge + lanes - (n - j), (n - j) * sizeof(sample))
 
 
+cdef inline void apply_runs(
+    const Job* job, const sample* x, const Stretch* runs, bint backward, bint columns, bint plain
+) noexcept nogil:
+    """One run of columns, or as many runs as there are channels, each at its channel's place."""
+    cdef Stretch run = runs[0]
+    cdef Py_ssize_t size = sizeof(sample), c
+    if columns:
+        apply_loop(job, x, &run, backward, True, plain)
+        return
+    for c in range(runs.channels):
+        apply_loop(job, <const sample*>run.spot.x, &run, backward, False, plain)
+        run.channel += 1
+        run.y += job.y.channel * size
+        if run.g is not NULL:
+            run.g += job.g.channel * size
+        move_spot(
+            &run.spot, job.x.channel * size, job.dy.channel * size, job.residual.channel * size,
+            job.kept.channel * size, job.signs.channel
+        )
+
+
 cdef inline void apply_stretch(const Job* job, const sample* x, const Stretch* run) noexcept nogil:
     """A run, by a loop of its own for each kind."""
     if job.plain:
         if job.backward and run.table is not NULL:
-            apply_loop(job, x, run, True, True, True)
+            apply_runs(job, x, run, True, True, True)
         elif job.backward:
-            apply_loop(job, x, run, True, False, True)
+            apply_runs(job, x, run, True, False, True)
         elif run.table is not NULL:
-            apply_loop(job, x, run, False, True, True)
+            apply_runs(job, x, run, False, True, True)
         else:
-            apply_loop(job, x, run, False, False, True)
+            apply_runs(job, x, run, False, False, True)
     elif job.backward and run.table is not NULL:
-        apply_loop(job, x, run, True, True, False)
+        apply_runs(job, x, run, True, True, False)
     elif job.backward:
-        apply_loop(job, x, run, True, False, False)
+        apply_runs(job, x, run, True, False, False)
     elif run.table is not NULL:
-        apply_loop(job, x, run, False, True, False)
+        apply_runs(job, x, run, False, True, False)
     else:
-        apply_loop(job, x, run, False, False, False)
+        apply_runs(job, x, run, False, False, False)

@@ -7,7 +7,7 @@ from cpubn.backends.compiled.runs cimport *
 
 cdef inline Stretch new_stretch(const Job* job, Py_ssize_t n) noexcept nogil:
     cdef Stretch stretch
-    stretch.n, stretch.channel, stretch.column, stretch.past = n, 0, 0, job.past
+    stretch.n, stretch.channel, stretch.channels, stretch.column, stretch.past = n, 0, 1, 0, job.past
     stretch.table = NULL
     stretch.y = stretch.g = NULL
     return stretch
@@ -43,19 +43,21 @@ cdef inline void apply_buffered(
             scatter(<const float*>g, run.g, start + first, part, NULL)
 
 
-cdef inline void apply_channel(
-    const Job* job, Py_ssize_t o, Py_ssize_t c, Py_ssize_t i, Py_ssize_t n
+cdef inline void apply_channels(
+    const Job* job, Py_ssize_t o, Py_ssize_t c0, Py_ssize_t c1, Py_ssize_t i, Py_ssize_t n
 ) noexcept nogil:
-    """n elements of channel c from (o, i): inner ones or, where y runs along those, outer ones."""
-    cdef bint wide = job.x.type == FLOAT64 or job.wide[c] != 0
+    """n elements of each channel, all of them wide or none, from (o, i): inner ones or, where y runs along those, outer ones."""
+    cdef bint wide = job.x.type == FLOAT64 or job.wide[c0] != 0
     cdef Stretch stretch = new_stretch(job, n)
     cdef Run run
-    stretch.channel = c
+    cdef Py_ssize_t c
     if is_direct(job, wide) and n >= 32:
-        stretch.spot = spot_of(job, o, c, i)
-        stretch.y, stretch.g = at(&job.y, o, c, i), at(&job.g, o, c, i)
+        stretch.spot, stretch.channel, stretch.channels = spot_of(job, o, c0, i), c0, c1 - c0
+        stretch.y, stretch.g = at(&job.y, o, c0, i), at(&job.g, o, c0, i)
         loops_for(job, wide, True).apply(job, stretch.spot.x, &stretch)
-    else:
+        return
+    for c in range(c0, c1):
+        stretch.channel = c
         run = channel_run(job, o, c, i, n, job.down)
         apply_buffered(job, wide, &run, 0, stretch)
 
@@ -84,17 +86,16 @@ cdef inline void apply_columns(const Job* job, const Block* block, Py_ssize_t c0
 
 
 cdef inline void apply_block(const Job* job, const Block* block) noexcept nogil:
+    """A block, segment by segment of channels that are wide, or are not; all rows of a segment of columns, or row by row."""
     cdef Py_ssize_t c = block.c0, first, o
     while c < block.c1:
         first = c
-        while job.columns_apply and c < block.c1 and not job.wide[c]:
+        while c < block.c1 and (job.wide[c] != 0) == (job.wide[first] != 0):
             c += 1
-        if c > first:
+        if job.columns_apply and not job.wide[first]:
             apply_columns(job, block, first, c)
-            continue
-        if job.down:
-            apply_channel(job, block.o0, c, 0, block.o1 - block.o0)
+        elif job.down:
+            apply_channels(job, block.o0, first, c, 0, block.o1 - block.o0)
         else:
             for o in range(block.o0, block.o1):
-                apply_channel(job, o, c, block.i0, block.n)
-        c += 1
+                apply_channels(job, o, first, c, block.i0, block.n)

@@ -7,24 +7,19 @@ from cpubn.backends.compiled.lanes cimport *
 from cpubn.backends.compiled.runs cimport *
 
 cdef enum:
-    GROUP = 256  # columns summed together: their sums stay in the first-level cache, and a thread's stack small
-    SLOTS = 288  # sums of them, in whole lanes
+    GROUP = 1024  # columns summed together: their sums stay in the first-level cache
+    SLOTS = 1056  # sums of them, in whole lanes
     STEPS = 8  # of a block: as in sums.pxd
     TILE = 65536  # bytes of columns taken together, so that memory is read nearly row by row
-    AHEAD = 1024  # elements of a row that are asked for before they are needed
 
-cdef enum State:  # how a channel is summed next
-    ABOUT_SAMPLES  # about the mean of some
-    ABOUT_MEAN  # about the mean that was found
-    IN_DOUBLE
-    IN_DOUBLE_ABOUT_MEAN
-    DONE
-
-# Lanes' coefficients, and the sums that they are added to, of a group of columns or of one row.
+# A thread's scratch, which its stack would be too small for: coefficients of lanes and the sums that they are added to, of a
+# group of columns or of one row, and the sums of channels.
 cdef struct Sums:
-    double table[3 * 288]
-    double s[288]
-    double q[288]
+    double table[3 * 1056]
+    double s[1056]
+    double q[1056]
+    double channel_s[1024]
+    double channel_q[1024]
     Buffers buffers
 
 
@@ -40,6 +35,18 @@ cdef inline void set_table(const Job* job, bint wide, Sums* sums, Py_ssize_t i, 
             (<float*>sums.table)[k * SLOTS + i] = <float>a
 
 
+cdef inline void set_row_table(const Job* job, bint wide, Sums* sums, Py_ssize_t c) noexcept nogil:
+    """All lanes belong to channel c."""
+    cdef Py_ssize_t k
+    cdef double a
+    for k in range(3 if job.prologue == BY_Z else 1):
+        a = job.coefficients[k * job.channels + c] if k > 0 else job.pivots[c]
+        if wide:
+            store(sums.table + k * SLOTS, Lane[double](a))
+        else:
+            store(<float*>sums.table + k * SLOTS, Lane[float](a))
+
+
 cdef inline const void* table_at(bint wide, const double* table, Py_ssize_t j) noexcept nogil:
     if wide:
         return table + j
@@ -51,64 +58,88 @@ cdef inline Strip new_strip(bint wide, Sums* sums, Py_ssize_t step) noexcept nog
     cdef Strip strip
     strip.table, strip.length, strip.keep = sums.table, SLOTS, 16 if wide else 32
     strip.s, strip.q = sums.s, sums.q
-    strip.ahead = strip.dy_ahead = 0
+    strip.ahead = strip.dy_ahead = strip.pending = 0
     strip.x_step = strip.dy_step = strip.residual_step = strip.kept_step = strip.bit_step = step
     return strip
 
 
 cdef inline void bounds(Py_ssize_t n, Py_ssize_t parts, Py_ssize_t k, Py_ssize_t* first, Py_ssize_t* last) noexcept nogil:
-    first[0] = n * k // parts
-    last[0] = n * (k + 1) // parts
+    first[0], last[0] = 0, n
+    if parts > 1:
+        first[0], last[0] = n * k // parts, n * (k + 1) // parts
 
 
-cdef inline void add_row(
-    const Job* job, bint wide, Strip* strip, Buffers* buffers, Py_ssize_t o, Py_ssize_t c, Py_ssize_t i, Py_ssize_t n
-) noexcept nogil:
-    """Add n elements from i of row o of channel c; what is no whole step are the last of the last lanes."""
-    cdef Py_ssize_t lanes = 16 if wide else 32, rest = n % lanes, first = 0, part
-    cdef bint direct = is_direct(job, wide)
-    cdef const Loops* loops = loops_for(job, wide, direct)
-    cdef Run run
-    if direct:
-        strip.spot = spot_of(job, o, c, i)
-        loops.add_steps(job, strip.spot.x, strip, n // lanes)
-        strip.spot = spot_of(job, o, c, i + n - lanes)
+cdef inline void flush(bint wide, Strip* strip) noexcept nogil:
+    """What is pending goes into the sums."""
+    if strip.pending == 0:
+        return
+    if wide:
+        add_to(strip.s, load(<const double*>strip.pending_s))
+        add_to(strip.q, load(<const double*>strip.pending_q))
     else:
-        run = channel_run(job, o, c, i, n, False)
-        while first + lanes <= n:
-            part = min(n - rest - first, STEPS * lanes)
-            fill(&run, wide, buffers, first, 0, part)
-            strip.spot = buffered_spot(&run, buffers)
-            loops.add_steps(job, strip.spot.x, strip, part // lanes)
-            first += part
-        if rest:
-            fill(&run, wide, buffers, n - lanes, 0, lanes)
-            strip.spot = buffered_spot(&run, buffers)
-    if rest:
-        strip.keep = rest
-        loops.add_steps(job, strip.spot.x, strip, 1)
-        strip.keep = lanes
+        add_to(strip.s, load(<const float*>strip.pending_s))
+        add_to(strip.q, load(<const float*>strip.pending_q))
+    strip.pending = 0
+
+
+cdef inline void add_buffered_row(
+    const Job* job, bint wide, Strip* strip, Buffers* buffers, const Run* run, Py_ssize_t n
+) noexcept nogil:
+    """Add a row of n elements piece by piece: each is whole blocks, but for the last, which may need elements before it."""
+    cdef Py_ssize_t lanes = 16 if wide else 32, first = 0, part, back
+    while first < n:
+        part = min(n - first, STEPS * lanes)
+        back = lanes - part if part < lanes else 0
+        fill(run, wide, buffers, first - back, 0, part + back)
+        strip.spot = buffered_spot(run, buffers)
+        if back:
+            move_buffered(&strip.spot, wide, back)
+        loops_for(job, wide, False).add_rows(
+            job, strip.spot.x, strip, 1, whole_steps(wide, part), part & (lanes - 1)
+        )
+        first += part
+
+
+cdef inline void move_buffered(Spot* spot, bint wide, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t bytes = n * (8 if wide else 4)
+    spot.x += bytes
+    spot.dy += bytes
+    spot.kept += bytes
+    spot.bit += n
+    if spot.residual is not NULL:
+        spot.residual += bytes
 
 
 cdef inline double fold_lanes(bint wide, const double* sums) noexcept nogil:
     return fold(load(sums)) if wide else fold(load(sums) + load(sums + 16))
 
 
-cdef inline void sum_rows(
-    const Job* job, bint wide, Sums* sums, Py_ssize_t c, Py_ssize_t chunk, double* s, double* q
+cdef inline Rows rows_of(const Job* job, Py_ssize_t chunk, Py_ssize_t c0, Py_ssize_t n) noexcept nogil:
+    cdef Rows rows
+    rows.c0, rows.c1 = c0, c0 + n
+    if job.pieces == 1:
+        bounds(job.outer, job.levels, chunk, &rows.o0, &rows.o1)
+        rows.i0, rows.i1 = 0, job.inner
+    else:
+        bounds(job.outer, job.levels, chunk // job.pieces, &rows.o0, &rows.o1)
+        bounds(job.inner, job.pieces, chunk % job.pieces, &rows.i0, &rows.i1)
+    return rows
+
+
+cdef inline void sum_buffered_rows(
+    const Job* job, bint wide, Sums* sums, const Rows* rows, Py_ssize_t c, double* s, double* q
 ) noexcept nogil:
     """Add one chunk of channel c, whose inner runs are rows, to s and q."""
-    cdef Py_ssize_t o0, o1, i0, i1, i, o, lanes = 16 if wide else 32
+    cdef Py_ssize_t lanes = 16 if wide else 32, o, n = rows.i1 - rows.i0
     cdef Strip strip = new_strip(wide, sums, lanes)
-    bounds(job.outer, job.levels, chunk // job.pieces, &o0, &o1)
-    bounds(job.inner, job.pieces, chunk % job.pieces, &i0, &i1)
-    for i in range(lanes):
-        set_table(job, wide, sums, i, c)
-        sums.s[i] = sums.q[i] = 0.0
-    if job.far:
-        strip.ahead = strip.dy_ahead = AHEAD
-    for o in range(o0, o1):
-        add_row(job, wide, &strip, &sums.buffers, o, c, i0, i1 - i0)
+    cdef Run run
+    set_row_table(job, wide, sums, c)
+    clear(sums.s, lanes)
+    clear(sums.q, lanes)
+    for o in range(rows.o0, rows.o1):
+        run = channel_run(job, o, c, rows.i0, n, False)
+        add_buffered_row(job, wide, &strip, &sums.buffers, &run, n)
+    flush(wide, &strip)
     s[0] += fold_lanes(wide, sums.s)
     q[0] += fold_lanes(wide, sums.q)
 
@@ -124,7 +155,8 @@ cdef inline void add_buffered_strip(
         for row in range(part):
             fill(run, wide, buffers, first + (done + row) * width, row * lanes, min(width, lanes))
         strip.spot = buffered_spot(run, buffers)
-        loops_for(job, wide, False).add_steps(job, strip.spot.x, strip, part)
+        loops_for(job, wide, False).add_rows(job, strip.spot.x, strip, 1, part, 0)
+        flush(wide, strip)
         done += part
 
 
@@ -141,12 +173,20 @@ cdef inline void add_last_row(
         else:
             (<float*>buffers.x)[i] = (<const float*>strip.table)[i]
     strip.spot = buffered_spot(run, buffers)
-    loops_for(job, wide, False).add_steps(job, strip.spot.x, strip, 1)
+    loops_for(job, wide, False).add_rows(job, strip.spot.x, strip, 1, 1, 0)
+    flush(wide, strip)
 
 
 cdef inline Py_ssize_t strip_start(Py_ssize_t k, Py_ssize_t lanes, Py_ssize_t width) noexcept nogil:
     """The first column of strip k: the last strip overlaps the one before it where columns are no whole lanes."""
     return max(0, min(k * lanes, width - lanes))
+
+
+cdef inline void close_up(double* sums, Py_ssize_t lanes, Py_ssize_t width) noexcept nogil:
+    """Sums of the last columns stand in the last lanes of their strip: put them behind those of the strips before."""
+    cdef Py_ssize_t rest = width & (lanes - 1), i
+    for i in range(rest):
+        sums[width - rest + i] = sums[width - rest + lanes - rest + i]
 
 
 cdef inline void sum_columns(
@@ -163,10 +203,14 @@ cdef inline void sum_columns(
     direct = direct and (job.together == 1 or reads_lines(&run, width * rows))
     loops = loops_for(job, wide, direct)
     bounds(rows, job.levels, chunk, &v0, &v1)
-    for j in range(width):
-        set_table(job, wide, sums, j, c0 + j % row // job.inner)
-    memset(sums.s, 0, strips * lanes * sizeof(double))
-    memset(sums.q, 0, strips * lanes * sizeof(double))
+    j = 0
+    while j < width:
+        for k in range(channels):
+            for part in range(job.inner):
+                set_table(job, wide, sums, j + part, c0 + k)
+            j += job.inner
+    clear(sums.s, strips * lanes)
+    clear(sums.q, strips * lanes)
     if direct:
         strip.x_step, strip.dy_step = job.together * run.x.plane, job.together * run.dy.plane
         strip.residual_step, strip.kept_step = job.together * run.residual.plane, job.together * run.kept.plane
@@ -184,7 +228,8 @@ cdef inline void sum_columns(
             strip.table, strip.s, strip.q = table_at(wide, sums.table, j), sums.s + k * lanes, sums.q + k * lanes
             if direct:
                 strip.spot = spot_at(&run, v * width + j)
-                loops.add_steps(job, strip.spot.x, &strip, part)
+                loops.add_rows(job, strip.spot.x, &strip, 1, part, 0)
+                flush(wide, &strip)
             else:
                 add_buffered_strip(job, wide, &strip, &sums.buffers, &run, v * width + j, part, width)
         v += part
@@ -196,28 +241,27 @@ cdef inline void sum_columns(
                 short.keep = min(lanes, width - k * lanes) if width >= lanes else lanes
                 short.table, short.s, short.q = table_at(wide, sums.table, j), sums.s + k * lanes, sums.q + k * lanes
                 add_last_row(job, wide, &short, &sums.buffers, &run, whole * width + j, min(lanes, part - j))
-    for j in range(width):
-        k = j // lanes
-        k = k * lanes + j - strip_start(k, lanes, width)
-        s[j % row // job.inner] += sums.s[k]
-        q[j % row // job.inner] += sums.q[k]
+    if width > lanes and width & (lanes - 1):  # the last strip's sums, behind those of columns that it shares
+        close_up(sums.s, lanes, width)
+        close_up(sums.q, lanes, width)
+    j = 0
+    while j < width:
+        for k in range(channels):
+            for part in range(job.inner):
+                s[k] += sums.s[j + part]
+                q[k] += sums.q[j + part]
+            j += job.inner
 
 
-cdef inline bint summed_in(const Job* job, bint wide, Py_ssize_t c) noexcept nogil:
-    """Whether a channel is to be summed next in float64, or in float32."""
-    if wide:
-        return job.states[c] == IN_DOUBLE or job.states[c] == IN_DOUBLE_ABOUT_MEAN
-    return job.states[c] < IN_DOUBLE
-
-
-cdef inline void sum_span(Job* job, Py_ssize_t c0, Py_ssize_t n, Py_ssize_t span) noexcept nogil:
+cdef inline void sum_span(Job* job, Py_ssize_t c0, Py_ssize_t n, Py_ssize_t span, void* scratch) noexcept nogil:
     """parts[span] of the n channels from c0 on that are to be summed, or to be summed once more."""
-    cdef Sums sums
-    cdef double s[GROUP]
-    cdef double q[GROUP]
+    cdef Sums* sums = <Sums*>scratch
+    cdef double* s = sums.channel_s
+    cdef double* q = sums.channel_q
     cdef double* part = job.parts + 2 * span * job.channels + c0
     cdef Py_ssize_t chunk, c, pending
     cdef bint wide
+    cdef Rows rows
     for wide in range(2):
         pending = 0
         for c in range(n):
@@ -227,11 +271,16 @@ cdef inline void sum_span(Job* job, Py_ssize_t c0, Py_ssize_t n, Py_ssize_t span
             continue
         for chunk in range(span * job.span, min((span + 1) * job.span, job.chunks)):
             if job.columns:
-                sum_columns(job, wide, &sums, c0, n, chunk, s, q)
+                sum_columns(job, wide, sums, c0, n, chunk, s, q)
+                continue
+            rows = rows_of(job, chunk, c0, n)
+            if is_direct(job, wide):
+                rows.s, rows.q = s, q
+                loops_for(job, wide, True).add_channels(job, NULL, &rows)
                 continue
             for c in range(n):
                 if summed_in(job, wide, c0 + c):
-                    sum_rows(job, wide, &sums, c0 + c, chunk, s + c, q + c)
+                    sum_buffered_rows(job, wide, sums, &rows, c0 + c, s + c, q + c)
         for c in range(n):
             if summed_in(job, wide, c0 + c):
                 part[c], part[job.channels + c] = s[c], q[c]

@@ -76,6 +76,9 @@ cdef struct Strip:
     Py_ssize_t keep  # the last lanes count; the others were counted before
     double* s
     double* q
+    Py_ssize_t pending  # additions to these lanes, which have not gone into the sums yet
+    double pending_s[16]
+    double pending_q[16]
 
 # A run of the elementwise pass: where its first lanes stand, its length, and its coefficients.
 cdef struct Stretch:
@@ -83,7 +86,8 @@ cdef struct Stretch:
     char* y
     char* g
     Py_ssize_t n
-    Py_ssize_t channel  # that it is of, or
+    Py_ssize_t channel  # that it is of
+    Py_ssize_t channels  # so many runs, of one channel after the other; or
     const void* table  # of its columns, in the type that is computed in
     Py_ssize_t column  # that it starts with
     bint past  # it is written past the cache
@@ -96,6 +100,17 @@ cdef struct Block:
     Py_ssize_t n
     Py_ssize_t c0
     Py_ssize_t c1
+
+# One chunk of the channels from c0 to before c1, whose inner runs are rows, and where their sums go.
+cdef struct Rows:
+    Py_ssize_t c0
+    Py_ssize_t c1
+    Py_ssize_t o0
+    Py_ssize_t o1
+    Py_ssize_t i0
+    Py_ssize_t i1
+    double* s
+    double* q
 
 cdef struct Bounds:  # of the signs that are packed
     double low
@@ -163,6 +178,7 @@ cdef struct Job:
     double* parts  # (spans, 2, C), where spans are shared out
     uint8_t* wide  # (C,): bits for a map, and a z, that must be computed in float64
     void* table  # (3 or COEFFICIENTS, length) coefficients in the type that is computed in, column by column
+    char* scratch  # of the threads, one after the other
     Py_ssize_t period  # columns of the table; the first ones stand once more behind them
     Py_ssize_t length
     bint whole  # a thread takes a group of channels from sums to output
@@ -170,24 +186,30 @@ cdef struct Job:
 
 # The loops over lanes, for one type of samples.
 ctypedef void (*places_function)(const void* x, Py_ssize_t step, Py_ssize_t n, double* sums) noexcept nogil
-ctypedef void (*steps_function)(const Job*, const void* x, Strip*, Py_ssize_t n) noexcept nogil
+ctypedef void (*rows_function)(const Job*, const void* x, Strip*, Py_ssize_t n, Py_ssize_t steps, Py_ssize_t rest) noexcept nogil
 ctypedef void (*run_function)(const Job*, const void* x, const Stretch*) noexcept nogil
 ctypedef void (*signs_function)(const void* y, Py_ssize_t n, const Bounds*, uint8_t* bits) noexcept nogil
 # The walks over a job.
 ctypedef void (*pivots_function)(Job*, Py_ssize_t c0, Py_ssize_t n) noexcept nogil
-ctypedef void (*span_function)(Job*, Py_ssize_t c0, Py_ssize_t n, Py_ssize_t span) noexcept nogil
+ctypedef void (*span_function)(Job*, Py_ssize_t c0, Py_ssize_t n, Py_ssize_t span, void* scratch) noexcept nogil
 ctypedef Py_ssize_t (*close_function)(Job*, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
 ctypedef void (*block_function)(const Job*, const Block*) noexcept nogil
 ctypedef void (*prepare_function)(Job*) noexcept nogil
 
+ctypedef void (*channels_function)(const Job*, const void* x, const Rows*) noexcept nogil
+ctypedef void (*row_pivots_function)(Job*, const void* x, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
+
 cdef struct Loops:
     places_function add_places
-    steps_function add_steps
+    channels_function add_channels
+    row_pivots_function find_row_pivots
+    rows_function add_rows
     run_function apply
     signs_function pack_signs
 
 # The kernels of one instruction set. Loops are entered by pointer, so that each stands once in the machine's code.
 cdef struct Kernels:
+    size_t scratch  # bytes that a thread needs to sum
     Loops loops[4]  # of float32, float16, bfloat16 and float64
     prepare_function prepare
     pivots_function find_pivots

@@ -5,33 +5,38 @@ from cpython.pycapsule cimport PyCapsule_New
 from cpubn.backends.compiled.apply cimport apply_stretch
 from cpubn.backends.compiled.blocks cimport apply_block
 from cpubn.backends.compiled.channels cimport close_channels, prepare
-from cpubn.backends.compiled.chunks cimport sum_span
+from cpubn.backends.compiled.chunks cimport Sums, sum_span
 from cpubn.backends.compiled.job cimport *
 from cpubn.backends.compiled.lanes cimport *
 from cpubn.backends.compiled.pivots cimport find_pivots
 from cpubn.backends.compiled.signs cimport pack_some
-from cpubn.backends.compiled.sums cimport add_places, add_steps
+from cpubn.backends.compiled.sums cimport add_channels, add_places, add_rows, find_row_pivots
 
 cdef Kernels kernels
+kernels.scratch = sizeof(Sums)
 kernels.prepare = prepare
 kernels.find_pivots = find_pivots
 kernels.sum_span = sum_span
 kernels.close = close_channels
 kernels.apply = apply_block
 kernels.loops[0] = Loops(
-    <places_function>add_places[float], <steps_function>add_steps[float], <run_function>apply_stretch[float],
+    <places_function>add_places[float], <channels_function>add_channels[float],
+    <row_pivots_function>find_row_pivots[float], <rows_function>add_rows[float], <run_function>apply_stretch[float],
     <signs_function>pack_some[float],
 )
 kernels.loops[1] = Loops(
-    <places_function>add_places[half], <steps_function>add_steps[half], <run_function>apply_stretch[half],
+    <places_function>add_places[half], <channels_function>add_channels[half],
+    <row_pivots_function>find_row_pivots[half], <rows_function>add_rows[half], <run_function>apply_stretch[half],
     <signs_function>pack_some[half],
 )
 kernels.loops[2] = Loops(
-    <places_function>add_places[bfloat], <steps_function>add_steps[bfloat], <run_function>apply_stretch[bfloat],
+    <places_function>add_places[bfloat], <channels_function>add_channels[bfloat],
+    <row_pivots_function>find_row_pivots[bfloat], <rows_function>add_rows[bfloat], <run_function>apply_stretch[bfloat],
     <signs_function>pack_some[bfloat],
 )
 kernels.loops[3] = Loops(
-    <places_function>add_places[double], <steps_function>add_steps[double], <run_function>apply_stretch[double],
+    <places_function>add_places[double], <channels_function>add_channels[double],
+    <row_pivots_function>find_row_pivots[double], <rows_function>add_rows[double], <run_function>apply_stretch[double],
     <signs_function>pack_some[double],
 )
 

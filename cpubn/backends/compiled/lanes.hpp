@@ -149,10 +149,13 @@ WORD void add_to(double *sums, const Lanes<float> &a) {
 }
 
 // The sum of 16 lanes: the upper half onto the lower, again and again.
-WORD double fold(const Lanes<double> &a) {
-    double t[16];
-    store(t, a);
-    for (int n = 8; n > 0; n /= 2)
+WORD double fold(Lanes<double> a) {
+    constexpr int N = Native<double>::N;
+    for (int n = N / 2; n > 0; n /= 2)
+        for (int i = 0; i < n; i++) a.v[i] = a.v[i] + a.v[i + n];
+    double t[16 / N];
+    put(t, a.v[0]);
+    for (int n = 8 / N; n > 0; n /= 2)
         for (int i = 0; i < n; i++) t[i] += t[i + n];
     return t[0];
 }

@@ -8,14 +8,10 @@ from cpubn.backends.compiled.chunks cimport *
 from cpubn.backends.compiled.job cimport *
 from cpubn.backends.compiled.lanes cimport *
 from cpubn.backends.compiled.runs cimport *
+from cpubn.backends.compiled.sums cimport ROW_PLACES, as_own
 
 cdef enum:
-    ROW_PLACES = 16  # steps of lanes from which a pivot is found, where all lanes are of its channel
-    COLUMN_PLACES = 64
-
-
-cdef inline double as_own(bint wide, double value) noexcept nogil:
-    return value if wide else <double><float>value
+    COLUMN_PLACES = 64  # samples of a channel's columns from which a pivot is found, or more where they are many
 
 
 cdef inline void add_places(
@@ -32,17 +28,17 @@ cdef inline void add_places(
 
 cdef inline double row_pivot(const Job* job, bint wide, Py_ssize_t c) noexcept nogil:
     cdef double sums[32]
-    cdef Py_ssize_t lanes = 16 if wide else 32, steps = job.inner // lanes, total = job.outer * steps, k, o, i
-    cdef Py_ssize_t places = min(<Py_ssize_t>ROW_PLACES, max(<Py_ssize_t>1, total // 8))
+    cdef Py_ssize_t lanes = 16 if wide else 32, steps = whole_steps(wide, job.inner), total = job.outer * steps
+    cdef Py_ssize_t places = min(<Py_ssize_t>ROW_PLACES, max(<Py_ssize_t>1, total >> 3)), o = 0, i = 0, k, step
     cdef Place p
-    memset(sums, 0, sizeof(sums))
+    clear(sums, 32)
     for k in range(places):
-        o, i = total * k // places // steps, total * k // places % steps * lanes
-        if is_direct(job, wide):
-            loops_for(job, wide, True).add_places(at(&job.x, o, c, i), 0, 1, sums)
-        else:
-            p = channel_place(&job.x, o, c, i, lanes, False)
-            add_places(job, wide, &p, 0, lanes, sums)
+        if k > 0:
+            step = total * k // places
+            o = step // steps
+            i = (step - o * steps) * lanes
+        p = channel_place(&job.x, o, c, i, lanes, False)
+        add_places(job, wide, &p, 0, lanes, sums)
     return as_own(wide, fold_lanes(wide, sums) / <double>(places * lanes))
 
 
@@ -51,11 +47,12 @@ cdef inline void column_pivots(const Job* job, bint wide, Py_ssize_t c0, Py_ssiz
     cdef double totals[GROUP]
     cdef Place p = columns_place(&job.x, 0, c0, channels, job.inner)
     cdef Py_ssize_t lanes = 16 if wide else 32, row = channels * job.inner, width = row * job.together
-    cdef Py_ssize_t rows = job.outer // job.together, places = min(<Py_ssize_t>COLUMN_PLACES, (rows + 1) // 2)
+    cdef Py_ssize_t rows = job.outer // job.together
+    cdef Py_ssize_t places = min(max(<Py_ssize_t>8, COLUMN_PLACES // (job.together * job.inner)), (rows + 1) // 2)
     cdef Py_ssize_t strips = (width + lanes - 1) // lanes, apart = rows // places, j, k, v, c, some
     cdef bint direct = wide == (job.x.type == FLOAT64) and width >= lanes and is_row(&p, job.x.type)
     direct = direct and (job.together == 1 or is_line(&p, width * rows))
-    memset(sums, 0, strips * lanes * sizeof(double))
+    clear(sums, strips * lanes)
     memset(totals, 0, channels * sizeof(double))
     for k in range(strips):
         j = strip_start(k, lanes, width)
@@ -68,9 +65,14 @@ cdef inline void column_pivots(const Job* job, bint wide, Py_ssize_t c0, Py_ssiz
             else:
                 for c in range(v, v + some):
                     add_places(job, wide, &p, c * apart * width + j, min(width, lanes), sums + k * lanes)
-    for j in range(width):
-        k = j // lanes
-        totals[j % row // job.inner] += sums[k * lanes + j - strip_start(k, lanes, width)]
+    if width > lanes and width & (lanes - 1):
+        close_up(sums, lanes, width)
+    j = 0
+    while j < width:
+        for c in range(channels):
+            for v in range(job.inner):
+                totals[c] += sums[j + v]
+            j += job.inner
     for c in range(channels):
         job.pivots[c0 + c] = as_own(wide, totals[c] / <double>(places * job.together * job.inner))
 
@@ -81,6 +83,9 @@ cdef inline void find_pivots(Job* job, Py_ssize_t c0, Py_ssize_t n) noexcept nog
     cdef Py_ssize_t c
     if job.columns:
         column_pivots(job, wide, c0, n)
+        return
+    if is_direct(job, wide):
+        loops_for(job, wide, True).find_row_pivots(job, NULL, c0, c0 + n)
         return
     for c in range(c0, c0 + n):
         job.pivots[c] = row_pivot(job, wide, c)

@@ -2,7 +2,7 @@
 
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from cython.parallel cimport prange
+from cython.parallel cimport prange, threadid
 from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport free, llabs, malloc
 from libc.string cimport memchr, memset
@@ -27,7 +27,7 @@ cdef extern from "machine.hpp" nogil:
 # Output goes past the last-level cache if it and what is read exceed that.
 cdef size_t CACHE = cpubn_cache_bytes()
 cdef enum:
-    GROUP_COLUMNS = 256  # that are summed together: see chunks.pxd
+    GROUP_COLUMNS = 1024  # that are summed together: see chunks.pxd
     GROUP_BYTES = 524288  # of a group of channels that one thread finishes on its own: a second-level cache
     SHORT_BYTES = 8192  # of the rows of channels that a thread takes together
     UNIT = 16384  # elements of a unit of an elementwise pass by rows
@@ -130,7 +130,7 @@ cdef void describe_loops(Job* job) noexcept nogil:
 cdef void share_transposed(Job* job) noexcept nogil:
     """Blocks of which all channels' samples stay in the first-level cache, so that it gathers the lines of x or of y."""
     cdef Py_ssize_t samples = max(<Py_ssize_t>32, TRANSPOSED_BYTES // (job.channels * max(job.x.size, job.y.size)))
-    job.bands, job.band, job.block, job.part = 1, job.channels, 1, job.inner
+    job.band, job.block, job.part = job.channels, 1, job.inner
     if job.down:
         job.block = min(samples, job.outer)
     else:
@@ -140,14 +140,9 @@ cdef void share_transposed(Job* job) noexcept nogil:
 cdef void share_rows(Job* job, Py_ssize_t size, int threads) noexcept nogil:
     """Channel by channel, or a few short ones together."""
     cdef Py_ssize_t bytes = job.outer * job.inner * size
-    job.whole = job.sums and (threads == 1 or job.channels >= 4 * threads)
+    job.whole = threads == 1 or job.channels >= 4 * threads
     job.group = max(<Py_ssize_t>1, min(<Py_ssize_t>16, SHORT_BYTES // bytes))
     job.group = max(<Py_ssize_t>1, min(job.group, job.channels // (4 * threads)))
-    job.part = min(job.inner, 4 * UNIT)
-    job.band = max(<Py_ssize_t>1, min(job.channels, UNIT // job.part))
-    job.block = 1
-    if job.band == job.channels:
-        job.block = max(<Py_ssize_t>1, min(job.outer, UNIT // (job.part * job.channels)))
 
 
 cdef void share_columns(Job* job, Py_ssize_t size, size_t moved, int threads) noexcept nogil:
@@ -160,20 +155,31 @@ cdef void share_columns(Job* job, Py_ssize_t size, size_t moved, int threads) no
     cdef Py_ssize_t widest = max(<Py_ssize_t>1, GROUP_COLUMNS // job.inner)
     cdef Py_ssize_t row = job.outer * job.inner * size
     cdef Py_ssize_t share = ((job.channels + threads - 1) // threads + 31) // 32 * 32
-    cdef Py_ssize_t units
     cdef bint uncontended = (job.outer <= 64 and job.channels * job.inner >= 32 * threads) or threads == 1
     cdef bint small = moved <= <size_t>(2 * GROUP_BYTES * threads) and uncontended
-    job.whole = job.sums and small and (job.together == 1 or threads == 1)
+    job.whole = (small or job.inner >= 32) and (job.together == 1 or threads == 1)
     job.group = job.channels if job.together > 1 else min(widest, job.channels)
-    if job.whole and job.together == 1:  # its rows are to stay in the first-level cache from the sums to the output
+    if job.whole and job.together == 1 and job.inner == 1:
+        # Its rows are to stay in the first-level cache from the sums to the output.
         job.group = min(job.group, max(<Py_ssize_t>64, 24576 // row // 32 * 32))
+    if job.together == 1 and (job.whole or job.spans < threads):
         job.group = max(<Py_ssize_t>1, min(job.group, share))
-    elif job.together == 1 and job.spans < threads:
-        job.group = min(job.group, share)
-    job.band = job.channels
-    units = 1 if threads == 1 else 2 * threads
-    job.block = (job.outer + units - 1) // units
-    job.part = job.inner
+
+
+cdef void share_blocks(Job* job, int threads) noexcept nogil:
+    """Blocks of the elementwise pass: whole rows of columns, or about UNIT elements of rows."""
+    cdef Py_ssize_t units = 1 if threads == 1 else 2 * threads
+    if is_transposed(job) and not job.sums:
+        share_transposed(job)
+    elif job.inner < 32:
+        job.band, job.part, job.block = job.channels, job.inner, (job.outer + units - 1) // units
+    else:
+        job.part, job.block = min(job.inner, 4 * UNIT), 1
+        job.band = max(<Py_ssize_t>1, min(job.channels, UNIT // job.part))
+        if job.band == job.channels:
+            job.block = max(<Py_ssize_t>1, min(job.outer, UNIT // (job.part * job.channels)))
+    job.bands = (job.channels + job.band - 1) // job.band
+    job.parts_across = (job.inner + job.part - 1) // job.part
 
 
 cdef void share(Job* job, int threads) noexcept nogil:
@@ -182,20 +188,19 @@ cdef void share(Job* job, int threads) noexcept nogil:
     job.given = job.coefficients is not NULL
     describe_loops(job)
     job.whole = False
-    if job.apply and not job.sums and is_transposed(job):
-        share_transposed(job)
-    elif job.inner < 32:
+    if job.sums and job.columns:
         share_columns(job, size, moved, threads)
-    else:
+    elif job.sums:
         share_rows(job, size, threads)
-    job.groups = (job.channels + job.group - 1) // job.group if job.sums else 0
-    job.bands = (job.channels + job.band - 1) // job.band
-    job.parts_across = (job.inner + job.part - 1) // job.part
+    if job.sums:
+        job.groups = (job.channels + job.group - 1) // job.group
+    if job.apply:
+        share_blocks(job, threads)
     job.far = moved > CACHE
     job.past = job.apply and moved > CACHE and (job.inner < 32 or job.inner >= LONG)
 
 
-cdef size_t lay_workspace(Job* job, char* base) noexcept nogil:
+cdef size_t lay_workspace(Job* job, char* base, int threads) noexcept nogil:
     """Bytes of what a call needs beside its arrays, and its places from `base` on."""
     cdef Py_ssize_t n = job.channels, row = n * job.inner, kinds = COEFFICIENTS if job.backward else SHIFT + 1
     cdef size_t at = 0
@@ -211,6 +216,9 @@ cdef size_t lay_workspace(Job* job, char* base) noexcept nogil:
         job.length = job.period + 32
         job.table = base + at
         at += kinds * job.length * sizeof(double)
+    job.scratch = base + at
+    if job.sums:
+        at += threads * job.kernels.scratch
     job.states = <uint8_t*>(base + at)
     job.wide = <uint8_t*>(base + at + n)
     return at + 2 * n
@@ -224,24 +232,25 @@ cdef enum Phase:
     APPLY  # a block of outer rows, of channels and of inner elements
 
 
-cdef void finish_group(Job* job, Py_ssize_t c0, Py_ssize_t n) noexcept nogil:
+cdef void finish_group(Job* job, Py_ssize_t c0, Py_ssize_t n, void* scratch) noexcept nogil:
     cdef Block block = Block(0, job.outer, 0, job.inner, c0, c0 + n)
     cdef Py_ssize_t span
     if not job.backward:
         job.kernels.find_pivots(job, c0, n)
     while True:
         for span in range(job.spans):
-            job.kernels.sum_span(job, c0, n, span)
+            job.kernels.sum_span(job, c0, n, span, scratch)
         if job.kernels.close(job, c0, c0 + n) == 0:
             break
     if job.apply:
         job.kernels.apply(job, &block)
 
 
-cdef void unit(Job* job, Phase phase, Py_ssize_t u) noexcept nogil:
+cdef void unit(Job* job, Phase phase, Py_ssize_t u, int thread) noexcept nogil:
     """One unit of work of a phase; units may run in any order and at the same time."""
     cdef Block block
     cdef Py_ssize_t c0, n
+    cdef void* scratch = job.scratch + thread * job.kernels.scratch
     if phase == APPLY:
         block.i0 = u % job.parts_across * job.part
         block.n = min(job.part, job.inner - block.i0)
@@ -255,18 +264,18 @@ cdef void unit(Job* job, Phase phase, Py_ssize_t u) noexcept nogil:
     c0 = u % job.groups * job.group
     n = min(job.group, job.channels - c0)
     if phase == WHOLE:
-        finish_group(job, c0, n)
+        finish_group(job, c0, n, scratch)
     elif phase == PIVOTS:
         job.kernels.find_pivots(job, c0, n)
     elif phase == SUMS:
-        job.kernels.sum_span(job, c0, n, u // job.groups)
+        job.kernels.sum_span(job, c0, n, u // job.groups, scratch)
     else:
         job.kernels.close(job, c0, c0 + n)
 
 
-cdef void calm_unit(Job* job, Phase phase, Py_ssize_t u) noexcept nogil:
+cdef void calm_unit(Job* job, Phase phase, Py_ssize_t u, int thread) noexcept nogil:
     cdef uint64_t before = cpubn_calm()
-    unit(job, phase, u)
+    unit(job, phase, u, thread)
     cpubn_restore(before)
 
 
@@ -274,10 +283,10 @@ cdef void share_out(Job* job, Phase phase, Py_ssize_t units, int threads) noexce
     cdef Py_ssize_t u
     if threads == 1 or units == 1:  # a forked child may not enter OpenMP
         for u in range(units):
-            unit(job, phase, u)
+            unit(job, phase, u, 0)
     else:
         for u in prange(units, num_threads=threads, schedule="static"):
-            calm_unit(job, phase, u)
+            calm_unit(job, phase, u, threadid())
 
 
 cdef bint is_pending(const Job* job) noexcept nogil:
@@ -308,10 +317,10 @@ cdef int start(Job* job, int threads) except -1:
     """Share out the work and do it without the interpreter's lock."""
     cdef void* memory
     share(job, threads)
-    memory = malloc(lay_workspace(job, NULL))
+    memory = malloc(lay_workspace(job, NULL, threads))
     if memory is NULL:
         raise MemoryError("no memory for the statistics of a batch")
-    lay_workspace(job, <char*>memory)
+    lay_workspace(job, <char*>memory, threads)
     with nogil:
         run(job, threads)
     free(memory)
@@ -324,12 +333,12 @@ cdef bint run_small(Job* job) noexcept:
     cdef void* memory = room
     cdef size_t size
     share(job, 1)
-    size = lay_workspace(job, NULL)
+    size = lay_workspace(job, NULL, 1)
     if size > sizeof(room):
         memory = malloc(size)
         if memory is NULL:
             return False
-    lay_workspace(job, <char*>memory)
+    lay_workspace(job, <char*>memory, 1)
     run(job, 1)
     if memory is not <void*>room:
         free(memory)

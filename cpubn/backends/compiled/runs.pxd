@@ -3,6 +3,13 @@
 from cpubn.backends.compiled.job cimport *
 from cpubn.backends.compiled.lanes cimport *
 
+cdef enum State:  # how a channel is summed next
+    ABOUT_SAMPLES  # about the mean of some
+    ABOUT_MEAN  # about the mean that was found
+    IN_DOUBLE
+    IN_DOUBLE_ABOUT_MEAN
+    DONE
+
 cdef struct Run:
     Place x
     Place dy
@@ -15,6 +22,18 @@ cdef struct Run:
 
 cdef inline Py_ssize_t lanes_of(const sample* x) noexcept nogil:
     return 16 if sample is double else 32
+
+
+cdef inline Py_ssize_t whole_steps(bint wide, Py_ssize_t n) noexcept nogil:
+    """Steps of lanes in n elements, without the division that a compiler makes of an unknown number of lanes."""
+    return n >> (4 if wide else 5)
+
+
+cdef inline void clear(double* sums, Py_ssize_t n) noexcept nogil:
+    """n sums, a multiple of 16: by lanes, since `rep stos`, as which a memset may end, took as long as a short run's sums."""
+    cdef Py_ssize_t i
+    for i in range(n >> 4):
+        store(sums + 16 * i, Lane[double](0.0))
 
 
 cdef inline bint is_direct(const Job* job, bint wide) noexcept nogil:
@@ -147,6 +166,18 @@ cdef inline Spot spot_of(const Job* job, Py_ssize_t o, Py_ssize_t c, Py_ssize_t 
     return spot
 
 
+cdef inline void move_spot(
+    Spot* spot, Py_ssize_t x, Py_ssize_t dy, Py_ssize_t residual, Py_ssize_t kept, Py_ssize_t bits
+) noexcept nogil:
+    """Go on by so many bytes, and bits."""
+    spot.x += x
+    spot.dy += dy
+    spot.kept += kept
+    spot.bit += bits
+    if spot.residual is not NULL:
+        spot.residual += residual
+
+
 # What a run reads of each array, BUFFER elements at a time, where it stands in no form that lanes can be loaded from.
 cdef struct Buffers:
     double x[256]
@@ -187,3 +218,10 @@ cdef inline Spot buffered_spot(const Run* run, Buffers* buffers) noexcept nogil:
     if run.residual.data is not NULL:
         spot.residual = <const char*>buffers.residual
     return spot
+
+
+cdef inline bint summed_in(const Job* job, bint wide, Py_ssize_t c) noexcept nogil:
+    """Whether a channel is to be summed next in float64, or in float32."""
+    if wide:
+        return job.states[c] == IN_DOUBLE or job.states[c] == IN_DOUBLE_ABOUT_MEAN
+    return job.states[c] < IN_DOUBLE

@@ -3,8 +3,8 @@
 #     moments:    s = sum(x - K),   q = sum((x - K) ** 2)
 #     gradient:   s = sum(g),       q = sum(g * (x - K))      g: dy, through the gradient of an activation if there is one
 #
-# STEPS steps of lanes are added in pairs, in the type that is computed in, then to float64 sums. With u = 2**-24, float32:
-# a term passes through 4 additions, so that a block's s is off by 4 u sum|d| and its q, whose squares are rounded too, by
+# Steps of lanes are added in pairs, in the type that is computed in, and after at most STEPS / 2 additions to float64 sums,
+# also across the outer rows where these are short. With u = 2**-24, float32: a term passes through 4 additions, so that a block's s is off by 4 u sum|d| and its q, whose squares are rounded too, by
 # 5 u q. That x - K is rounded moves a sample by u |d|. Where q <= FAR * m2, FAR = 1.25, m2 being sum((x - mean) ** 2):
 #
 #     mean:      (1 + 4) sqrt(FAR) u                                              < 5.6 u of the standard deviation
@@ -24,6 +24,7 @@ from cpubn.backends.compiled.runs cimport *
 cdef enum:
     STEPS = 8
     AHEAD = 1024  # elements of a row that are asked for before they are needed
+    ROW_PLACES = 16  # steps of lanes from which a pivot is found, where all lanes are of its channel
 
 cdef enum Terms:
     MOMENTS  # d, d * d
@@ -66,57 +67,98 @@ cdef inline void fetch(const char* p) noexcept nogil:
     prefetch(p + 64)
 
 
-cdef inline void add_block(
-    const Job* job, const sample* x, Strip* strip, Terms terms, bint whole, Py_ssize_t steps
+cdef inline Lane[sample] take_rest(
+    const Job* job, const sample* x, Strip* strip, Terms terms, Py_ssize_t rest, Lane[sample] centre, Lane[sample]* g
 ) noexcept nogil:
-    """Add up to STEPS steps to the sums."""
-    cdef Lane[sample] centre = lanes_at(x, strip.table, 0)
-    cdef Lane[sample] s = Lane[sample](0.0), q = Lane[sample](0.0), d, e, g, h
-    cdef Py_ssize_t j
-    if strip.ahead:
-        for j in range(steps):
-            fetch(strip.spot.x + (j * strip.x_step + strip.ahead) * <Py_ssize_t>sizeof(sample))
-            if terms != MOMENTS:
-                fetch(strip.spot.dy + (j * strip.dy_step + strip.dy_ahead) * <Py_ssize_t>sizeof(sample))
-    for j in range(steps // 2):
-        d = take(job, x, strip, terms, whole, centre, &g)
-        e = take(job, x, strip, terms, whole, centre, &h)
-        s = s + (g + h)
-        q = plus(g * d + h * e, q)
-    if steps % 2:
-        d = take(job, x, strip, terms, whole, centre, &g)
-        s = s + g
-        q = plus(g * d, q)
-    add_to(strip.s, s)
-    add_to(strip.q, q)
+    """x - K and g of the `rest` elements behind the last whole step: the last lanes, of which the others were counted."""
+    cdef Py_ssize_t back = rest - lanes_of(x), bytes = back * <Py_ssize_t>sizeof(sample), keep = strip.keep
+    cdef Lane[sample] d
+    move_spot(&strip.spot, bytes, bytes, bytes, bytes, back)
+    strip.keep = rest
+    d = take(job, x, strip, terms, False, centre, g)
+    strip.keep = keep
+    return d
 
 
-cdef inline void add_terms(
-    const Job* job, const sample* x, Strip* strip, Terms terms, bint whole, Py_ssize_t steps
+cdef inline void add_rows_of(
+    const Job* job, const sample* x, Strip* strip, Terms terms, bint whole, Py_ssize_t rows, Py_ssize_t steps,
+    Py_ssize_t rest
 ) noexcept nogil:
-    cdef Py_ssize_t done = 0
-    if whole and terms != THROUGH:  # blocks of a length that the compiler knows
-        while steps - done >= STEPS:
-            add_block(job, x, strip, terms, whole, STEPS)
-            done += STEPS
-    while done < steps:
-        add_block(job, x, strip, terms, whole, min(steps - done, <Py_ssize_t>STEPS))
-        done += STEPS
+    cdef Py_ssize_t size = sizeof(sample), row, done, j, pending = strip.pending, more
+    cdef Lane[sample] centre = lanes_at(x, strip.table, 0), zero = Lane[sample](0.0), s = zero, q = zero, d, e, g, h
+    cdef Spot start
+    if pending:
+        s, q = lanes_at(x, strip.pending_s, 0), lanes_at(x, strip.pending_q, 0)
+    for row in range(rows):
+        start = strip.spot
+        done = 0
+        while steps - done > 0:
+            more = min(steps - done, <Py_ssize_t>STEPS)
+            if pending + (more + 1) // 2 > STEPS // 2:
+                add_to(strip.s, s)
+                add_to(strip.q, q)
+                s, q, pending = zero, zero, 0
+            if strip.ahead:
+                for j in range(more):
+                    fetch(strip.spot.x + (j * strip.x_step + strip.ahead) * size)
+                    if terms != MOMENTS:
+                        fetch(strip.spot.dy + (j * strip.dy_step + strip.dy_ahead) * size)
+            if whole and terms != THROUGH and more == STEPS:  # of a length that the compiler knows
+                for j in range(STEPS // 2):
+                    d = take(job, x, strip, terms, whole, centre, &g)
+                    e = take(job, x, strip, terms, whole, centre, &h)
+                    s = s + (g + h)
+                    q = plus(g * d + h * e, q)
+            else:
+                for j in range(more // 2):
+                    d = take(job, x, strip, terms, whole, centre, &g)
+                    e = take(job, x, strip, terms, whole, centre, &h)
+                    s = s + (g + h)
+                    q = plus(g * d + h * e, q)
+                if more % 2:
+                    d = take(job, x, strip, terms, whole, centre, &g)
+                    s = s + g
+                    q = plus(g * d, q)
+            pending += (more + 1) // 2
+            done += more
+        if rest:
+            if pending + 1 > STEPS // 2:
+                add_to(strip.s, s)
+                add_to(strip.q, q)
+                s, q, pending = zero, zero, 0
+            d = take_rest(job, x, strip, terms, rest, centre, &g)
+            s = s + g
+            q = plus(g * d, q)
+            pending += 1
+        strip.spot = start
+        move_spot(
+            &strip.spot, job.x.outer * size, job.dy.outer * size, job.residual.outer * size, job.kept.outer * size,
+            job.signs.outer
+        )
+    strip.pending = pending
+    if sample is double:
+        store(strip.pending_s, s)
+        store(strip.pending_q, q)
+    else:
+        store(<float*>strip.pending_s, <Lane[float]>s)
+        store(<float*>strip.pending_q, <Lane[float]>q)
 
 
-cdef inline void add_steps(const Job* job, const sample* x, Strip* strip, Py_ssize_t steps) noexcept nogil:
-    """Add any number of steps to the sums, by a loop of its own for each kind of terms."""
+cdef inline void add_rows(
+    const Job* job, const sample* x, Strip* strip, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t rest
+) noexcept nogil:
+    """Add steps of lanes, and the rest behind them, of outer rows, by a loop of its own for each kind of terms."""
     cdef bint whole = strip.keep == lanes_of(x)
     if job.prologue != NO_PROLOGUE:
-        add_terms(job, x, strip, THROUGH, False, steps)
+        add_rows_of(job, x, strip, THROUGH, False, rows, steps, rest)
     elif job.backward and whole:
-        add_terms(job, x, strip, GRADIENTS, True, steps)
+        add_rows_of(job, x, strip, GRADIENTS, True, rows, steps, rest)
     elif job.backward:
-        add_terms(job, x, strip, GRADIENTS, False, steps)
+        add_rows_of(job, x, strip, GRADIENTS, False, rows, steps, rest)
     elif whole:
-        add_terms(job, x, strip, MOMENTS, True, steps)
+        add_rows_of(job, x, strip, MOMENTS, True, rows, steps, rest)
     else:
-        add_terms(job, x, strip, MOMENTS, False, steps)
+        add_rows_of(job, x, strip, MOMENTS, False, rows, steps, rest)
 
 
 cdef inline void add_places(const sample* x, Py_ssize_t step, Py_ssize_t n, double* sums) noexcept nogil:
@@ -126,3 +168,73 @@ cdef inline void add_places(const sample* x, Py_ssize_t step, Py_ssize_t n, doub
     for j in range(n):
         s = s + load(x + j * step)
     add_to(sums, s)
+
+
+cdef inline double fold_sums(const sample* x, const double* sums) noexcept nogil:
+    if sample is double:
+        return fold(load(sums))
+    else:
+        return fold(load(sums) + load(sums + 16))
+
+
+cdef inline void add_channels(const Job* job, const sample* x, const Rows* rows) noexcept nogil:
+    """Add a chunk of each channel that is to be summed in this type, where every array is direct, to s and q."""
+    cdef double table[3 * 32]
+    cdef double s[32]
+    cdef double q[32]
+    cdef Strip strip
+    cdef Py_ssize_t lanes = lanes_of(x), n = rows.i1 - rows.i0, c
+    strip.table, strip.length, strip.keep, strip.s, strip.q = table, 32, lanes, s, q
+    strip.x_step = strip.dy_step = strip.residual_step = strip.kept_step = strip.bit_step = lanes
+    strip.ahead = strip.dy_ahead = AHEAD if job.far else 0
+    for c in range(rows.c0, rows.c1):
+        if not is_summed_as(job, x, c):
+            continue
+        set_lanes(x, table, 0, job.pivots[c])
+        if job.prologue == BY_Z:
+            set_lanes(x, table, 1, job.coefficients[job.channels + c])
+            set_lanes(x, table, 2, job.coefficients[2 * job.channels + c])
+        clear(s, 32)
+        clear(q, 32)
+        strip.pending = 0
+        strip.spot = spot_of(job, rows.o0, c, rows.i0)
+        add_rows(job, x, &strip, rows.o1 - rows.o0, n // lanes, n % lanes)
+        if sample is double:
+            add_to(s, load(<const double*>strip.pending_s))
+            add_to(q, load(<const double*>strip.pending_q))
+        else:
+            add_to(s, load(<const float*>strip.pending_s))
+            add_to(q, load(<const float*>strip.pending_q))
+        rows.s[c - rows.c0] += fold_sums(x, s)
+        rows.q[c - rows.c0] += fold_sums(x, q)
+
+
+cdef inline bint is_summed_as(const Job* job, const sample* x, Py_ssize_t c) noexcept nogil:
+    return summed_in(job, sample is double, c)
+
+
+cdef inline void set_lanes(const sample* x, double* table, Py_ssize_t k, double value) noexcept nogil:
+    if sample is double:
+        store(table + 32 * k, Lane[double](value))
+    else:
+        store(<float*>table + 32 * k, Lane[float](value))
+
+
+cdef inline void find_row_pivots(Job* job, const sample* x, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil:
+    """Pivots of channels whose inner runs are direct rows."""
+    cdef double sums[32]
+    cdef Lane[sample] s
+    cdef Py_ssize_t lanes = lanes_of(x), steps = job.inner // lanes, total = job.outer * steps, c, k, step
+    cdef Py_ssize_t places = min(<Py_ssize_t>ROW_PLACES, max(<Py_ssize_t>1, total >> 3))
+    for c in range(c0, c1):
+        s = load(<const sample*>at(&job.x, 0, c, 0))
+        for k in range(1, places):
+            step = total * k // places
+            s = s + load(<const sample*>at(&job.x, step // steps, c, step % steps * lanes))
+        clear(sums, 32)
+        add_to(sums, s)
+        job.pivots[c] = as_own(sample is double, fold_sums(x, sums) / <double>(places * lanes))
+
+
+cdef inline double as_own(bint wide, double value) noexcept nogil:
+    return value if wide else <double><float>value
