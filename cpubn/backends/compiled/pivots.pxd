@@ -14,16 +14,19 @@ cdef enum:
     COLUMN_PLACES = 64  # samples of a channel's columns from which a pivot is found, or more where they are many
 
 
-cdef inline void add_places(
-    const Job* job, bint wide, const Place* p, Py_ssize_t first, Py_ssize_t n, double* sums
+cdef inline void add_buffered_places(
+    const Job* job, bint wide, const Place* p, Py_ssize_t first, Py_ssize_t step, Py_ssize_t n, Py_ssize_t width,
+    double* sums
 ) noexcept nogil:
-    """Add the n <= lanes elements of x's place from the first on."""
-    cdef double buffer[32]
-    if wide:
-        gather(p[0], first, n, buffer)
-    else:
-        gather(p[0], first, n, <float*>buffer)
-    loops_for(job, wide, False).add_places(buffer, 0, 1, sums)
+    """Add n <= 8 steps of `width` elements, at most as many as lanes, `step` apart, of x's place from the first on."""
+    cdef double buffer[9 * 32]
+    cdef Py_ssize_t lanes = 16 if wide else 32, k
+    for k in range(n):
+        if wide:
+            gather(p[0], first + k * step, width, buffer + k * lanes)
+        else:
+            gather(p[0], first + k * step, width, <float*>buffer + k * lanes)
+    loops_for(job, wide, False).add_places(buffer, lanes, n, sums)
 
 
 cdef inline double row_pivot(const Job* job, bint wide, Py_ssize_t c) noexcept nogil:
@@ -38,7 +41,7 @@ cdef inline double row_pivot(const Job* job, bint wide, Py_ssize_t c) noexcept n
             o = step // steps
             i = (step - o * steps) * lanes
         p = channel_place(&job.x, o, c, i, lanes, False)
-        add_places(job, wide, &p, 0, lanes, sums)
+        add_buffered_places(job, wide, &p, 0, 0, 1, lanes, sums)
     return as_own(wide, fold_lanes(wide, sums) / <double>(places * lanes))
 
 
@@ -63,8 +66,7 @@ cdef inline void column_pivots(const Job* job, bint wide, Py_ssize_t c0, Py_ssiz
                     address(&p, v * apart * width + j), apart * job.together * p.plane, some, sums + k * lanes
                 )
             else:
-                for c in range(v, v + some):
-                    add_places(job, wide, &p, c * apart * width + j, min(width, lanes), sums + k * lanes)
+                add_buffered_places(job, wide, &p, v * apart * width + j, apart * width, some, min(width, lanes), sums + k * lanes)
     if width > lanes and width & (lanes - 1):
         close_up(sums, lanes, width)
     j = 0

@@ -223,16 +223,14 @@ cdef inline void set_lanes(const sample* x, double* table, Py_ssize_t k, double 
 cdef inline void find_row_pivots(Job* job, const sample* x, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil:
     """Pivots of channels whose inner runs are direct rows."""
     cdef double sums[32]
-    cdef Lane[sample] s
     cdef Py_ssize_t lanes = lanes_of(x), steps = job.inner // lanes, total = job.outer * steps, c, k, step
     cdef Py_ssize_t places = min(<Py_ssize_t>ROW_PLACES, max(<Py_ssize_t>1, total >> 3))
     for c in range(c0, c1):
-        s = load(<const sample*>at(&job.x, 0, c, 0))
+        clear(sums, 32)
+        add_to(sums, load(<const sample*>at(&job.x, 0, c, 0)))
         for k in range(1, places):
             step = total * k // places
-            s = s + load(<const sample*>at(&job.x, step // steps, c, step % steps * lanes))
-        clear(sums, 32)
-        add_to(sums, s)
+            add_to(sums, load(<const sample*>at(&job.x, step // steps, c, step % steps * lanes)))
         job.pivots[c] = as_own(sample is double, fold_sums(x, sums) / <double>(places * lanes))
 
 

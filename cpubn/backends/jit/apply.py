@@ -1,0 +1,164 @@
+"""The elementwise pass of the Numba backend: that of backends/compiled/apply.pxd, in the same words.
+
+    forward:    y  = activation((x - centre) * scale + shift + residual)
+    backward:   dx = scale * ((g - k) - ((x - centre) * r) * s),  or g * scale in inference
+
+Arrays are flat and contiguous; y may be x or the residual, and dx may be dy or x: of a run, the last lanes are computed
+first, since those before them overlap them.
+"""
+# mypy: allow-untyped-defs, allow-untyped-calls
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from cpubn.backends.jit.lanes import lanes
+from cpubn.backends.jit.samples import load, store
+from cpubn.backends.jit.sums import compiled, gradient_of, is_there, part_of, part_of_source
+
+CENTRE, FACTOR, SHIFT, RSTD, SLOPE, LEVEL = range(6)
+
+
+class Ends(NamedTuple):
+    """What a forward pass ends with, its parameters in the type that is computed in; the residual may not be there."""
+
+    residual: object
+    low: object
+    high: object
+
+
+@compiled
+def coefficient(table, length, kind, column, columns):
+    """Of lanes from a column on, or of one channel."""
+    return load(table, kind * length + column) if columns else lanes(table[kind * length + column])
+
+
+@compiled
+def forward_lanes(activate, x, ends, i, table, length, column, columns):
+    """y of the lanes from element i on."""
+    z = load(x, i) - coefficient(table, length, CENTRE, column, columns)
+    z = z * coefficient(table, length, FACTOR, column, columns) + coefficient(table, length, SHIFT, column, columns)
+    return ended(activate, ends, i, z)
+
+
+def ended(activate, ends, i, z):
+    """activation(z + residual)."""
+    raise NotImplementedError
+
+
+@overload(ended, error_model="numpy")
+def ended_by(activate, ends, i, z):
+    residual, active = is_there(ends.types[0]), not isinstance(activate, types.NoneType)
+    if residual and active:
+        return lambda activate, ends, i, z: activate(z + load(ends.residual, i), ends.low, ends.high)
+    if residual:
+        return lambda activate, ends, i, z: z + load(ends.residual, i)
+    if active:
+        return lambda activate, ends, i, z: activate(z, ends.low, ends.high)
+    return lambda activate, ends, i, z: z
+
+
+def store_where(to, i, value):
+    """Store lanes in an array, where there is one."""
+    raise NotImplementedError
+
+
+@overload(store_where, error_model="numpy")
+def store_where_there(to, i, value):
+    if is_there(to):
+        return lambda to, i, value: store(to, i, value)
+    return lambda to, i, value: None
+
+
+@compiled
+def backward_lanes(derive, x, source, g_to, is_scale, i, table, length, column, columns):
+    """dx of the lanes from element i on; their g where it is wanted."""
+    d = load(x, i) - coefficient(table, length, CENTRE, column, columns)
+    scale = coefficient(table, length, FACTOR, column, columns)
+    g = gradient_of(derive, source, i, d * scale + coefficient(table, length, SHIFT, column, columns))
+    store_where(g_to, i, g)
+    if is_scale:
+        return g * scale
+    x_hat = d * coefficient(table, length, RSTD, column, columns)
+    return scale * (
+        (g - coefficient(table, length, LEVEL, column, columns))
+        - x_hat * coefficient(table, length, SLOPE, column, columns)
+    )
+
+
+@compiled
+def forward_run(activate, x, ends, y, first, n, table, length, column, period, columns):
+    """At least as many elements from `first` on as there are lanes."""
+    count, at = 128 // x.itemsize, column
+    rest_at = (column + n - count) % period if columns else column
+    rest = forward_lanes(activate, x, ends, first + n - count, table, length, rest_at, columns)
+    for j in range(0, n - count + 1, count):
+        if columns and at >= period:
+            at -= period
+        store(y, first + j, forward_lanes(activate, x, ends, first + j, table, length, at, columns))
+        if columns:
+            at += count
+    store(y, first + n - count, rest)
+
+
+@compiled
+def backward_run(derive, x, source, g_to, is_scale, dx, first, n, table, length, column, period, columns):
+    """At least as many elements from `first` on as there are lanes."""
+    count, at = 128 // x.itemsize, column
+    rest_at = (column + n - count) % period if columns else column
+    rest = backward_lanes(derive, x, source, g_to, is_scale, first + n - count, table, length, rest_at, columns)
+    for j in range(0, n - count + 1, count):
+        if columns and at >= period:
+            at -= period
+        lanes_of_dx = backward_lanes(derive, x, source, g_to, is_scale, first + j, table, length, at, columns)
+        store(dx, first + j, lanes_of_dx)
+        if columns:
+            at += count
+    store(dx, first + n - count, rest)
+
+
+@compiled
+def forward_part(activate, x, ends, y, first, n, table, length, column, period, columns):
+    """Any number of elements: a few go through arrays of as many as there are lanes."""
+    count = 128 // x.itemsize
+    if n >= count:
+        forward_run(activate, x, ends, y, first, n, table, length, column, period, columns)
+        return
+    zeros, made = np.zeros(count, x.dtype), np.empty(count, x.dtype)
+    part = Ends(part_of(ends.residual, first, n, zeros), ends.low, ends.high)
+    forward_run(activate, part_of(x, first, n, zeros), part, made, 0, count, table, length, column, period, columns)
+    put_part(y, first, n, made)
+
+
+@compiled
+def backward_part(derive, x, source, g_to, is_scale, dx, first, n, table, length, column, period, columns):
+    """Any number of elements: a few go through arrays of as many as there are lanes."""
+    count = 128 // x.itemsize
+    if n >= count:
+        backward_run(derive, x, source, g_to, is_scale, dx, first, n, table, length, column, period, columns)
+        return
+    zeros, made = np.zeros(count, x.dtype), np.empty(count, x.dtype)
+    g = part_of(g_to, first, n, zeros)
+    part, given = part_of(x, first, n, zeros), part_of_source(source, first, n, zeros)
+    backward_run(derive, part, given, g, is_scale, made, 0, count, table, length, column, period, columns)
+    put_part(dx, first, n, made)
+    put_part(g_to, first, n, g)
+
+
+def put_part(to, first, n, made):
+    """The first n elements into a flat array, where there is one."""
+    raise NotImplementedError
+
+
+@overload(put_part, error_model="numpy")
+def put_part_in(to, first, n, made):
+    if not is_there(to):
+        return lambda to, first, n, made: None
+
+    def put(to, first, n, made):
+        for k in range(n):
+            to[first + k] = made[k]
+
+    return put

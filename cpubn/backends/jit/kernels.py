@@ -1,0 +1,160 @@
+"""What Numba compiles for a call: the loops of sums.py and apply.py, shared out to threads, with one function's activation.
+
+Kernels are kept on disk under names that change with any source that they are made of: Numba watches only their own file.
+"""
+# mypy: allow-untyped-defs, allow-untyped-calls
+
+import functools
+import hashlib
+import inspect
+from typing import Any
+
+import numba
+import numpy as np
+from numba import prange
+
+from cpubn import _activations, _algebra, _elementary
+from cpubn.backends.jit import apply, control, formulas, lanes, samples, sums
+from cpubn.backends.jit.apply import backward_part, forward_part
+from cpubn.backends.jit.control import calm, each, restore
+from cpubn.backends.jit.sums import add_columns, column_pivots, row_pivot, sum_columns, sum_rows
+
+SOURCES = _activations, _algebra, _elementary, apply, control, formulas, lanes, samples, sums
+VERSION = hashlib.sha256("".join(map(inspect.getsource, SOURCES)).encode()).hexdigest()[:16]
+
+
+def kept(function: Any, name: str, on_disk: bool = True) -> Any:
+    """Compiled when it is first called, and kept on disk where there is a folder for that."""
+    function.__qualname__ = f"{function.__name__}_{name}_{VERSION}"
+    how = {"error_model": "numpy", "nogil": True, "parallel": True}
+    if on_disk:
+        try:
+            return numba.njit(function, cache=True, **how)
+        except RuntimeError:  # no folder that can be written, no source to watch
+            pass
+    return numba.njit(function, **how)
+
+
+def lane_function(function: Any) -> Any:
+    """Of lanes and two bounds: one of _activations, or a user's own, lane by lane; None for none."""
+    if function is None or function in (*_activations.FUNCTIONS, *_activations.GRADIENTS):
+        return function and numba.njit(function, error_model="numpy")
+
+    def own(z: Any, low: Any, high: Any) -> Any:
+        return each(function, z)
+
+    return numba.njit(own, error_model="numpy")
+
+
+def _named(function: Any) -> tuple[Any, str, bool]:
+    on_disk = function is None or function in (*_activations.FUNCTIONS, *_activations.GRADIENTS)
+    return lane_function(function), getattr(function, "__name__", "none"), on_disk
+
+
+@functools.cache
+def rows(function: Any) -> Any:
+    derive, name, on_disk = _named(function)
+
+    def sum_rows_of(x, source, walk, table, wanted, parts):
+        for unit in prange(walk.spans * walk.channels):
+            before = calm()
+            span, c = unit // walk.channels, unit % walk.channels
+            if wanted[c]:
+                s, q = 0.0, 0.0
+                for chunk in range(span * walk.span, min((span + 1) * walk.span, walk.chunks)):
+                    more_s, more_q = sum_rows(derive, x, source, walk, c, chunk, table)
+                    s, q = s + more_s, q + more_q
+                parts[span, 0, c], parts[span, 1, c] = s, q
+            restore(before)
+
+    return kept(sum_rows_of, name, on_disk)
+
+
+@functools.cache
+def columns(function: Any) -> Any:
+    derive, name, on_disk = _named(function)
+
+    def sum_columns_of(x, source, walk, table, together, sums_of_columns, parts):
+        width = walk.channels * walk.inner * walk.together
+        strips = -(-width // (128 // x.itemsize))
+        blocks = -(-strips // together)
+        for unit in prange(walk.chunks * blocks):
+            before = calm()
+            chunk, first = unit // blocks, unit % blocks * together
+            s, q = sums_of_columns[chunk, 0], sums_of_columns[chunk, 1]
+            sum_columns(derive, x, source, walk, chunk, table, first, min(strips, first + together), s, q)
+            restore(before)
+        for span in prange(walk.spans):
+            before = calm()
+            parts[span] = 0.0
+            for chunk in range(span * walk.span, min((span + 1) * walk.span, walk.chunks)):
+                add_columns(walk, chunk, sums_of_columns, parts[span, 0], parts[span, 1])
+            restore(before)
+
+    return kept(sum_columns_of, name, on_disk)
+
+
+@functools.cache
+def pivots() -> Any:
+    def find_pivots(x, walk, totals):
+        if walk.columns:
+            before = calm()
+            column_pivots(x, walk, totals)
+            restore(before)
+        else:
+            for c in prange(walk.channels):
+                before = calm()
+                totals[c] = row_pivot(x, walk, c)
+                restore(before)
+
+    return kept(find_pivots, "mean")
+
+
+@functools.cache
+def forward(function: Any) -> Any:
+    activate, name, on_disk = _named(function)
+
+    def apply_forward(x, ends, y, shape, table, length, period, parts):
+        n, channels, inner = x.size, shape[1], shape[2]
+        for part in prange(parts):
+            before = calm()
+            if period > 0:
+                first, after = n * part // parts, n * (part + 1) // parts
+                if after > first:
+                    column = first % period
+                    forward_part(activate, x, ends, y, first, after - first, table, length, column, period, True)
+            else:
+                runs = shape[0] * channels
+                for run in range(runs * part // parts, runs * (part + 1) // parts):
+                    c = run % channels
+                    forward_part(activate, x, ends, y, run * inner, inner, table, length, c, 1, False)
+            restore(before)
+
+    return kept(apply_forward, name, on_disk)
+
+
+@functools.cache
+def backward(function: Any) -> Any:
+    derive, name, on_disk = _named(function)
+
+    def apply_backward(x, source, g, is_scale, dx, shape, table, length, period, parts):
+        n, channels, inner = x.size, shape[1], shape[2]
+        for part in prange(parts):
+            before = calm()
+            if period > 0:
+                first, after = n * part // parts, n * (part + 1) // parts
+                if after > first:
+                    column = first % period
+                    backward_part(
+                        derive, x, source, g, is_scale, dx, first, after - first, table, length, column, period, True
+                    )
+            else:
+                runs = shape[0] * channels
+                for run in range(runs * part // parts, runs * (part + 1) // parts):
+                    c, at = run % channels, run * inner
+                    backward_part(derive, x, source, g, is_scale, dx, at, inner, table, length, c, 1, False)
+            restore(before)
+
+    return kept(apply_backward, name, on_disk)
+
+

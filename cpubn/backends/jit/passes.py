@@ -1,0 +1,325 @@
+"""The Numba backend: the same functions, arguments and bits as the Cython one, compiled when they are first called.
+
+Kernels take contiguous arrays of one type, float32 or float64; others are copied. What they leave undone is done here, by
+the same kernels in float64: channels whose sums do not stand, and those whose coefficients float32 does not hold.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cpubn import _activations, _algebra
+from cpubn._epilogue import Activation, Epilogue
+from cpubn._gradient import PADDING, Prologue, Statistics
+from cpubn.backends.jit import kernels
+from cpubn.backends.jit.apply import Ends
+from cpubn.backends.jit.sums import Source, Walk
+from cpubn.backends.jit.threads import team, thread_limit, threading_layer
+from cpubn.kernels import _numpy
+from cpubn.kernels._order import LANES, order_of
+
+__all__ = [
+    "ANY_TYPE",
+    "backward",
+    "gradient_sums",
+    "moments",
+    "normalize",
+    "pack_signs",
+    "thread_limit",
+    "threading_layer",
+    "train_forward",
+]
+
+Array = NDArray[Any]
+
+# Samples are of the type that is computed in.
+ANY_TYPE = False
+FAR, LOST = 1.25, 2.0**-110  # see backends/compiled/sums.pxd and channels.pxd
+NONE: Array = np.empty((0, 0))
+STRIPS = 8  # of columns that a thread sums together
+
+
+class Terms(NamedTuple):
+    """Arrays (O, C, I), signs as flags, and the activation that g is made by; None where there is none."""
+
+    dy: Array | None = None
+    residual: Array | None = None
+    kept: Array | None = None
+    signs: Array | None = None
+    slope: float = 0.0
+    activation: Activation | None = None
+
+    def of(self, channels: Array, real: Any) -> Terms:
+        """Those of some channels, in another type."""
+        dy, residual, kept = (None if a is None else a[:, channels].astype(real) for a in self[:3])
+        return self._replace(
+            dy=dy, residual=residual, kept=kept, signs=None if self.signs is None else self.signs[:, channels]
+        )
+
+    def source(self, real: Any) -> Source:
+        low, high = (self.activation or Activation(0))[1:3]
+        packed = NONE
+        if self.signs is not None:
+            packed = np.append(np.packbits(self.signs, bitorder="little"), np.zeros(PADDING, np.uint8))
+        with np.errstate(all="ignore"):
+            return Source(*map(_flat, self[:3]), packed, real(self.slope), real(low), real(high))
+
+    @property
+    def derivative(self) -> Any:
+        if self.activation is None:
+            return None
+        if self.activation.function is not None:
+            return self.activation.derivative
+        return _activations.GRADIENTS[self.activation.code - 1]
+
+
+def moments(x: Array, stats: Array, threads: int) -> None:
+    """mean, low word of the mean and sum((x - mean)**2) of each channel.
+
+    x (O, C, I) real; stats (3, C) float64.
+    About one pivot a channel: partial sums then merge by addition.
+    Reads x once.
+    """
+    walk = _walk(x.shape)
+    count = np.float64(walk.outer * walk.inner)
+    pivot = np.empty(walk.channels)
+    with team(threads):
+        kernels.pivots()(_flat(x), walk, pivot)
+    with np.errstate(all="ignore"):
+        pivot = _algebra.centre(pivot, x.dtype.type)
+        double = np.full(walk.channels, x.dtype == np.float64)
+        again = np.zeros(walk.channels, bool)
+        pending = np.ones(walk.channels, bool)
+        s, q = np.zeros(walk.channels), np.zeros(walk.channels)
+        while pending.any():
+            _sum(x, Terms(), (pivot, pivot, pivot), walk, (pending, double), (s, q), threads)
+            offset = s / count
+            m2 = q - s * offset
+            m2 = np.where(m2 < 0.0, 0.0, m2)
+            mean, low = _algebra.two_sum(pivot, offset)
+            stats[:, pending] = np.stack((mean, low, m2 + 0.0 * m2))[:, pending]
+            far = ~(q <= FAR * m2)
+            lost = (~(q < np.inf) | (q < count * LOST)) & (x.dtype != np.float64)
+            to_double = pending & ~double & (lost | (far & again))
+            moved = pending & ~to_double & far & ~again & np.isfinite(mean)
+            pivot = np.where(to_double & ~np.isfinite(pivot), 0.0, pivot)
+            pivot = np.where(moved, np.where(double, mean, _algebra.centre(mean, x.dtype.type)), pivot)
+            again = np.where(to_double, False, again | moved)
+            double |= to_double
+            pending = to_double | moved
+
+
+def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: int) -> None:
+    """y = epilogue((x - centre) * scale + shift).
+
+    x, y (O, C, I) real, which may be the same; affine (3, C) float64: centre, scale, shift.
+    A float32 channel is computed in float64 where float32 cannot hold its coefficients or might overflow on the way.
+    Reads x and the residual once, writes y once.
+    """
+    activation, residual, _ = epilogue
+    wide = _algebra.forward_is_wide(*affine) & (x.dtype != np.float64)
+    result = None
+    if wide.any():
+        result = np.empty((x.shape[0], int(wide.sum()), x.shape[2]))
+        part = None if residual is None else residual[:, wide].astype(np.float64)
+        normalize(x[:, wide].astype(np.float64), affine[:, wide], Epilogue(activation, part), result, threads)
+    function, low, high = None, 0.0, 0.0
+    if activation is not None:
+        _, low, high, function, _ = activation
+        function = function or _activations.FUNCTIONS[activation.code - 1]
+    real = x.dtype.type
+    table, length, period = _table(affine, x.shape, real)
+    target = _writable(y)
+    with np.errstate(all="ignore"):
+        ends = Ends(_flat(residual), real(low), real(high))
+    with team(_serial_for(activation, threads)) as parts:
+        kernels.forward(function)(_flat(x), ends, target.reshape(-1), x.shape, table, length, period, parts)
+    if result is not None:
+        with np.errstate(all="ignore"):
+            target[:, wide] = result
+    if target is not y:
+        y[...] = target
+
+
+def train_forward(
+    x: Array, weight: Array, bias: Array, eps: float, stats: Array, epilogue: Epilogue, y: Array, threads: int
+) -> None:
+    """y = epilogue((x - mean) / sqrt(var + eps) * weight + bias) with x's own moments, which go to stats.
+
+    x, y (O, C, I) real, which may be the same; weight, bias (C,), stats (3, C) float64.
+    Sums first, then the elementwise pass: kernels that did both would be compiled once more for every activation.
+    Reads x twice, the residual once, writes y once.
+    """
+    moments(x, stats, threads)
+    mean, low, m2 = stats
+    with np.errstate(all="ignore"):
+        centre = _algebra.centre(mean, x.dtype.type)
+        var = m2 / (x.shape[0] * x.shape[2])
+        affine = np.stack((centre, *_algebra.affine(mean, low, var, weight, bias, eps, centre)))
+    normalize(x, affine, epilogue, y, threads)
+
+
+def gradient_sums(
+    dy: Array, x: Array, statistics: Statistics, prologue: Prologue, sums: Array, threads: int
+) -> None:
+    """s0 = sum(g) and s1 = sum(g * (x - mean)) of each channel, g being dy through the prologue.
+
+    dy, x (O, C, I) real; sums (2, C) float64.
+    x - centre in the data's type, where it is exact for a large mean; the rest of the mean is paid back.
+    Reads dy and x, and what the prologue reads, once.
+    """
+    walk = _walk(x.shape)
+    count, single = np.float64(walk.outer * walk.inner), x.dtype != np.float64
+    terms, affine = _terms(dy, x, prologue), _affine(x, statistics, prologue.bias)
+    pending = np.ones(walk.channels, bool)
+    double = np.full(walk.channels, not single)
+    if terms.activation is not None and terms.kept is None:
+        double |= _algebra.forward_is_wide(*affine)
+    s, q = np.zeros(walk.channels), np.zeros(walk.channels)
+    with np.errstate(all="ignore"):
+        _sum(x, terms, affine, walk, (pending, double), (s, q), threads)
+        lost = ~(abs(s) < np.inf) | ~(abs(q) < np.inf) | (abs(q) < count * LOST)
+        pending = lost & single & ~double
+        if pending.any():
+            first = s.copy()
+            _sum(x, terms, affine, walk, (pending, double | pending), (s, q), threads)
+            s = np.where(pending & np.isfinite(first), first, s)
+        sums[0] = s
+        sums[1] = q + ((affine[0] - statistics.mean) - statistics.low) * s
+
+
+def backward(
+    dy: Array, x: Array, statistics: Statistics, prologue: Prologue, sums: Array, dx: Array, threads: int
+) -> None:
+    """dx = scale * ((g - k) - ((x - centre) * r) * s), by `_algebra.gradient` of the gradient sums; g * scale in inference.
+
+    dy, x, dx (O, C, I) real, of which dx may be dy or x; sums (2, C) float64 <- as `gradient_sums`.
+    Sums first, as in `train_forward`.
+    Reads dy, x and what the prologue reads twice, writes dx once.
+    """
+    gradient_sums(dy, x, statistics, prologue, sums, threads)
+    mean, low, var, weight, eps, training = statistics
+    affine = _affine(x, statistics, prologue.bias)
+    count = x.shape[0] * x.shape[2]
+    with np.errstate(all="ignore"):
+        r, s, k, _ = _algebra.gradient(count, mean, low, var, weight, eps, affine[0], *sums)
+    _apply_backward(x, _terms(dy, x, prologue), np.stack((*affine, r, s, k)), training, (dx, prologue.g), threads)
+
+
+def pack_signs(y: Array, low: float, high: float, nan: bool, bits: NDArray[np.uint8], threads: int) -> None:
+    """bits[j] = not (y[j] <= low or y[j] >= high), of NaN `nan`: by NumPy, on one thread."""
+    _numpy.pack_signs(y, low, high, nan, bits, threads)
+
+
+def _apply_backward(
+    x: Array, terms: Terms, rows: Array, training: bool, targets: tuple[Array, Array | None], threads: int
+) -> None:
+    """dx and, where it is wanted, g by the coefficients rows (6, C)."""
+    centre, scale, shift, r, s, k = rows
+    by_z = terms.activation is not None and terms.kept is None
+    wide = _algebra.backward_is_wide(centre, r, s, k, scale)
+    if not training:
+        wide = _algebra.forward_is_wide(0.0 * centre, scale, 0.0 * centre)
+    if by_z:
+        wide = wide | _algebra.forward_is_wide(centre, scale, shift)
+    wide = wide & (x.dtype != np.float64)
+    results: tuple[Array, ...] = ()
+    if wide.any():
+        results = tuple(np.empty((x.shape[0], int(wide.sum()), x.shape[2])) for t in targets if t is not None)
+        given = results if len(results) == 2 else (*results, None)
+        _apply_backward(x[:, wide].astype(np.float64), terms.of(wide, np.float64), rows[:, wide], training, given, threads)
+    table, length, period = _table(rows, x.shape, x.dtype.type)
+    written = tuple(None if t is None else _writable(t) for t in targets)
+    dx, g = written
+    with team(_serial_for(terms.activation, threads)) as parts:
+        kernels.backward(terms.derivative)(
+            _flat(x), terms.source(x.dtype.type), _flat(g), not training, dx.reshape(-1), x.shape,  # type: ignore[union-attr]
+            table, length, period, parts,
+        )  # fmt: skip
+    with np.errstate(all="ignore"):
+        for target, result in zip([t for t in written if t is not None], results, strict=False):
+            target[:, wide] = result
+    for target, made in zip(targets, written, strict=True):
+        if target is not None and made is not target:
+            target[...] = made
+
+
+def _walk(shape: tuple[int, ...]) -> Walk:
+    return Walk(*shape, *order_of(*shape))
+
+
+def _flat(a: Array | None) -> Any:
+    """A contiguous array's elements; for None what kernels take for none."""
+    return NONE if a is None else np.ascontiguousarray(a).reshape(-1)
+
+
+def _writable(a: Array) -> Array:
+    return a if a.flags.c_contiguous else np.empty(a.shape, a.dtype)
+
+
+def _serial_for(activation: Activation | None, threads: int) -> int:
+    """What a function of a user's raises would be lost in Numba's own threads."""
+    return 1 if activation is not None and activation.function is not None else threads
+
+
+def _terms(dy: Array, x: Array, prologue: Prologue) -> Terms:
+    if prologue.signs is None:
+        return Terms(dy, prologue.residual, prologue.kept, activation=prologue.activation)
+    bits, strides, slope = prologue.signs
+    places = sum(np.arange(n).reshape([-1 if a == b else 1 for b in range(3)]) * strides[a] for a, n in enumerate(x.shape))
+    flags = np.unpackbits(bits[:-PADDING], bitorder="little")[places]
+    return Terms(dy, signs=flags, slope=slope)
+
+
+def _affine(x: Array, statistics: Statistics, bias: Array | None) -> Array:
+    """centre, scale and shift that the forward had."""
+    mean, low, var, weight, eps, _ = statistics
+    with np.errstate(all="ignore"):
+        centre = _algebra.centre(mean, x.dtype.type)
+        return np.stack((centre, *_algebra.affine(mean, low, var, weight, 0.0 if bias is None else bias, eps, centre)))
+
+
+def _table(rows: Array, shape: tuple[int, ...], real: Any) -> tuple[Array, int, int]:
+    """Coefficients in the data's type, flat, the length of a row, and the columns after which they repeat; 0: by channel."""
+    with np.errstate(all="ignore"):
+        if shape[2] >= LANES:
+            return np.ascontiguousarray(rows, real).reshape(-1), shape[1], 0
+        columns = np.repeat(rows, shape[2], axis=1).astype(real)
+    period = columns.shape[1] * -(-LANES // columns.shape[1])
+    table = np.take(columns, np.arange(period + LANES) % columns.shape[1], axis=1)
+    return np.ascontiguousarray(table).reshape(-1), period + LANES, period
+
+
+def _sum(
+    x: Array, terms: Terms, rows: Any, walk: Walk, which: tuple[Array, Array], sums: tuple[Array, Array], threads: int
+) -> None:
+    """s and q of the channels that are pending, in float64 of those that are to be summed so; rows: centre, scale, shift."""
+    pending, double = which
+    for real in (np.float32, np.float64):
+        channels = pending & (double == (real is np.float64))
+        if not channels.any():
+            continue
+        if channels.all() and x.dtype == real:
+            part, given = x, terms
+        else:
+            part, given = x[:, channels].astype(real), terms.of(channels, real)
+        own = walk._replace(channels=part.shape[1])
+        with np.errstate(all="ignore"):
+            table = np.stack([np.asarray(row, np.float64)[channels] for row in rows]).astype(real)
+        parts = np.empty((walk.spans, 2, own.channels))
+        with team(_serial_for(terms.activation, threads)):
+            if own.columns:
+                columns = np.empty((walk.chunks, 2, own.channels * own.inner * own.together))
+                kernels.columns(given.derivative)(
+                    _flat(part), given.source(real), own, table, STRIPS, columns, parts
+                )  # fmt: skip
+            else:
+                wanted = np.ones(own.channels, bool)
+                kernels.rows(given.derivative)(_flat(part), given.source(real), own, table, wanted, parts)
+        totals = parts[0]
+        for span in parts[1:]:
+            totals = totals + span
+        sums[0][channels], sums[1][channels] = totals
