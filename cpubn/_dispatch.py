@@ -35,7 +35,7 @@ __all__ = [
     "use_backend",
 ]
 
-# In the order of preference; a backend is the module cpubn.kernels._<name>, or a variant of it.
+# In the order of preference.
 HOST_BACKENDS = ("cython", "numba", "numpy")
 BACKENDS = (*HOST_BACKENDS, "cuda")
 REMEDIES = {
@@ -208,7 +208,7 @@ def _load(name: str) -> ModuleType:
         module = _variants.load(_variants.instruction_set())
     else:
         try:
-            module = import_module(f"cpubn.kernels._{name}")
+            module = import_module("cpubn.backends.jit.passes" if name == "numba" else f"cpubn.kernels._{name}")
         except (ImportError, OSError) as error:  # for example "Numba needs NumPy 2.3 or less"
             _broken[name] = f"it cannot be imported: {error}"
             _check(name, "backend")

@@ -19,14 +19,14 @@ def test_default_is_the_first_that_is_installed():
 
 
 def test_numpy_is_the_default_where_nothing_else_is():
-    blocked = "import sys; sys.modules.update({'numba': None, 'cpubn.kernels._cython': None}); "
+    blocked = "import sys; sys.modules.update({'numba': None, 'cpubn.backends.compiled.direct': None}); "
     assert python(blocked + RESOLVE) == "numpy cpubn.kernels._numpy"
     assert "Numba is not installed" in python(blocked + "from cpubn import _dispatch; _dispatch.kernels('numba')")
 
 
 def test_a_numba_that_fails_to_import_is_absent_with_its_reason():
     broken = (
-        "import sys; sys.modules.update({'cpubn.kernels._cython': None, 'cpubn.kernels._numba': None}); "
+        "import sys; sys.modules.update({'cpubn.backends.compiled.direct': None, 'cpubn.backends.jit.passes': None}); "
         "from cpubn import _dispatch, available_backends; "
     )
     need_backend("numba")
@@ -74,17 +74,17 @@ def test_empty_variables_count_as_unset():
 
 def test_forcing_an_instruction_set_that_the_cpu_lacks_fails():
     need_backend("cython")
-    lacking = "from cpubn.kernels import _cython; _cython.cpu_features = frozenset; "
+    lacking = "from cpubn.backends.compiled import planner; planner.cpu_features = frozenset; "
     for program in (RESOLVE, "import cpubn._dispatch; cpubn._dispatch.kernels('cython')"):
         message = python("import cpubn; " + lacking + program, CPUBN_ISA="avx512")
         assert message.startswith("ValueError: CPUBN_ISA must name an instruction set that is there, got 'avx512': ")
         assert message.endswith("this CPU lacks avx512; unset it")
-    assert python("import cpubn; " + lacking + RESOLVE) == "cython cpubn.kernels._cython"
+    assert python("import cpubn; " + lacking + RESOLVE) == "cython cpubn.backends.compiled.baseline"
     assert python("import cpubn; " + lacking + RESOLVE, CPUBN_ISA="avx2", CPUBN_BACKEND="numpy").startswith("numpy ")
 
 
 def test_forcing_an_instruction_set_without_the_extension_fails():
-    program = "import sys; sys.modules['cpubn.kernels._cython'] = None; " + RESOLVE
+    program = "import sys; sys.modules['cpubn.backends.compiled.direct'] = None; " + RESOLVE
     assert python(program, CPUBN_ISA="avx2").startswith(
         "ValueError: CPUBN_ISA must name an instruction set that is there"
     )
@@ -93,7 +93,7 @@ def test_forcing_an_instruction_set_without_the_extension_fails():
 @pytest.mark.parametrize(
     "stale",
     [
-        "sys.modules['cpubn.kernels._cython'] = types.ModuleType('_cython'); ",
+        "sys.modules['cpubn.backends.compiled.direct'] = types.ModuleType('direct'); ",
         "from cpubn.kernels import _order; vars(_order).clear(); ",
     ],
     ids=["extension lacks names", "sources lack what it reads"],
@@ -113,9 +113,9 @@ def test_an_extension_that_is_out_of_date_is_absent_with_its_reason(stale):
 
 def test_an_instruction_set_that_is_out_of_date_is_absent_alone():
     need_instruction_set("avx2")
-    stale = "import sys, types; sys.modules['cpubn.kernels._cython_avx2'] = types.ModuleType('_cython_avx2'); "
+    stale = "import sys, types; sys.modules['cpubn.backends.compiled.avx2'] = types.ModuleType('avx2'); "
     assert "out of date" in python(stale + RESOLVE, CPUBN_ISA="avx2")
-    assert python(stale + RESOLVE, CPUBN_ISA="baseline") == "cython cpubn.kernels._cython"
+    assert python(stale + RESOLVE, CPUBN_ISA="baseline") == "cython cpubn.backends.compiled.baseline"
 
 
 @pytest.mark.parametrize("call", [_dispatch.resolve, _dispatch.kernels, cpubn.use_backend])

@@ -10,7 +10,7 @@ cdef enum:
     GROUP = 1024  # columns summed together: their sums stay in the first-level cache
     SLOTS = 1056  # sums of them, in whole lanes
     STEPS = 8  # of a block: as in sums.pxd
-    TILE = 65536  # bytes of columns taken together, so that memory is read nearly row by row
+    TILE = 32768  # bytes of columns taken together, so that memory is read nearly row by row
 
 # A thread's scratch, which its stack would be too small for: coefficients of lanes and the sums that they are added to, of a
 # group of columns or of one row, and the sums of channels.
@@ -23,16 +23,30 @@ cdef struct Sums:
     Buffers buffers
 
 
-cdef inline void set_table(const Job* job, bint wide, Sums* sums, Py_ssize_t i, Py_ssize_t c) noexcept nogil:
-    """Lane i belongs to channel c."""
-    cdef Py_ssize_t k
-    cdef double a
+cdef inline void set_columns_table(
+    const Job* job, bint wide, Sums* sums, Py_ssize_t c0, Py_ssize_t channels, Py_ssize_t width
+) noexcept nogil:
+    """Lanes belong to the channels from c0 on, `inner` columns each, again and again."""
+    cdef Py_ssize_t k, c, i, j
+    cdef const double* a
     for k in range(3 if job.prologue == BY_Z else 1):
-        a = job.coefficients[k * job.channels + c] if k > 0 else job.pivots[c]
-        if wide:
-            sums.table[k * SLOTS + i] = a
+        a = job.coefficients + k * job.channels + c0 if k > 0 else job.pivots + c0
+        j = k * SLOTS
+        if job.inner == 1 and not wide:
+            for c in range(channels):
+                (<float*>sums.table)[j + c] = <float>a[c]
         else:
-            (<float*>sums.table)[k * SLOTS + i] = <float>a
+            for c in range(channels):
+                for i in range(job.inner):
+                    if wide:
+                        sums.table[j + c * job.inner + i] = a[c]
+                    else:
+                        (<float*>sums.table)[j + c * job.inner + i] = <float>a[c]
+        for i in range(j + channels * job.inner, j + width):
+            if wide:
+                sums.table[i] = sums.table[i - channels * job.inner]
+            else:
+                (<float*>sums.table)[i] = (<float*>sums.table)[i - channels * job.inner]
 
 
 cdef inline void set_row_table(const Job* job, bint wide, Sums* sums, Py_ssize_t c) noexcept nogil:
@@ -203,12 +217,7 @@ cdef inline void sum_columns(
     direct = direct and (job.together == 1 or reads_lines(&run, width * rows))
     loops = loops_for(job, wide, direct)
     bounds(rows, job.levels, chunk, &v0, &v1)
-    j = 0
-    while j < width:
-        for k in range(channels):
-            for part in range(job.inner):
-                set_table(job, wide, sums, j + part, c0 + k)
-            j += job.inner
+    set_columns_table(job, wide, sums, c0, channels, width)
     clear(sums.s, strips * lanes)
     clear(sums.q, strips * lanes)
     if direct:
@@ -244,6 +253,11 @@ cdef inline void sum_columns(
     if width > lanes and width & (lanes - 1):  # the last strip's sums, behind those of columns that it shares
         close_up(sums.s, lanes, width)
         close_up(sums.q, lanes, width)
+    if job.inner == 1 and job.together == 1:
+        for k in range(channels):
+            s[k] += sums.s[k]
+            q[k] += sums.q[k]
+        return
     j = 0
     while j < width:
         for k in range(channels):

@@ -12,6 +12,7 @@ from cpubn.backends.compiled.job cimport *
 from cpubn.kernels import _order
 
 cnp.import_array()
+order_of = _order.order_of  # an old one is told apart when this is loaded
 
 cdef extern from *:
     const double NAN
@@ -81,7 +82,7 @@ cdef Strided strided(cnp.ndarray a):
 
 
 cdef int set_order(Job* job) except -1:
-    order = _order.order_of(job.outer, job.channels, job.inner)
+    order = order_of(job.outer, job.channels, job.inner)
     job.columns, job.together, job.levels, job.pieces, job.chunks, job.span, job.spans = order
     return 0
 
@@ -224,6 +225,13 @@ cdef size_t lay_workspace(Job* job, char* base, int threads) noexcept nogil:
     return at + 2 * n
 
 
+cdef void leave_workspace(Job* job) noexcept nogil:
+    """The job may be run again, for another image, in a workspace of its own."""
+    job.table = NULL
+    if not job.given:
+        job.coefficients = NULL
+
+
 cdef enum Phase:
     WHOLE  # a group of channels from its sums to its output
     PIVOTS  # of a group
@@ -324,6 +332,7 @@ cdef int start(Job* job, int threads) except -1:
     with nogil:
         run(job, threads)
     free(memory)
+    leave_workspace(job)
     return 0
 
 
@@ -342,6 +351,7 @@ cdef bint run_small(Job* job) noexcept:
     run(job, 1)
     if memory is not <void*>room:
         free(memory)
+    leave_workspace(job)
     return True
 
 
@@ -389,8 +399,12 @@ cdef class CompiledKernels:
         self.capsule, self.name = table, name
         self.kernels = <const Kernels*>PyCapsule_GetPointer(table, "cpubn.Kernels")
 
+    @property
+    def __name__(self):
+        return f"cpubn.backends.compiled.{self.name}"
+
     def __repr__(self):
-        return f"<kernels of {self.name}>"
+        return f"<{self.__name__}>"
 
     cdef Job new_job(self, cnp.ndarray x, cnp.ndarray y):
         """A job over x (O, C, I) and y of its shape; its order of summation, and no task yet."""

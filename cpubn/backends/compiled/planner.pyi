@@ -1,0 +1,39 @@
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+
+from cpubn._epilogue import Epilogue
+from cpubn._gradient import Prologue, Statistics
+
+_Array = NDArray[Any]
+
+class CompiledKernels:
+    ANY_TYPE: ClassVar[bool]
+    @property
+    def name(self) -> str: ...
+    @property
+    def __name__(self) -> str: ...
+    def __new__(cls, table: object, name: str) -> CompiledKernels: ...
+    def moments(self, x: _Array, stats: _Array, threads: int) -> None: ...
+    def normalize(self, x: _Array, affine: _Array, epilogue: Epilogue, y: _Array, threads: int) -> None: ...
+    def train_forward(
+        self,
+        x: _Array,
+        weight: _Array,
+        bias: _Array,
+        eps: float,
+        stats: _Array,
+        epilogue: Epilogue,
+        y: _Array,
+        threads: int,
+    ) -> None: ...
+    def gradient_sums(
+        self, dy: _Array, x: _Array, statistics: Statistics, prologue: Prologue, sums: _Array, threads: int
+    ) -> None: ...
+    def backward(
+        self, dy: _Array, x: _Array, statistics: Statistics, prologue: Prologue, sums: _Array, dx: _Array, threads: int
+    ) -> None: ...
+    def pack_signs(self, y: _Array, low: float, high: float, nan: bool, bits: _Array, threads: int) -> None: ...
+
+def openmp_max_threads() -> int: ...
+def cpu_features() -> frozenset[str]: ...
