@@ -1,5 +1,7 @@
-"""The extensions: kernels once for each instruction set from one source, and what they are entered by; each optional, with
-a report of what is missing and why."""
+"""The extensions: kernels once for each instruction set from one source, and what enters them; each is optional.
+
+A report says what is missing and why.
+"""
 
 from __future__ import annotations
 
@@ -135,7 +137,7 @@ class BuildVariants(build_ext):
             path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
     def build_each(self) -> dict[str, str | None]:
-        """Build all extensions, side by side where messages can be told apart; why each variant is missing, if it is."""
+        """Build all extensions, side by side where messages can be told apart; why each variant is missing."""
         failures = {extension.name: self.translate(extension) for extension in self.extensions}
         with ThreadPoolExecutor((os.cpu_count() or 1) if self.family == "unix" else 1) as pool:
             built = pool.map(self.attempt, [e for e in self.extensions if failures[e.name] is None])
@@ -153,7 +155,7 @@ class BuildVariants(build_ext):
         return reasons
 
     def translate(self, extension: Extension) -> str | None:
-        """Cython's part, in a folder of its own, for the variants have one source; return why there is nothing to compile."""
+        """Cython's part, in a folder for each, as variants have one source; why there is nothing to compile."""
         variant = VARIANTS.get(extension.name)
         machine = platform.machine()
         if variant and variant.machines is not None and machine.lower() not in variant.machines:
@@ -247,7 +249,7 @@ class BuildVariants(build_ext):
         return mapping | {str(Path(self.build_lib, REPORT)): REPORT} if self.inplace else mapping
 
 
-SOURCES = {name: f"{COMPILED}/kernels.pyx" for name in VARIANTS} | COMMON
+SOURCES = dict.fromkeys(VARIANTS, f"{COMPILED}/kernels.pyx") | COMMON
 setup(
     ext_modules=[
         Extension(

@@ -200,7 +200,7 @@ def test_numba_gives_the_same_bits(name, real):
     need_backend("numba")
     import numba
 
-    from cpubn.kernels import _numba_jit  # noqa: F401  what it registers
+    from cpubn.backends.jit import formulas  # noqa: F401  what it registers
 
     function = getattr(_activations, name)
 

@@ -148,7 +148,11 @@ def test_intrinsics_stand_in_one_file():
     if not (sources / "kernels.pyx").exists():
         pytest.skip("no sources beside these tests")
     named = re.compile(r"_mm\d*_\w+|\bv\w+q?_[fsu]\d+\b|immintrin|arm_neon")
-    found = {path.name for path in sources.iterdir() if path.suffix in (".pyx", ".pxd", ".hpp") and named.search(path.read_text())}
+    found = {
+        path.name
+        for path in sources.iterdir()
+        if path.suffix in (".pyx", ".pxd", ".hpp") and named.search(path.read_text())
+    }
     assert found <= {"vectors.hpp", "lanes.hpp", "machine.hpp"}
 
 

@@ -1,8 +1,8 @@
 """The order of summation: a function of the walk's shape alone, which is why every thread count gives the same bits.
 
 A channel of a walk (outer, channel, inner) is summed in lanes, 32 of float32 or 16 of float64, and in chunks of about
-CHUNK samples; chunks are added up in turn into spans, and at most SPANS spans, in turn, into the channel. Spans are what
-threads share out where there are fewer channels than threads.
+CHUNK samples; chunks are added up in turn into spans, and at most SPANS spans, in turn, into the channel. Spans are
+what threads share out where there are fewer channels than threads.
 
 Long inner runs are rows: 32 samples of one channel are added to the lanes at once. Shorter ones are columns: lanes are
 neighbours of one outer row, of several channels, and rows of few columns are laid end to end until there are enough.
@@ -17,8 +17,8 @@ TALL = 1024
 # Several such chunks are cut to a multiple of so many, about equally high, for threads to share evenly: (3136, 256, 1)
 # has 4 of 784 rows, and not 3 of 1024 and one of 64, which took 1.25 times as long on two threads.
 EVEN = 4
-# Inner runs shorter than the lanes are columns; so are short ones of several outer rows, which lie far apart: channel by
-# channel, (32, 2048, 49) took 3 times as long.
+# Inner runs shorter than the lanes are columns; so are short ones of several outer rows, which lie far apart: channel
+# by channel, (32, 2048, 49) took 3 times as long.
 SHORT, FEW_ROWS, LANES = 256, 8, 32
 # Rows of fewer columns are laid end to end.
 WIDE = 256

@@ -176,9 +176,11 @@ cdef inline void lay_out(Job* job, real* table, Py_ssize_t c0, Py_ssize_t c1) no
             for c in range(c0, c1):
                 for i in range(job.inner):
                     table[c * job.inner + i] = <real>a[c]
-        if c0 == 0 and c1 == job.channels:
-            for i in range(row, job.length):
-                table[i] = table[i - row]
+        c = row
+        while c < job.length:
+            for i in range(c0 * job.inner, min(c1 * job.inner, job.length - c)):
+                table[c + i] = table[i]
+            c += row
         table += job.length
 
 

@@ -112,8 +112,8 @@ cdef inline Run columns_run(const Job* job, Py_ssize_t o, Py_ssize_t c, Py_ssize
 
 
 cdef inline bint is_row(const Place* p, Type type) noexcept nogil:
-    """Whether the elements of each line follow one another, as samples of that type; nothing does."""
-    return p.data is NULL or (p.step == 1 and p.lines == 1 and p.type == type)
+    """Whether the elements of each line follow one another, as samples of that type, which has loops; nothing does."""
+    return p.data is NULL or (p.step == 1 and p.lines == 1 and p.type == type and type <= BFLOAT16)
 
 
 cdef inline bint is_line(const Place* p, Py_ssize_t n) noexcept nogil:

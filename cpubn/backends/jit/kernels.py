@@ -1,6 +1,6 @@
-"""What Numba compiles for a call: the loops of sums.py and apply.py, shared out to threads, with one function's activation.
+"""What Numba compiles for a call: the loops of sums.py and apply.py for one activation, shared out to threads.
 
-Kernels are kept on disk under names that change with any source that they are made of: Numba watches only their own file.
+Kernels are kept on disk under names that change with any source that they are made of: Numba watches their own alone.
 """
 # mypy: allow-untyped-defs, allow-untyped-calls
 
@@ -10,7 +10,6 @@ import inspect
 from typing import Any
 
 import numba
-import numpy as np
 from numba import prange
 
 from cpubn import _activations, _algebra, _elementary
@@ -156,5 +155,3 @@ def backward(function: Any) -> Any:
             restore(before)
 
     return kept(apply_backward, name, on_disk)
-
-

@@ -1,7 +1,7 @@
 """The Numba backend: the same functions, arguments and bits as the Cython one, compiled when they are first called.
 
-Kernels take contiguous arrays of one type, float32 or float64; others are copied. What they leave undone is done here, by
-the same kernels in float64: channels whose sums do not stand, and those whose coefficients float32 does not hold.
+Kernels take contiguous arrays of one type, float32 or float64; others are copied. What they leave undone is done here
+by the same kernels in float64: channels whose sums do not stand, and those whose coefficients float32 does not hold.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class Terms(NamedTuple):
         if self.signs is not None:
             packed = np.append(np.packbits(self.signs, bitorder="little"), np.zeros(PADDING, np.uint8))
         with np.errstate(all="ignore"):
-            return Source(*map(_flat, self[:3]), packed, real(self.slope), real(low), real(high))
+            dy, residual, kept = map(_flat, self[:3])
+            return Source(dy, residual, kept, packed, real(self.slope), real(low), real(high))
 
     @property
     def derivative(self) -> Any:
@@ -162,9 +163,7 @@ def train_forward(
     normalize(x, affine, epilogue, y, threads)
 
 
-def gradient_sums(
-    dy: Array, x: Array, statistics: Statistics, prologue: Prologue, sums: Array, threads: int
-) -> None:
+def gradient_sums(dy: Array, x: Array, statistics: Statistics, prologue: Prologue, sums: Array, threads: int) -> None:
     """s0 = sum(g) and s1 = sum(g * (x - mean)) of each channel, g being dy through the prologue.
 
     dy, x (O, C, I) real; sums (2, C) float64.
@@ -194,7 +193,7 @@ def gradient_sums(
 def backward(
     dy: Array, x: Array, statistics: Statistics, prologue: Prologue, sums: Array, dx: Array, threads: int
 ) -> None:
-    """dx = scale * ((g - k) - ((x - centre) * r) * s), by `_algebra.gradient` of the gradient sums; g * scale in inference.
+    """dx = scale * ((g - k) - ((x - centre) * r) * s), with the coefficients of `_algebra.gradient`; or g * scale.
 
     dy, x, dx (O, C, I) real, of which dx may be dy or x; sums (2, C) float64 <- as `gradient_sums`.
     Sums first, as in `train_forward`.
@@ -229,26 +228,29 @@ def _apply_backward(
     results: tuple[Array, ...] = ()
     if wide.any():
         results = tuple(np.empty((x.shape[0], int(wide.sum()), x.shape[2])) for t in targets if t is not None)
-        given = results if len(results) == 2 else (*results, None)
-        _apply_backward(x[:, wide].astype(np.float64), terms.of(wide, np.float64), rows[:, wide], training, given, threads)
+        given = results[0], results[1] if len(results) == 2 else None
+        _apply_backward(
+            x[:, wide].astype(np.float64), terms.of(wide, np.float64), rows[:, wide], training, given, threads
+        )
     table, length, period = _table(rows, x.shape, x.dtype.type)
-    written = tuple(None if t is None else _writable(t) for t in targets)
-    dx, g = written
+    dx, g = _writable(targets[0]), None if targets[1] is None else _writable(targets[1])
+    written = dx, g
     with team(_serial_for(terms.activation, threads)) as parts:
         kernels.backward(terms.derivative)(
-            _flat(x), terms.source(x.dtype.type), _flat(g), not training, dx.reshape(-1), x.shape,  # type: ignore[union-attr]
+            _flat(x), terms.source(x.dtype.type), _flat(g), not training, dx.reshape(-1), x.shape,
             table, length, period, parts,
         )  # fmt: skip
     with np.errstate(all="ignore"):
-        for target, result in zip([t for t in written if t is not None], results, strict=False):
-            target[:, wide] = result
-    for target, made in zip(targets, written, strict=True):
-        if target is not None and made is not target:
-            target[...] = made
+        for made, result in zip([t for t in written if t is not None], results, strict=False):
+            made[:, wide] = result
+    for target, own in zip(targets, written, strict=True):
+        if target is not None and own is not None and own is not target:
+            target[...] = own
 
 
 def _walk(shape: tuple[int, ...]) -> Walk:
-    return Walk(*shape, *order_of(*shape))
+    outer, channels, inner = shape
+    return Walk(outer, channels, inner, *order_of(outer, channels, inner))
 
 
 def _flat(a: Array | None) -> Any:
@@ -269,7 +271,9 @@ def _terms(dy: Array, x: Array, prologue: Prologue) -> Terms:
     if prologue.signs is None:
         return Terms(dy, prologue.residual, prologue.kept, activation=prologue.activation)
     bits, strides, slope = prologue.signs
-    places = sum(np.arange(n).reshape([-1 if a == b else 1 for b in range(3)]) * strides[a] for a, n in enumerate(x.shape))
+    places = sum(
+        np.arange(n).reshape([-1 if a == b else 1 for b in range(3)]) * strides[a] for a, n in enumerate(x.shape)
+    )
     flags = np.unpackbits(bits[:-PADDING], bitorder="little")[places]
     return Terms(dy, signs=flags, slope=slope)
 
@@ -283,7 +287,7 @@ def _affine(x: Array, statistics: Statistics, bias: Array | None) -> Array:
 
 
 def _table(rows: Array, shape: tuple[int, ...], real: Any) -> tuple[Array, int, int]:
-    """Coefficients in the data's type, flat, the length of a row, and the columns after which they repeat; 0: by channel."""
+    """Coefficients in the data's type, flat, the length of a row, and its period in columns; 0: by channel."""
     with np.errstate(all="ignore"):
         if shape[2] >= LANES:
             return np.ascontiguousarray(rows, real).reshape(-1), shape[1], 0
@@ -296,7 +300,7 @@ def _table(rows: Array, shape: tuple[int, ...], real: Any) -> tuple[Array, int, 
 def _sum(
     x: Array, terms: Terms, rows: Any, walk: Walk, which: tuple[Array, Array], sums: tuple[Array, Array], threads: int
 ) -> None:
-    """s and q of the channels that are pending, in float64 of those that are to be summed so; rows: centre, scale, shift."""
+    """s and q of the channels that are pending, some of them in float64; rows: centre, scale, shift."""
     pending, double = which
     for real in (np.float32, np.float64):
         channels = pending & (double == (real is np.float64))

@@ -1,4 +1,4 @@
-"""The sums of the Numba backend: those of backends/compiled/sums.pxd and chunks.pxd, in the same words and the same order.
+"""The sums of the Numba backend: those of backends/compiled/sums.pxd and chunks.pxd, word for word.
 
     moments:    s = sum(x - K),   q = sum((x - K) ** 2)
     gradient:   s = sum(g),       q = sum(g * (x - K))
@@ -72,7 +72,7 @@ def bits_at(packed, bit):
 
 
 def is_there(a):
-    """Of a type: whether it is a flat array; one of two dimensions stands for none, which kernels are compiled without."""
+    """Of a type: whether it is a flat array; one of two dimensions stands for none."""
     return isinstance(a, types.Array) and a.ndim == 1
 
 
@@ -117,9 +117,7 @@ def gradient_by(derive, source, i, z):
     if isinstance(derive, types.NoneType):
         return lambda derive, source, i, z: load(source.dy, i)
     if kept:
-        return lambda derive, source, i, z: (
-            load(source.dy, i) * derive(load(source.kept, i), source.low, source.high)
-        )
+        return lambda derive, source, i, z: load(source.dy, i) * derive(load(source.kept, i), source.low, source.high)
     if residual:
         return lambda derive, source, i, z: (
             load(source.dy, i) * derive(z + load(source.residual, i), source.low, source.high)
@@ -172,7 +170,7 @@ def bounds(n, parts, k):
 
 @compiled
 def sum_rows(derive, x, source, walk, c, chunk, table):
-    """One chunk of channel c, whose inner runs are rows; table (3, C): centre, and scale and shift for a gradient by z."""
+    """One chunk of channel c, whose inner runs are rows; table (3, C): centre, scale, shift."""
     count, zero = 128 // x.itemsize, lanes(x.dtype.type(0))
     o0, o1 = bounds(walk.outer, walk.levels, chunk // walk.pieces)
     i0, i1 = bounds(walk.inner, walk.pieces, chunk % walk.pieces)
@@ -215,7 +213,7 @@ def sum_rows(derive, x, source, walk, c, chunk, table):
 
 @compiled
 def sum_strip(derive, x, source, first, step, rows, keep, table):
-    """The sums of `rows` rows of lanes, `step` apart from element `first` on; table: of those lanes, as vectors' rows."""
+    """The sums of `rows` rows of lanes, `step` apart from element `first` on; table: of those lanes."""
     count, zero = 128 // x.itemsize, lanes(x.dtype.type(0))
     centre, scale, shift = load(table, 0), load(table, count), load(table, 2 * count)
     s0, s1, q0, q1 = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
@@ -260,7 +258,7 @@ def part_of_source(source, first, n, zeros):
 
 @compiled
 def sum_columns(derive, x, source, walk, chunk, table, first, after, s, q):
-    """One chunk of the columns of strips from `first` to before `after`: s, q (width,), a column's sums at its place."""
+    """One chunk of the columns of strips from `first` to before `after`, to s and q (width,)."""
     count, row = 128 // x.itemsize, walk.channels * walk.inner
     width, whole = row * walk.together, walk.outer // walk.together
     v0, v1 = bounds(-(-walk.outer // walk.together), walk.levels, chunk)
@@ -289,7 +287,6 @@ def sum_columns(derive, x, source, walk, chunk, table, first, after, s, q):
         for lane in range(count):
             if count - lane <= keep and j + lane < width:
                 s[j + lane], q[j + lane] = sums[0, lane], sums[1, lane]
-
 
 
 @compiled
