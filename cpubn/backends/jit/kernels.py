@@ -37,7 +37,7 @@ def kept(function: Any, name: str, on_disk: bool = True) -> Any:
 def lane_function(function: Any) -> Any:
     """Of lanes and two bounds: one of _activations, or a user's own, lane by lane; None for none."""
     if function is None or function in (*_activations.FUNCTIONS, *_activations.GRADIENTS):
-        return function and numba.njit(function, error_model="numpy")
+        return function
 
     def own(z: Any, low: Any, high: Any) -> Any:
         return each(function, z)
