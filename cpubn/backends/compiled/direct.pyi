@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +69,7 @@ class DirectKernels(CompiledKernels):
     ) -> tuple[_Array, _Array, _Array] | None: ...
     def moments_directly(self, x: object, layout: object, threads: Callable[[int], int]) -> _Array | None: ...
 
+@final
 class DirectAffine:
     def __new__(
         cls,

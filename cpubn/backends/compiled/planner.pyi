@@ -1,12 +1,16 @@
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
+from typing_extensions import disjoint_base
 
 from cpubn._epilogue import Epilogue
 from cpubn._gradient import Prologue, Statistics
 
 _Array = NDArray[Any]
 
+__pyx_capi__: dict[str, object]
+
+@disjoint_base
 class CompiledKernels:
     ANY_TYPE: ClassVar[bool]
     @property

@@ -89,62 +89,60 @@ def backward_lanes(derive, x, source, g_to, is_scale, i, table, length, column, 
 
 
 @compiled
-def forward_run(activate, x, ends, y, first, n, table, length, column, period, columns):
-    """At least as many elements from `first` on as there are lanes."""
-    count, at = 128 // x.itemsize, column
-    rest_at = (column + n - count) % period if columns else column
-    rest = forward_lanes(activate, x, ends, first + n - count, table, length, rest_at, columns)
-    for j in range(0, n - count + 1, count):
-        if columns and at >= period:
-            at -= period
-        store(y, first + j, forward_lanes(activate, x, ends, first + j, table, length, at, columns))
-        if columns:
-            at += count
+def forward_run(activate, x, ends, y, first, n, table, length, column, period):
+    """At least as many elements from `first` on as there are lanes; of a period of 0: of one channel."""
+    count, rest = 128 // x.itemsize, lanes(x.dtype.type(0))
+    for block in range(-1, n // count):  # the last lanes first; written once, since LLVM would make each call a copy
+        j = n - count if block < 0 else block * count
+        at = column if period == 0 else (column + j) % period
+        value = forward_lanes(activate, x, ends, first + j, table, length, at, period > 0)
+        if block < 0:
+            rest = value
+        else:
+            store(y, first + j, value)
     store(y, first + n - count, rest)
 
 
 @compiled
-def backward_run(derive, x, source, g_to, is_scale, dx, first, n, table, length, column, period, columns):
-    """At least as many elements from `first` on as there are lanes."""
-    count, at = 128 // x.itemsize, column
-    rest_at = (column + n - count) % period if columns else column
-    rest = backward_lanes(derive, x, source, g_to, is_scale, first + n - count, table, length, rest_at, columns)
-    for j in range(0, n - count + 1, count):
-        if columns and at >= period:
-            at -= period
-        lanes_of_dx = backward_lanes(derive, x, source, g_to, is_scale, first + j, table, length, at, columns)
-        store(dx, first + j, lanes_of_dx)
-        if columns:
-            at += count
+def backward_run(derive, x, source, g_to, is_scale, dx, first, n, table, length, column, period):
+    """At least as many elements from `first` on as there are lanes, as in `forward_run`."""
+    count, rest = 128 // x.itemsize, lanes(x.dtype.type(0))
+    for block in range(-1, n // count):
+        j = n - count if block < 0 else block * count
+        at = column if period == 0 else (column + j) % period
+        value = backward_lanes(derive, x, source, g_to, is_scale, first + j, table, length, at, period > 0)
+        if block < 0:
+            rest = value
+        else:
+            store(dx, first + j, value)
     store(dx, first + n - count, rest)
 
 
 @compiled
-def forward_part(activate, x, ends, y, first, n, table, length, column, period, columns):
+def forward_part(activate, x, ends, y, first, n, table, length, column, period):
     """Any number of elements: a few go through arrays of as many as there are lanes."""
-    count = 128 // x.itemsize
-    if n >= count:
-        forward_run(activate, x, ends, y, first, n, table, length, column, period, columns)
-        return
-    zeros, made = np.zeros(count, x.dtype), np.empty(count, x.dtype)
-    part = Ends(part_of(ends.residual, first, n, zeros), ends.low, ends.high)
-    forward_run(activate, part_of(x, first, n, zeros), part, made, 0, count, table, length, column, period, columns)
-    put_part(y, first, n, made)
+    count, start, many, made = 128 // x.itemsize, first, n, y
+    if n < count:
+        zeros = np.zeros(count, x.dtype)
+        x, ends = part_of(x, first, n, zeros), Ends(part_of(ends.residual, first, n, zeros), ends.low, ends.high)
+        start, many, made = 0, count, np.empty(count, x.dtype)
+    forward_run(activate, x, ends, made, start, many, table, length, column, period)
+    if n < count:
+        put_part(y, first, n, made)
 
 
 @compiled
-def backward_part(derive, x, source, g_to, is_scale, dx, first, n, table, length, column, period, columns):
+def backward_part(derive, x, source, g_to, is_scale, dx, first, n, table, length, column, period):
     """Any number of elements: a few go through arrays of as many as there are lanes."""
-    count = 128 // x.itemsize
-    if n >= count:
-        backward_run(derive, x, source, g_to, is_scale, dx, first, n, table, length, column, period, columns)
-        return
-    zeros, made = np.zeros(count, x.dtype), np.empty(count, x.dtype)
-    g = part_of(g_to, first, n, zeros)
-    part, given = part_of(x, first, n, zeros), part_of_source(source, first, n, zeros)
-    backward_run(derive, part, given, g, is_scale, made, 0, count, table, length, column, period, columns)
-    put_part(dx, first, n, made)
-    put_part(g_to, first, n, g)
+    count, start, many, made, g = 128 // x.itemsize, first, n, dx, g_to
+    if n < count:
+        zeros = np.zeros(count, x.dtype)
+        x, source, g = part_of(x, first, n, zeros), part_of_source(source, first, n, zeros), part_of(g, first, n, zeros)
+        start, many, made = 0, count, np.empty(count, x.dtype)
+    backward_run(derive, x, source, g, is_scale, made, start, many, table, length, column, period)
+    if n < count:
+        put_part(dx, first, n, made)
+        put_part(g_to, first, n, g)
 
 
 def put_part(to, first, n, made):

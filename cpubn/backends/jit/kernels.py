@@ -109,24 +109,35 @@ def pivots() -> Any:
     return kept(find_pivots, "mean")
 
 
+@sums.compiled
+def runs_of(shape, period, part, parts):
+    """The runs of a thread: one of columns, or inner ones."""
+    if period > 0:
+        return part, part + 1
+    return shape[0] * shape[1] * part // parts, shape[0] * shape[1] * (part + 1) // parts
+
+
+@sums.compiled
+def run_bounds(shape, period, run, part, parts):
+    """Where a run starts and ends, and its column or channel."""
+    n = shape[0] * shape[1] * shape[2]
+    if period > 0:
+        return n * part // parts, n * (part + 1) // parts, n * part // parts % period
+    return run * shape[2], (run + 1) * shape[2], run % shape[1]
+
+
 @functools.cache
 def forward(function: Any) -> Any:
     activate, name, on_disk = _named(function)
 
     def apply_forward(x, ends, y, shape, table, length, period, parts):
-        n, channels, inner = x.size, shape[1], shape[2]
         for part in prange(parts):
             before = calm()
-            if period > 0:
-                first, after = n * part // parts, n * (part + 1) // parts
+            start, stop = runs_of(shape, period, part, parts)
+            for run in range(start, stop):
+                first, after, column = run_bounds(shape, period, run, part, parts)
                 if after > first:
-                    column = first % period
-                    forward_part(activate, x, ends, y, first, after - first, table, length, column, period, True)
-            else:
-                runs = shape[0] * channels
-                for run in range(runs * part // parts, runs * (part + 1) // parts):
-                    c = run % channels
-                    forward_part(activate, x, ends, y, run * inner, inner, table, length, c, 1, False)
+                    forward_part(activate, x, ends, y, first, after - first, table, length, column, period)
             restore(before)
 
     return kept(apply_forward, name, on_disk)
@@ -137,21 +148,14 @@ def backward(function: Any) -> Any:
     derive, name, on_disk = _named(function)
 
     def apply_backward(x, source, g, is_scale, dx, shape, table, length, period, parts):
-        n, channels, inner = x.size, shape[1], shape[2]
         for part in prange(parts):
             before = calm()
-            if period > 0:
-                first, after = n * part // parts, n * (part + 1) // parts
+            start, stop = runs_of(shape, period, part, parts)
+            for run in range(start, stop):
+                first, after, column = run_bounds(shape, period, run, part, parts)
                 if after > first:
-                    column = first % period
-                    backward_part(
-                        derive, x, source, g, is_scale, dx, first, after - first, table, length, column, period, True
-                    )
-            else:
-                runs = shape[0] * channels
-                for run in range(runs * part // parts, runs * (part + 1) // parts):
-                    c, at = run % channels, run * inner
-                    backward_part(derive, x, source, g, is_scale, dx, at, inner, table, length, c, 1, False)
+                    n = after - first
+                    backward_part(derive, x, source, g, is_scale, dx, first, n, table, length, column, period)
             restore(before)
 
     return kept(apply_backward, name, on_disk)

@@ -271,16 +271,20 @@ def sum_columns(derive, x, source, walk, chunk, table, first, after, s, q):
             c = min(j + lane, width - 1) % row // walk.inner
             own[lane], own[count + lane], own[2 * count + lane] = table[0, c], table[1, c], table[2, c]
         s0, s1, q0, q1 = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
-        if width >= count:
-            s0, s1, q0, q1 = sum_strip(derive, x, source, v0 * width + j, width, min(v1, whole) - v0, keep, own)
-        else:  # so few that they are one row
-            part = part_of(x, 0, width, own[:count])
-            s0, s1, q0, q1 = sum_strip(derive, part, part_of_source(source, 0, width, zeros), 0, 0, 1, keep, own)
-        if v1 > whole and j < walk.outer * row - whole * width:
-            at = whole * width + j
-            n = min(count, walk.outer * row - at)
-            part = part_of(x, at, n, own[:count])
-            t0, t1, r0, r1 = sum_strip(derive, part, part_of_source(source, at, n, zeros), 0, 0, 1, keep, own)
+        for piece in range(2):  # whole rows of lanes, and the last, shorter one
+            some, given, at, step, rows = x, source, v0 * width + j, width, min(v1, whole) - v0
+            n = count
+            if piece == 1:
+                at, rows = whole * width + j, 1
+                n = min(count, walk.outer * row - at) if v1 > whole else 0
+            elif width < count:  # so few columns that they are one row
+                n = width
+            if n <= 0 or rows <= 0:
+                continue
+            if piece == 1 or n < count:
+                some, given = part_of(x, at, n, own[:count]), part_of_source(source, at, n, zeros)
+                at, step, rows = 0, 0, 1
+            t0, t1, r0, r1 = sum_strip(derive, some, given, at, step, rows, keep, own)
             s0, s1, q0, q1 = s0 + t0, s1 + t1, q0 + r0, q1 + r1
         put_aside(s0, s1, sums[0], 0, count)
         put_aside(q0, q1, sums[1], 0, count)
