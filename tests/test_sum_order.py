@@ -1,4 +1,7 @@
-"""The compiled kernels against plain Python, bit by bit: sums in _order's order, the formulas of _algebra."""
+"""The compiled kernels against plain Python, bit by bit: sums in _order's order, the formulas of _algebra.
+
+Every function sums one channel, x and g of (outer, inner) values in the type that it is computed in, about a pivot.
+"""
 
 import cases
 import numpy as np
@@ -9,6 +12,8 @@ from cpubn._epilogue import PLAIN
 from cpubn._gradient import NO_PROLOGUE, Statistics
 from cpubn.kernels import _order
 
+FAR, LOST = 1.25, 2.0**-110
+
 
 def fold(lanes):
     while len(lanes) > 1:
@@ -17,72 +22,152 @@ def fold(lanes):
     return lanes[0]
 
 
-def sum_of_rows(terms):
-    """32 lanes; each run starts at the first."""
-    lanes = np.zeros(32)
-    for run in terms:
-        for start in range(0, len(run), 32):
-            block = run[start : start + 32]
-            lanes[: len(block)] += block
-    return fold(lanes)
+class Lanes:
+    """s = sum(g) and q = sum(g * d), in pairs of steps: after at most four additions they go into float64 sums."""
+
+    def __init__(self, count, real):
+        self.sums, self.few, self.additions = np.zeros((2, count)), np.zeros((2, count), real), 0
+
+    def flush(self):
+        self.sums = self.sums + self.few
+        self.few, self.additions = np.zeros_like(self.few), 0
+
+    def add(self, steps):
+        """Up to eight steps (d, g)."""
+        if self.additions + (len(steps) + 1) // 2 > 4:
+            self.flush()
+        for first in range(0, len(steps), 2):
+            (d, g), *second = steps[first : first + 2]
+            s, q = g, g * d
+            if second:
+                ((e, h),) = second
+                s, q = g + h, q + h * e
+            self.few = np.stack((self.few[0] + s, q + self.few[1]))
+            self.additions += 1
 
 
-def sum_of_columns(terms):
-    """One accumulator for each inner position, then 8 lanes over those."""
-    columns = np.zeros(terms.shape[1])
-    for row in terms:
-        columns += row
-    if len(columns) == 1:
-        return columns[0]
-    lanes = np.zeros(8)
-    for i, column in enumerate(columns):
-        lanes[i % 8] += column
-    return fold(lanes)
+def sum_of_rows(d, g):
+    """Inner runs by lanes; what is no whole step stands in the last lanes."""
+    count = 128 // d.itemsize
+    lanes = Lanes(count, d.dtype)
+    for run_d, run_g in zip(d, g, strict=True):
+        whole = len(run_d) // count * count
+        steps = [(run_d[i : i + count], run_g[i : i + count]) for i in range(0, whole, count)]
+        for first in range(0, len(steps), 8):
+            lanes.add(steps[first : first + 8])
+        rest = len(run_d) - whole
+        if rest:
+            padded = np.zeros((2, count), d.dtype)
+            padded[:, count - rest :] = run_d[whole:], run_g[whole:]
+            lanes.add([tuple(padded)])
+    lanes.flush()
+    return [fold(sums) for sums in lanes.sums]
 
 
-def in_order(shape, state_of_chunk, merge):
-    """The states of all chunks of a channel of (outer, inner), merged into spans and those into one."""
-    order = _order.order_of(*shape)
-    add = sum_of_columns if order.columns else sum_of_rows
-    channel = None
+def sum_of_columns(d, g):
+    """A sum for each column, eight rows at a time."""
+    lanes = Lanes(d.shape[1], d.dtype)
+    for first in range(0, len(d), 8):
+        lanes.add(list(zip(d[first : first + 8], g[first : first + 8], strict=True)))
+        lanes.flush()
+    return lanes.sums
+
+
+def bounds(n, parts, k):
+    return n * k // parts, n * (k + 1) // parts
+
+
+def sums_of(d, g, order):
+    """s and q of a channel: chunks are added up into spans, and those into the channel."""
+    total = None
     for first in range(0, order.chunks, order.span):
-        span = None
+        span = [0.0, 0.0]
         for k in range(first, min(first + order.span, order.chunks)):
-            row, column = k // order.pieces * order.rows, k % order.pieces * order.piece
-            state = state_of_chunk((slice(row, row + order.rows), slice(column, column + order.piece)), add)
-            span = state if span is None else merge(span, state)
-        channel = span if channel is None else merge(channel, span)
-    return channel
+            if not order.columns:
+                rows, inner = (
+                    bounds(len(d), order.levels, k // order.pieces),
+                    bounds(d.shape[1], order.pieces, k % order.pieces),
+                )
+                chunk = slice(*rows), slice(*inner)
+                span = [a + b for a, b in zip(span, sum_of_rows(d[chunk], g[chunk]), strict=True)]
+                continue
+            for column in np.transpose(columns_of(d, g, order, k)):
+                span = [a + b for a, b in zip(span, column, strict=True)]
+        total = span if total is None else [a + b for a, b in zip(total, span, strict=True)]
+    return total
 
 
-def moments(x):
-    """mean, its low word and m2 of (outer, inner) values."""
-
-    def state_of_chunk(chunk, add):
-        part, count = x[chunk], float(x[chunk].size)
-        pivot = float(part[0, 0])
-        for attempt in range(3):
-            d = (part - x.dtype.type(pivot)).astype(float)
-            s, q = add(d), add(d * d)
-            mean, low, m2 = _algebra.close(count, pivot, s, q)
-            if not _algebra.pivot_is_far(s, s / count, m2):
-                break
-            last, pivot = pivot, _algebra.next_pivot(pivot, s / count, m2, attempt == 0, x.dtype.type)
-            if pivot == last:
-                break
-        return count, mean, low, m2
-
-    return in_order(x.shape, state_of_chunk, lambda a, b: (a[0] + b[0], *_algebra.merge(*a, *b)))[1:]
+def columns_of(d, g, order, k):
+    """The sums of a chunk's columns: `together` outer rows lie end to end, and the last may be shorter."""
+    whole, inner = len(d) // order.together, d.shape[1]
+    v0, v1 = bounds(-(-len(d) // order.together), order.levels, k)
+    laid = [a[: whole * order.together].reshape(whole, -1)[v0 : min(v1, whole)] for a in (d, g)]
+    sums = sum_of_columns(*laid)
+    if v1 > whole:
+        rest = [a[whole * order.together :].reshape(1, -1) for a in (d, g)]
+        sums[:, : rest[0].shape[1]] += sum_of_columns(*rest)
+    assert sums.shape[1] == order.together * inner
+    return sums
 
 
-def gradient_sums(dy, x, mean, low):
-    """s0 and s1 of (outer, inner) values."""
+def pivot_of(x, order):
+    """The mean of samples spread over the channel."""
+    outer, inner = x.shape
+    if order.columns:
+        rows = outer // order.together
+        places = min(max(8, 64 // (order.together * inner)), (rows + 1) // 2)
+        spread = x[: rows * order.together].reshape(rows, -1)[: rows // places * places : rows // places]
+        sums, total = np.zeros(spread.shape[1]), 0.0
+        for first in range(0, places, 8):
+            few = np.zeros(spread.shape[1], x.dtype)
+            for row in spread[first : min(first + 8, places)]:
+                few = few + row
+            sums += few
+        for column in sums:
+            total += column
+        return float(x.dtype.type(total / (places * order.together * inner)))
+    count = 128 // x.itemsize
+    steps = inner // count
+    places = min(16, max(1, outer * steps // 8))
+    sums = np.zeros(count)
+    for k in range(places):
+        step = outer * steps * k // places
+        sums += x[step // steps, step % steps * count :][:count]
+    return float(x.dtype.type(fold(sums) / (places * count)))
 
-    def state_of_chunk(chunk, add):
-        g = dy[chunk].astype(float)
-        return np.array([add(g), add(g * ((x[chunk].astype(float) - mean) - low))])
 
-    return in_order(x.shape, state_of_chunk, np.add)
+def moments(x, order):
+    """mean, its low word and m2; summed once more about the mean if the pivot was far, or in float64."""
+    count, real = float(x.size), x.dtype.type
+    pivot, double, again = pivot_of(x, order), real is np.float64, False
+    while True:
+        work = np.float64 if double else real
+        d = x.astype(work) - work(pivot)
+        s, q = sums_of(d, d, order)
+        offset = s / count
+        m2 = q - s * offset
+        m2 = 0.0 if m2 < 0.0 else m2
+        mean, low = _algebra.two_sum(pivot, offset)
+        far = not q <= FAR * m2
+        lost = real is not np.float64 and (not q < np.inf or q < count * LOST)
+        if not double and (lost or (far and again)):
+            double, again = True, False
+            pivot = pivot if np.isfinite(pivot) else 0.0
+        elif far and not again and np.isfinite(mean):
+            pivot, again = mean if double else float(real(mean)), True
+        else:
+            return mean, low, m2 + 0.0 * m2
+
+
+def gradient_sums(dy, x, mean, low, order):
+    """s0 and s1, in float64 where products may have been lost."""
+    real, count = x.dtype.type, x.size
+    centre = _algebra.centre(mean, real)
+    s, q = sums_of(x - real(centre), dy, order)
+    if real is not np.float64 and not (abs(s) < np.inf and count * LOST <= abs(q) < np.inf):
+        first, (s, q) = s, sums_of(x.astype(float) - centre, dy.astype(float), order)
+        s = first if np.isfinite(first) else s
+    return s, q + ((centre - mean) - low) * s
 
 
 def channels(x):
@@ -119,7 +204,7 @@ SHAPES = [
     (1, 9, 7),
     (1, 3, 8),
 ]
-SHAPES += [(3, 33, 319), (2000, 2, 3)]
+SHAPES += [(3, 33, 319), (2000, 2, 3), (9, 3, 49), (20, 2, 196), (30, 70, 1), (1000, 5, 1)]
 CASES = [("offset 10000", np.float32), ("first far", np.float32), ("ramp", np.float64)]
 CASES += [
     (family, np.float32)
@@ -143,8 +228,10 @@ def test_kernels_give_the_bits_of_plain_python(shape, family, dtype, kernels):
     weight, bias = cases.vectors(shape[1])
     stats, sums, y, dx = np.empty((3, shape[1])), np.empty((2, shape[1])), np.empty_like(x), np.empty_like(x)
 
-    with np.errstate(over="ignore", invalid="ignore"):  # a pivot is moved where differences overflow
-        expected = np.array([moments(part) for part in channels(x)]).T
+    order = _order.order_of(*shape)
+
+    with np.errstate(all="ignore"):  # a channel is summed in float64 where differences overflow
+        expected = np.array([moments(part, order) for part in channels(x)]).T
     kernels.moments(x, stats, 1)
     np.testing.assert_array_equal(stats, expected)
     kernels.train_forward(x, weight, bias, 1e-5, stats, PLAIN, y, 1)
@@ -154,7 +241,9 @@ def test_kernels_give_the_bits_of_plain_python(shape, family, dtype, kernels):
 
     mean, low = stats[0].copy(), stats[1].copy()
     statistics = Statistics(mean, low, stats[2] / (shape[0] * shape[2]), weight, 1e-5, training=True)
-    expected = np.array([gradient_sums(dy[:, c], x[:, c], mean[c], low[c]) for c in range(shape[1])]).T
+    with np.errstate(all="ignore"):
+        expected = [gradient_sums(dy[:, c], x[:, c], mean[c], low[c], order) for c in range(shape[1])]
+    expected = np.transpose(expected)
     kernels.gradient_sums(dy, x, statistics, NO_PROLOGUE, sums, 1)
     np.testing.assert_array_equal(sums, expected)
     kernels.backward(dy, x, statistics, NO_PROLOGUE, sums, dx, 1)
