@@ -306,13 +306,15 @@ def _sum(
         channels = pending & (double == (real is np.float64))
         if not channels.any():
             continue
+        chosen: Any = slice(None)
         if channels.all() and x.dtype == real:
             part, given = x, terms
         else:
-            part, given = x[:, channels].astype(real), terms.of(channels, real)
-        own = walk._replace(channels=part.shape[1])
+            chosen = _enough(channels, walk, 128 // np.dtype(real).itemsize)
+            part, given = x[:, chosen].astype(real), terms.of(chosen, real)
         with np.errstate(all="ignore"):
-            table = np.stack([np.asarray(row, np.float64)[channels] for row in rows]).astype(real)
+            table = np.stack([np.asarray(row, np.float64)[chosen] for row in rows]).astype(real)
+        own = walk._replace(channels=part.shape[1])
         parts = np.empty((walk.spans, 2, own.channels))
         with team(_serial_for(terms.activation, threads)):
             if own.columns:
@@ -326,4 +328,11 @@ def _sum(
         totals = parts[0]
         for span in parts[1:]:
             totals = totals + span
-        sums[0][channels], sums[1][channels] = totals
+        sums[0][channels], sums[1][channels] = totals[:, : np.count_nonzero(channels)]
+
+
+def _enough(channels: Array, walk: Walk, lanes: int) -> Array:
+    """The channels that are flagged, and behind them others, if their columns would not fill the lanes."""
+    chosen, others = np.flatnonzero(channels), np.flatnonzero(~channels)
+    missing = -(-lanes // (walk.inner * walk.together)) - len(chosen) if walk.columns else 0
+    return np.concatenate((chosen, others[: max(0, missing)]))

@@ -109,7 +109,7 @@ def gradient_by(derive, source, i, z):
     if signs:
 
         def by_signs(derive, source, i, z):
-            g, zero = load(source.dy, i), lanes(source.slope * 0)
+            g, zero = load(source.dy, i), lanes(source.slope - source.slope)
             flags = unpack(bits_at(source.signs, i), zero)
             return select(flags, g, zero if source.slope == 0 else g * source.slope)
 
