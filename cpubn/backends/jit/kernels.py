@@ -7,6 +7,7 @@ Kernels are kept on disk under names that change with any source that they are m
 import functools
 import hashlib
 import inspect
+from types import FunctionType
 from typing import Any
 
 import numba
@@ -23,15 +24,24 @@ VERSION = hashlib.sha256("".join(map(inspect.getsource, SOURCES)).encode()).hexd
 
 
 def kept(function: Any, name: str, on_disk: bool = True) -> Any:
-    """Compiled when it is first called, and kept on disk where there is a folder for that."""
-    function.__qualname__ = f"{function.__name__}_{name}_{VERSION}"
-    how = {"error_model": "numpy", "nogil": True, "parallel": True}
-    if on_disk:
-        try:
-            return numba.njit(function, cache=True, **how)
-        except RuntimeError:  # no folder that can be written, no source to watch
-            pass
-    return numba.njit(function, **how)
+    """Of `parallel`, the loops compiled when they are first called, and kept on disk where there is a folder for that.
+
+    One thread has loops of its own: a forked child may not enter Numba's parallel ones.
+    """
+
+    @functools.cache
+    def compiled(parallel: bool) -> Any:
+        own = FunctionType(function.__code__, function.__globals__, closure=function.__closure__)
+        own.__qualname__ = f"{function.__name__}_{name}_{'parallel_' if parallel else ''}{VERSION}"
+        how = {"error_model": "numpy", "nogil": True, "parallel": parallel}
+        if on_disk:
+            try:
+                return numba.njit(own, cache=True, **how)
+            except RuntimeError:  # no folder that can be written, no source to watch
+                pass
+        return numba.njit(own, **how)
+
+    return compiled
 
 
 def lane_function(function: Any) -> Any:

@@ -87,8 +87,8 @@ def moments(x: Array, stats: Array, threads: int) -> None:
     walk = _walk(x.shape)
     count = np.float64(walk.outer * walk.inner)
     pivot = np.empty(walk.channels)
-    with team(threads):
-        kernels.pivots()(_flat(x), walk, pivot)
+    with team(threads) as parts:
+        kernels.pivots()(parts > 1)(_flat(x), walk, pivot)
     with np.errstate(all="ignore"):
         pivot = _algebra.centre(pivot, x.dtype.type)
         double = np.full(walk.channels, x.dtype == np.float64)
@@ -137,7 +137,7 @@ def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: in
     with np.errstate(all="ignore"):
         ends = Ends(_flat(residual), real(low), real(high))
     with team(_serial_for(activation, threads)) as parts:
-        kernels.forward(function)(_flat(x), ends, target.reshape(-1), x.shape, table, length, period, parts)
+        kernels.forward(function)(parts > 1)(_flat(x), ends, target.reshape(-1), x.shape, table, length, period, parts)
     if result is not None:
         with np.errstate(all="ignore"):
             target[:, wide] = result
@@ -236,7 +236,7 @@ def _apply_backward(
     dx, g = _writable(targets[0]), None if targets[1] is None else _writable(targets[1])
     written = dx, g
     with team(_serial_for(terms.activation, threads)) as parts:
-        kernels.backward(terms.derivative)(
+        kernels.backward(terms.derivative)(parts > 1)(
             _flat(x), terms.source(x.dtype.type), _flat(g), not training, dx.reshape(-1), x.shape,
             table, length, period, parts,
         )  # fmt: skip
@@ -316,15 +316,15 @@ def _sum(
             table = np.stack([np.asarray(row, np.float64)[chosen] for row in rows]).astype(real)
         own = walk._replace(channels=part.shape[1])
         parts = np.empty((walk.spans, 2, own.channels))
-        with team(_serial_for(terms.activation, threads)):
+        with team(_serial_for(terms.activation, threads)) as count:
             if own.columns:
                 columns = np.empty((walk.chunks, 2, own.channels * own.inner * own.together))
-                kernels.columns(given.derivative)(
+                kernels.columns(given.derivative)(count > 1)(
                     _flat(part), given.source(real), own, table, STRIPS, columns, parts
                 )  # fmt: skip
             else:
                 wanted = np.ones(own.channels, bool)
-                kernels.rows(given.derivative)(_flat(part), given.source(real), own, table, wanted, parts)
+                kernels.rows(given.derivative)(count > 1)(_flat(part), given.source(real), own, table, wanted, parts)
         totals = parts[0]
         for span in parts[1:]:
             totals = totals + span

@@ -31,6 +31,9 @@ def team(threads: int) -> Iterator[int]:
     One at a time where the layer is workqueue, which aborts the process when two threads enter it, or is not known yet.
     """
     threads = min(threads, thread_limit())
+    if threads == 1:
+        yield 1
+        return
     with contextlib.nullcontext() if threading_layer() in ("tbb", "omp") else _alone:
         if not threading_layer():
             with warnings.catch_warnings():  # of a TBB too old, in whose stead another layer is taken
