@@ -3,7 +3,7 @@
 All have the same arguments: z, and low and high in the type of z, of which leaky_relu takes its slope from low, clip
 its bounds from both, and the others nothing. Like those of _elementary they work on arrays and, compiled by Numba, on
 scalars, in the type of z. NaN gives NaN; at a kink, and of NaN, a piecewise derivative is what torch has there.
-The Cython twin, kernels/_activations.pxi, gives the same bits.
+The Cython twin, backends/compiled/maths.hpp, gives the same bits.
 """
 
 from cpubn import _elementary

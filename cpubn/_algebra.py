@@ -3,7 +3,7 @@
     y = (x - mean) / sqrt(var + eps) * weight + bias            Ioffe and Szegedy (2015), algorithm 1
 
 Every function works on scalars and on arrays of channels, uses + - * / and the square root alone, and is compiled by
-Numba where a kernel calls it. Its Cython twin, kernels/_algebra.pxi, gives the same bits.
+Numba where a kernel calls it. Its Cython twin, backends/compiled/maths.hpp, gives the same bits.
 
 A mean is a pair (mean, low) whose sum carries about 106 bits: at mean/std = 1e6 one float64 would lose six digits of
 the twelve that float64 data is promised, in forward and in backward. A centre is the mean rounded to the data's own

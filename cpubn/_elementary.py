@@ -8,7 +8,7 @@ Every function takes float32 or float64, an array or, compiled by Numba, a scala
 argument. NaN goes through with its bits: -z would flip its sign, so z is negated only where z > 0 or z < 0 holds.
 The methods and most coefficients are Moshier's (Cephes: expf.c, tanhf.c, tanh.c, ndtr.c). In float64 exp and the near
 erf are Taylor polynomials, which cost less than a division; in float32 erf is a minimax fit, to 1e-9 near and 1e-8 far.
-The Cython twin, kernels/_elementary.pxi, gives the same bits.
+The Cython twin, backends/compiled/maths.hpp, gives the same bits.
 """
 
 import math

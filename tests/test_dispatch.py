@@ -39,13 +39,13 @@ def test_environment_chooses_the_backend(backend):
 
 
 def test_environment_chooses_the_instruction_set(isa):
-    assert python(RESOLVE, CPUBN_ISA=isa) == f"cython cpubn.kernels.{_variants.BY_NAME[isa].module}"
+    assert python(RESOLVE, CPUBN_ISA=isa) == f"cython cpubn.backends.compiled.{isa}"
 
 
 def test_the_best_instruction_set_is_the_default():
     need_backend("cython")
     best = [name for name in _variants.BY_NAME if _variants.absence(name) is None][-1]
-    assert python(RESOLVE) == f"cython cpubn.kernels.{_variants.BY_NAME[best].module}"
+    assert python(RESOLVE) == f"cython cpubn.backends.compiled.{best}"
 
 
 @pytest.mark.parametrize(

@@ -185,11 +185,14 @@ def test_bad_statistics_are_refused(name, value, error, match):
 
 def test_compiled_path_cannot_be_made_without_coefficients():
     need_backend("cython")
-    path = _dispatch.direct_kernels("cython").DirectAffine
+    make, rest = _dispatch.direct_kernels("cython").affine, (None, None, None, "NCHW", "NCHW", len)
+    path = type(make(np.zeros((3, 2)), np.zeros((3, 2)), *rest))
     with pytest.raises(TypeError):
         path.__new__(path)
-    with pytest.raises(ValueError, match="Buffer"):
-        path(np.zeros(3), np.zeros(3), None, None, None, "NCHW", "NCHW", len)
+    with pytest.raises(TypeError, match="narrow"):
+        make(None, None, *rest)
+    with pytest.raises(ValueError, match=r"coefficients must be contiguous \(3, C\) arrays"):
+        make(np.zeros(3), np.zeros(3), *rest)
 
 
 @pytest.mark.parametrize("name", ["eps", "dtype", "running_mean", "activation"])
