@@ -254,8 +254,10 @@ def _walk(shape: tuple[int, ...]) -> Walk:
 
 
 def _flat(a: Array | None) -> Any:
-    """A contiguous array's elements; for None what kernels take for none."""
-    return NONE if a is None else np.ascontiguousarray(a).reshape(-1)
+    """A contiguous array's elements, copied if read-only, another type to Numba; for None what kernels take for it."""
+    if a is None:
+        return NONE
+    return np.require(a, requirements=["C", "W"]).reshape(-1)
 
 
 def _writable(a: Array) -> Array:
