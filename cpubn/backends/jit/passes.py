@@ -6,6 +6,7 @@ by the same kernels in float64: channels whose sums do not stand, and those whos
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,7 +55,7 @@ class Terms(NamedTuple):
 
     def of(self, channels: Array, real: Any) -> Terms:
         """Those of some channels, in another type."""
-        dy, residual, kept = (None if a is None else a[:, channels].astype(real) for a in self[:3])
+        dy, residual, kept = (None if a is None else _copy(a[:, channels].astype(real, copy=False)) for a in self[:3])
         return self._replace(
             dy=dy, residual=residual, kept=kept, signs=None if self.signs is None else self.signs[:, channels]
         )
@@ -87,8 +88,10 @@ def moments(x: Array, stats: Array, threads: int) -> None:
     walk = _walk(x.shape)
     count = np.float64(walk.outer * walk.inner)
     pivot = np.empty(walk.channels)
-    with team(threads) as parts:
-        kernels.pivots()(parts > 1)(_flat(x), walk, pivot)
+    for group in _groups(x, np.arange(walk.channels), x):
+        part = x[:, group]
+        with team(threads) as parts:
+            kernels.pivots()(parts > 1)(_flat(part), walk._replace(channels=part.shape[1]), pivot[group])
     with np.errstate(all="ignore"):
         pivot = _algebra.centre(pivot, x.dtype.type)
         double = np.full(walk.channels, x.dtype == np.float64)
@@ -121,6 +124,14 @@ def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: in
     Reads x and the residual once, writes y once.
     """
     activation, residual, _ = epilogue
+    if not (_is_plain(x) and _is_plain(y) and _is_plain(residual)):
+        for group in _groups(x, np.arange(x.shape[1]), x, y, residual):
+            added = None if residual is None else _copy(residual[:, group])
+            made = np.empty((x.shape[0], affine[:, group].shape[1], x.shape[2]), x.dtype)
+            normalize(_copy(x[:, group]), affine[:, group], Epilogue(activation, added), made, threads)
+            y[:, group] = made
+            del made, added
+        return
     wide = _algebra.forward_is_wide(*affine) & (x.dtype != np.float64)
     result = None
     if wide.any():
@@ -133,16 +144,13 @@ def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: in
         function = function or _activations.FUNCTIONS[activation.code - 1]
     real = x.dtype.type
     table, length, period = _table(affine, x.shape, real)
-    target = _writable(y)
     with np.errstate(all="ignore"):
         ends = Ends(_flat(residual), real(low), real(high))
     with team(_serial_for(activation, threads)) as parts:
-        kernels.forward(function)(parts > 1)(_flat(x), ends, target.reshape(-1), x.shape, table, length, period, parts)
+        kernels.forward(function)(parts > 1)(_flat(x), ends, y.reshape(-1), x.shape, table, length, period, parts)
     if result is not None:
         with np.errstate(all="ignore"):
-            target[:, wide] = result
-    if target is not y:
-        y[...] = target
+            y[:, wide] = result
 
 
 def train_forward(
@@ -217,6 +225,17 @@ def _apply_backward(
     x: Array, terms: Terms, rows: Array, training: bool, targets: tuple[Array, Array | None], threads: int
 ) -> None:
     """dx and, where it is wanted, g by the coefficients rows (6, C)."""
+    dx, g = targets
+    if not all(map(_is_plain, (x, dx, g, *terms[:3]))):
+        for group in _groups(x, np.arange(x.shape[1]), x, *targets, *terms[:3]):
+            part = _copy(x[:, group])
+            made = np.empty_like(part), None if g is None else np.empty_like(part)
+            _apply_backward(part, terms.of(group, x.dtype), rows[:, group], training, made, threads)
+            for to, own in zip(targets, made, strict=True):
+                if to is not None:
+                    to[:, group] = own
+            del part, made, own
+        return
     centre, scale, shift, r, s, k = rows
     by_z = terms.activation is not None and terms.kept is None
     wide = _algebra.backward_is_wide(centre, r, s, k, scale)
@@ -233,19 +252,14 @@ def _apply_backward(
             x[:, wide].astype(np.float64), terms.of(wide, np.float64), rows[:, wide], training, given, threads
         )
     table, length, period = _table(rows, x.shape, x.dtype.type)
-    dx, g = _writable(targets[0]), None if targets[1] is None else _writable(targets[1])
-    written = dx, g
     with team(_serial_for(terms.activation, threads)) as parts:
         kernels.backward(terms.derivative)(parts > 1)(
             _flat(x), terms.source(x.dtype.type), _flat(g), not training, dx.reshape(-1), x.shape,
             table, length, period, parts,
         )  # fmt: skip
     with np.errstate(all="ignore"):
-        for made, result in zip([t for t in written if t is not None], results, strict=False):
-            made[:, wide] = result
-    for target, own in zip(targets, written, strict=True):
-        if target is not None and own is not None and own is not target:
-            target[...] = own
+        for to, result in zip([t for t in targets if t is not None], results, strict=False):
+            to[:, wide] = result
 
 
 def _walk(shape: tuple[int, ...]) -> Walk:
@@ -260,8 +274,26 @@ def _flat(a: Array | None) -> Any:
     return np.require(a, requirements=["C", "W"]).reshape(-1)
 
 
-def _writable(a: Array) -> Array:
-    return a if a.flags.c_contiguous else np.empty(a.shape, a.dtype)
+def _is_plain(a: Array | None) -> bool:
+    """Whether kernels take an array as it is."""
+    return a is None or bool(a.flags.c_contiguous and a.flags.writeable)
+
+
+def _copy(a: Array) -> Array:
+    return np.require(a, requirements=["C", "W"])
+
+
+def _groups(x: Array, channels: Array, *arrays: Array | None) -> Iterator[Any]:
+    """All of the channels where every array is plain; else so few at a time that their copies take 256 KB."""
+    if len(channels) == x.shape[1] and all(map(_is_plain, arrays)):
+        yield slice(None)
+        return
+    copied = sum(a is not None for a in arrays) * x.shape[0] * x.shape[2] * x.itemsize
+    step = max(1, (1 << 18) // copied)
+    for first in range(0, len(channels), step):
+        group = channels[first : first + step]
+        start, stop = int(group[0]), int(group[-1]) + 1
+        yield slice(start, stop) if stop - start == len(group) else group
 
 
 def _serial_for(activation: Activation | None, threads: int) -> int:
@@ -305,36 +337,46 @@ def _sum(
     """s and q of the channels that are pending, some of them in float64; rows: centre, scale, shift."""
     pending, double = which
     for real in (np.float32, np.float64):
-        channels = pending & (double == (real is np.float64))
-        if not channels.any():
+        wanted = np.flatnonzero(pending & (double == (real is np.float64)))
+        if not len(wanted):
             continue
-        chosen: Any = slice(None)
-        if channels.all() and x.dtype == real:
-            part, given = x, terms
+        if len(wanted) == walk.channels and x.dtype == real and all(map(_is_plain, (x, *terms[:3]))):
+            sums[0][:], sums[1][:] = _sum_group(x, terms, rows, walk, threads)
+            continue
+        for group in _groups(x, wanted, x, *terms[:3], None if x.dtype == real else x):
+            chosen = np.arange(walk.channels)[group]
+            filled = _enough(chosen, walk, 128 // np.dtype(real).itemsize)
+            own = [np.asarray(row, np.float64)[filled] for row in rows]
+            some = _copy(x[:, filled].astype(real, copy=False)), terms.of(filled, real)
+            sums[0][chosen], sums[1][chosen] = _sum_group(*some, own, walk, threads)[:, : len(chosen)]
+            del some  # before the next ones are copied
+
+
+def _sum_group(x: Array, terms: Terms, rows: Any, walk: Walk, threads: int) -> Array:
+    """s and q, (2, C), of plain arrays of one type."""
+    real, own = x.dtype.type, walk._replace(channels=x.shape[1])
+    with np.errstate(all="ignore"):
+        table = np.stack([np.asarray(row, np.float64) for row in rows]).astype(real)
+    parts = np.empty((walk.spans, 2, own.channels))
+    with team(_serial_for(terms.activation, threads)) as count:
+        if own.columns:
+            columns = np.empty((walk.chunks, 2, own.channels * own.inner * own.together))
+            loops = kernels.columns(terms.derivative)(count > 1)
+            loops(_flat(x), terms.source(real), own, table, STRIPS, columns, parts)
         else:
-            chosen = _enough(channels, walk, 128 // np.dtype(real).itemsize)
-            part, given = x[:, chosen].astype(real), terms.of(chosen, real)
-        with np.errstate(all="ignore"):
-            table = np.stack([np.asarray(row, np.float64)[chosen] for row in rows]).astype(real)
-        own = walk._replace(channels=part.shape[1])
-        parts = np.empty((walk.spans, 2, own.channels))
-        with team(_serial_for(terms.activation, threads)) as count:
-            if own.columns:
-                columns = np.empty((walk.chunks, 2, own.channels * own.inner * own.together))
-                kernels.columns(given.derivative)(count > 1)(
-                    _flat(part), given.source(real), own, table, STRIPS, columns, parts
-                )  # fmt: skip
-            else:
-                wanted = np.ones(own.channels, bool)
-                kernels.rows(given.derivative)(count > 1)(_flat(part), given.source(real), own, table, wanted, parts)
-        totals = parts[0]
-        for span in parts[1:]:
-            totals = totals + span
-        sums[0][channels], sums[1][channels] = totals[:, : np.count_nonzero(channels)]
+            loops = kernels.rows(terms.derivative)(count > 1)
+            loops(_flat(x), terms.source(real), own, table, np.ones(own.channels, bool), parts)
+    totals: Array = parts[0]
+    for span in parts[1:]:
+        totals = totals + span
+    return totals
 
 
-def _enough(channels: Array, walk: Walk, lanes: int) -> Array:
-    """The channels that are flagged, and behind them others, if their columns would not fill the lanes."""
-    chosen, others = np.flatnonzero(channels), np.flatnonzero(~channels)
-    missing = -(-lanes // (walk.inner * walk.together)) - len(chosen) if walk.columns else 0
-    return np.concatenate((chosen, others[: max(0, missing)]))
+def _enough(channels: Array, walk: Walk, lanes: int) -> Any:
+    """Those channels, and behind them others, if their columns would not fill the lanes."""
+    others = np.setdiff1d(np.arange(walk.channels), channels)
+    missing = -(-lanes // (walk.inner * walk.together)) - len(channels) if walk.columns else 0
+    if missing <= 0 or not len(others):
+        start, stop = int(channels[0]), int(channels[-1]) + 1
+        return slice(start, stop) if stop - start == len(channels) else channels
+    return np.concatenate((channels, others[:missing]))
