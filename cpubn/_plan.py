@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from cpubn import _check, _check_output
 from cpubn._epilogue import Activation, Epilogue, Quantization
 from cpubn._place import addresses, place_of
-from cpubn._types import Array, Vector
+from cpubn._types import Array, Vector, name_of
 from cpubn._walk import Walk, new_output, walk_of
 
 VECTORS = "running_mean", "running_var", "weight", "bias"
@@ -161,7 +161,8 @@ def sample(x: ArrayLike, layout: str, any_type: bool) -> tuple[Array, Walk]:
     """`x` as its walk sees it, and the walk."""
     x, axis = _check.batch(x, layout, (*_check.FLOATS, *_check.INTEGERS))
     walk = walk_of(x, axis)
-    return walk.view(x, None if any_type else computed_in(x.dtype)), walk
+    exact = computed_in(x.dtype, *([np.dtype(np.float64)] if name_of(x.dtype) in _check.INTEGERS else []))
+    return walk.view(x, None if any_type else exact), walk
 
 
 def _output(

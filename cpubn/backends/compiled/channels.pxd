@@ -220,7 +220,8 @@ cdef inline Py_ssize_t close_channels(Job* job, Py_ssize_t c0, Py_ssize_t c1) no
 cdef inline void prepare(Job* job) noexcept nogil:
     """What is known of every channel before its sums are."""
     cdef Py_ssize_t c, n, m = job.channels
-    cdef uint8_t first = IN_DOUBLE if job.x.type == FLOAT64 else ABOUT_MEAN if job.backward else ABOUT_SAMPLES
+    cdef bint exact = job.x.type == FLOAT64 or job.x.type >= UINT8  # squares of integers need not be rounded
+    cdef uint8_t first = IN_DOUBLE if exact else ABOUT_MEAN if job.backward else ABOUT_SAMPLES
     cdef Channels low = Channels(0.0)
     if not job.given and (job.backward or not job.sums):  # by statistics that are given
         for c in range(0, m, 16):
