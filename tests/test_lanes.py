@@ -335,7 +335,7 @@ def test_algebra():
             mean, low, m2 = _algebra.close(100.0, a[0, i], a[1, i], a[2, i])
             centre = _algebra.centre(mean, np.float32)
             scale, shift = _algebra.affine(mean, low, m2 / 100.0, a[3, i], a[4, i], 1e-5, centre)
-            r, s, k, _ = _algebra.gradient(100.0, mean, m2 / 100.0, a[3, i], 1e-5, centre, a[1, i], a[4, i])
+            r, s, k, _ = _algebra.gradient(100.0, mean, low, m2 / 100.0, a[3, i], 1e-5, centre, a[1, i], a[4, i])
             wide = _algebra.forward_is_wide(centre, scale, shift), _algebra.backward_is_wide(centre, r, s, k, scale)
             results = mean, low, m2, centre, scale, shift, r, s, k, 1.0 * wide[0], 1.0 * wide[1]
             for j in range(len(results)):
