@@ -15,21 +15,26 @@ from cpubn.backends.compiled.prologue cimport *
 from cpubn.backends.compiled.runs cimport *
 
 
-cdef inline Lane[sample] coefficient(
-    const Job* job, const sample* x, const double* own, const void* table, Py_ssize_t kind, bint columns
-) noexcept nogil:
-    """A coefficient of one channel, or those of columns."""
+# Coefficients of a run: those of its channel, or where those of the columns stand. A copy, since a compiler must take what
+# is stored for anything in memory: read from the job again at each step, they left too few samples in flight.
+cdef struct Coefficients:
+    double own[COEFFICIENTS]
+    const void* tables[COEFFICIENTS]
+    Py_ssize_t column
+
+
+cdef inline Lane[sample] coefficient(const sample* x, const Coefficients* a, Py_ssize_t kind, bint columns) noexcept nogil:
     if columns:
-        return lanes_at(x, table, kind * job.length)
-    return Lane[sample](own[kind])
+        return lanes_at(x, a.tables[kind], a.column)
+    return Lane[sample](a.own[kind])
 
 
 cdef inline Lane[sample] forward_lanes(
-    const Job* job, const Spot* spot, const sample* x, const double* own, const void* table, bint columns, bint plain
+    const Job* job, const Spot* spot, const sample* x, const Coefficients* a, bint columns, bint plain
 ) noexcept nogil:
     """y of the lanes at a spot."""
-    cdef Lane[sample] z = load(x) - coefficient(job, x, own, table, CENTRE, columns)
-    z = z * coefficient(job, x, own, table, FACTOR, columns) + coefficient(job, x, own, table, SHIFT, columns)
+    cdef Lane[sample] z = load(x) - coefficient(x, a, CENTRE, columns)
+    z = z * coefficient(x, a, FACTOR, columns) + coefficient(x, a, SHIFT, columns)
     if plain:
         return z
     if spot.residual is not NULL:
@@ -40,78 +45,79 @@ cdef inline Lane[sample] forward_lanes(
 
 
 cdef inline Lane[sample] backward_lanes(
-    const Job* job, const Spot* spot, const sample* x, const double* own, const void* table, bint columns, bint plain,
+    const Job* job, const Spot* spot, const sample* x, const Coefficients* a, bint columns, bint plain,
     sample* g_to
 ) noexcept nogil:
     """dx of the lanes at a spot; their g where it is wanted."""
-    cdef Lane[sample] d = load(x) - coefficient(job, x, own, table, CENTRE, columns), z = d, g
-    cdef Lane[sample] scale = coefficient(job, x, own, table, FACTOR, columns)
+    cdef Lane[sample] d = load(x) - coefficient(x, a, CENTRE, columns), z = d, g
+    cdef Lane[sample] scale = coefficient(x, a, FACTOR, columns)
     if plain or job.prologue == NO_PROLOGUE:
         g = load(<const sample*>spot.dy)
     else:
         if job.prologue == BY_Z:
-            z = d * scale + coefficient(job, x, own, table, SHIFT, columns)
+            z = d * scale + coefficient(x, a, SHIFT, columns)
         g = gradient_of(job, x, spot, z)
     if not plain:
         if g_to is not NULL:
             store(g_to, g)
         if job.map == SCALE:
             return g * scale
-    z = (d * coefficient(job, x, own, table, RSTD, columns)) * coefficient(job, x, own, table, SLOPE, columns)
-    return scale * ((g - coefficient(job, x, own, table, LEVEL, columns)) - z)
+    z = (d * coefficient(x, a, RSTD, columns)) * coefficient(x, a, SLOPE, columns)
+    return scale * ((g - coefficient(x, a, LEVEL, columns)) - z)
 
 
 cdef inline Lane[sample] lanes_of_result(
-    const Job* job, const sample* x, const Stretch* run, const double* own, Py_ssize_t j, Py_ssize_t column,
+    const Job* job, const sample* x, const Stretch* run, Coefficients* a, Py_ssize_t j, Py_ssize_t column,
     bint backward, bint columns, bint plain
 ) noexcept nogil:
     """What is written to the lanes from element j on, whose first column is given."""
     cdef Spot spot = run.spot
-    cdef const void* table = NULL
     cdef sample* g = <sample*>run.g
-    if columns:
-        table = from_column(x, run.table, column)
+    a.column = column
     spot.dy += j * <Py_ssize_t>sizeof(sample)
     spot.kept += j * <Py_ssize_t>sizeof(sample)
     spot.bit += j
     if spot.residual is not NULL:
         spot.residual += j * <Py_ssize_t>sizeof(sample)
     if not backward:
-        return forward_lanes(job, &spot, x + j, own, table, columns, plain)
-    return backward_lanes(job, &spot, x + j, own, table, columns, plain, g + j if g is not NULL else NULL)
+        return forward_lanes(job, &spot, x + j, a, columns, plain)
+    return backward_lanes(job, &spot, x + j, a, columns, plain, g + j if g is not NULL else NULL)
 
 
-cdef inline const void* from_column(const sample* x, const void* table, Py_ssize_t column) noexcept nogil:
+cdef inline const void* table_of(const sample* x, const void* tables, Py_ssize_t first) noexcept nogil:
     if sample is double:
-        return <const double*>table + column
+        return <const double*>tables + first
     else:
-        return <const float*>table + column
+        return <const float*>tables + first
 
 
 cdef inline void apply_loop(
     const Job* job, const sample* x, const Stretch* run, bint backward, bint columns, bint plain
 ) noexcept nogil:
     """A run of at least as many elements as there are lanes."""
-    cdef double own[COEFFICIENTS]  # a copy: nothing that is written can be it
+    cdef Coefficients a
     cdef sample edge[32]
     cdef sample* y = <sample*>run.y
     cdef Lane[sample] value, rest, first
     cdef Py_ssize_t lanes = lanes_of(x), n = run.n, j = 0, column = run.column, period = job.period, k
+    cdef Py_ssize_t last_column = column + n - lanes
     cdef bint past = run.past
-    if not columns:
-        for k in range(COEFFICIENTS if backward else SHIFT + 1):
-            own[k] = job.coefficients[k * job.channels + run.channel]
-    rest = lanes_of_result(
-        job, x, run, own, n - lanes, (column + n - lanes) % period if columns else 0, backward, columns, plain
-    )
+    for k in range(COEFFICIENTS if backward else SHIFT + 1):
+        if columns:
+            a.tables[k] = table_of(x, run.table, k * job.length)
+        else:
+            a.own[k] = job.coefficients[k * job.channels + run.channel]
+    if columns and last_column >= period:
+        last_column = last_column % period
+    rest = lanes_of_result(job, x, run, &a, n - lanes, last_column, backward, columns, plain)
     if past:  # whole cache lines, and the elements before and behind them as usual
-        first = lanes_of_result(job, x, run, own, 0, column, backward, columns, plain)
+        first = lanes_of_result(job, x, run, &a, 0, column, backward, columns, plain)
         j = <Py_ssize_t>(-<size_t>y % 64) // <Py_ssize_t>sizeof(sample)
         column += j
     while j + lanes <= n:
         if columns and column >= period:
             column -= period
-        value = lanes_of_result(job, x, run, own, j, column, backward, columns, plain)
+        value = lanes_of_result(job, x, run, &a, j, column, backward, columns, plain)
         if past:
             stream(y + j, value)
         else:
@@ -127,29 +133,30 @@ cdef inline void apply_loop(
     memcpy(y + j, edge + lanes - (n - j), (n - j) * sizeof(sample))
 
 
+cdef inline Py_ssize_t step_of(const Strided* a, bint columns) noexcept nogil:
+    """Bytes, of signs bits, from one run to the next."""
+    return (a.outer if columns else a.channel) * max(<Py_ssize_t>1, a.size)
+
+
 cdef inline void apply_runs(
     const Job* job, const sample* x, const Stretch* runs, bint backward, bint columns, bint plain
 ) noexcept nogil:
-    """One run of columns, or as many runs as there are channels, each at its channel's place."""
     cdef Stretch run = runs[0]
-    cdef Py_ssize_t size = sizeof(sample), c
-    if columns:
-        apply_loop(job, x, &run, backward, True, plain)
-        return
-    for c in range(runs.channels):
-        apply_loop(job, <const sample*>run.spot.x, &run, backward, False, plain)
+    cdef Py_ssize_t k
+    for k in range(runs.runs):
+        apply_loop(job, <const sample*>run.spot.x, &run, backward, columns, plain)
         run.channel += 1
-        run.y += job.y.channel * size
+        run.y += step_of(&job.y, columns)
         if run.g is not NULL:
-            run.g += job.g.channel * size
+            run.g += step_of(&job.g, columns)
         move_spot(
-            &run.spot, job.x.channel * size, job.dy.channel * size, job.residual.channel * size,
-            job.kept.channel * size, job.signs.channel
+            &run.spot, step_of(&job.x, columns), step_of(&job.dy, columns), step_of(&job.residual, columns),
+            step_of(&job.kept, columns), step_of(&job.signs, columns)
         )
 
 
 cdef inline void apply_stretch(const Job* job, const sample* x, const Stretch* run) noexcept nogil:
-    """A run, by a loop of its own for each kind."""
+    """Runs, by a loop of its own for each kind."""
     if job.plain:
         if job.backward and run.table is not NULL:
             apply_runs(job, x, run, True, True, True)

@@ -1,6 +1,7 @@
 # What the direct path asks of Python's objects, and how it reads and writes vectors of channels.
 
 cimport numpy as cnp
+from libc.string cimport memcpy
 
 from cpubn.backends.compiled.job cimport BFLOAT16, FLOAT32
 from cpubn.backends.compiled.planner cimport type_of
@@ -77,14 +78,15 @@ cdef inline object output_for(dy, x, out):
 cdef inline bint read_vector(v, Py_ssize_t n, double* into) noexcept:
     """into (n,) <- v; whether v is a plain vector of n."""
     cdef Py_ssize_t c
+    cdef const float* singles
     if not is_plain(v) or cnp.PyArray_NDIM(<cnp.ndarray>v) != 1 or cnp.PyArray_SIZE(v) != n:
         return False
     if is_single(v):
+        singles = <const float*>cnp.PyArray_DATA(<cnp.ndarray>v)
         for c in range(n):
-            into[c] = (<float*>cnp.PyArray_DATA(<cnp.ndarray>v))[c]
+            into[c] = singles[c]
     else:
-        for c in range(n):
-            into[c] = (<double*>cnp.PyArray_DATA(<cnp.ndarray>v))[c]
+        memcpy(into, cnp.PyArray_DATA(<cnp.ndarray>v), n * sizeof(double))
     return True
 
 
@@ -99,12 +101,13 @@ cdef inline bint read_optional(v, Py_ssize_t n, double default, double* into) no
 
 cdef inline void write_vector(v, Py_ssize_t n, const double* values) noexcept:
     cdef Py_ssize_t c
+    cdef float* singles
     if is_single(v):
+        singles = <float*>cnp.PyArray_DATA(<cnp.ndarray>v)
         for c in range(n):
-            (<float*>cnp.PyArray_DATA(<cnp.ndarray>v))[c] = <float>values[c]
+            singles[c] = <float>values[c]
     else:
-        for c in range(n):
-            (<double*>cnp.PyArray_DATA(<cnp.ndarray>v))[c] = values[c]
+        memcpy(cnp.PyArray_DATA(<cnp.ndarray>v), values, n * sizeof(double))
 
 
 cdef inline void move_running(double* running, const double* stats, Py_ssize_t n, double count, double share) noexcept:

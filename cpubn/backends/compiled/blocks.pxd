@@ -1,5 +1,8 @@
 # The elementwise pass over blocks of a walk, by rows or by columns, whole where nothing stands in the way.
 
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy
+
 from cpubn.backends.compiled.job cimport *
 from cpubn.backends.compiled.lanes cimport *
 from cpubn.backends.compiled.runs cimport *
@@ -7,7 +10,7 @@ from cpubn.backends.compiled.runs cimport *
 
 cdef inline Stretch new_stretch(const Job* job, Py_ssize_t n) noexcept nogil:
     cdef Stretch stretch
-    stretch.n, stretch.channel, stretch.channels, stretch.column, stretch.past = n, 0, 1, 0, job.past
+    stretch.n, stretch.channel, stretch.runs, stretch.column, stretch.past = n, 0, 1, 0, job.past
     stretch.table = NULL
     stretch.y = stretch.g = NULL
     return stretch
@@ -52,7 +55,7 @@ cdef inline void apply_channels(
     cdef Run run
     cdef Py_ssize_t c
     if is_direct(job, wide) and n >= 32:
-        stretch.spot, stretch.channel, stretch.channels = spot_of(job, o, c0, i), c0, c1 - c0
+        stretch.spot, stretch.channel, stretch.runs = spot_of(job, o, c0, i), c0, c1 - c0
         stretch.y, stretch.g = at(&job.y, o, c0, i), at(&job.g, o, c0, i)
         loops_for(job, wide, True).apply(job, stretch.spot.x, &stretch)
         return
@@ -75,14 +78,29 @@ cdef inline void apply_columns(const Job* job, const Block* block, Py_ssize_t c0
     if all and ((direct and end_to_end) or not direct or row < 32):
         direct = direct and end_to_end
         stretch.n = n
+    if direct and stretch.n >= 32:
+        stretch.spot = spot_at(&run, 0)
+        stretch.y, stretch.g, stretch.runs = run.y.data, run.g.data, n // stretch.n
+        loops_for(job, wide, True).apply(job, stretch.spot.x, &stretch)
+        return
     while first < n:
-        if direct and stretch.n >= 32:
-            stretch.spot = spot_at(&run, first)
-            stretch.y, stretch.g = <char*>address(&run.y, first), <char*>address(&run.g, first)
-            loops_for(job, wide, True).apply(job, stretch.spot.x, &stretch)
-        else:
-            apply_buffered(job, wide, &run, first, stretch)
+        apply_buffered(job, wide, &run, first, stretch)
         first += stretch.n
+
+
+cdef inline bint is_zero(const uint8_t* bytes) noexcept nogil:
+    """Whether all of eight are."""
+    cdef uint64_t eight
+    memcpy(&eight, bytes, 8)
+    return eight == 0
+
+
+cdef inline Py_ssize_t segment_end(const uint8_t* wide, Py_ssize_t c, Py_ssize_t end) noexcept nogil:
+    """Behind the channels from c on that are all wide, or none of them is."""
+    cdef bint first = wide[c] != 0
+    while c < end and (wide[c] != 0) == first:
+        c += 8 if c + 8 <= end and not first and is_zero(wide + c) else 1
+    return c
 
 
 cdef inline void apply_block(const Job* job, const Block* block) noexcept nogil:
@@ -90,8 +108,7 @@ cdef inline void apply_block(const Job* job, const Block* block) noexcept nogil:
     cdef Py_ssize_t c = block.c0, first, o
     while c < block.c1:
         first = c
-        while c < block.c1 and (job.wide[c] != 0) == (job.wide[first] != 0):
-            c += 1
+        c = segment_end(job.wide, c, block.c1)
         if job.columns_apply and not job.wide[first]:
             apply_columns(job, block, first, c)
         elif job.down:

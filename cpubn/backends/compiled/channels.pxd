@@ -5,13 +5,12 @@ from libc.string cimport memchr, memset
 from cpubn.backends.compiled.chunks cimport *
 from cpubn.backends.compiled.job cimport *
 from cpubn.backends.compiled.lanes cimport *
+from cpubn.backends.compiled.sums cimport SIDE_BY_SIDE
 
 cdef extern from *:
     const double FAR "1.25"  # see sums.pxd
     const double LOST "0x1p-110"  # of a sample: below, squares and products may have lost bits as denormal numbers
     const double INFINITY "HUGE_VAL"
-cdef enum:
-    SIDE_BY_SIDE = 16
 cdef enum:  # bits of Job.wide
     WIDE_MAP = 1
     WIDE_Z = 2
@@ -159,6 +158,9 @@ cdef inline void set_wide(Job* job, Py_ssize_t c, Py_ssize_t n) noexcept nogil:
             zs = pack(
                 forward_is_wide(some(a, n), some(a + FACTOR * job.channels, n), some(a + SHIFT * job.channels, n))
             )
+    if not maps | zs:
+        memset(job.wide + c, 0, n)
+        return
     for i in range(n):
         job.wide[c + i] = WIDE_MAP * (maps >> i & 1) | WIDE_Z * (zs >> i & 1)
 
@@ -217,24 +219,27 @@ cdef inline Py_ssize_t close_channels(Job* job, Py_ssize_t c0, Py_ssize_t c1) no
     return again
 
 
-cdef inline void prepare(Job* job) noexcept nogil:
-    """What is known of every channel before its sums are."""
-    cdef Py_ssize_t c, n, m = job.channels
+cdef inline void prepare(Job* job, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil:
+    """What is known of the channels c0 to c1 before their sums are."""
+    cdef Py_ssize_t c, n
     cdef bint exact = job.x.type == FLOAT64 or job.x.type >= UINT8  # squares of integers need not be rounded
-    cdef uint8_t first = IN_DOUBLE if exact else ABOUT_MEAN if job.backward else ABOUT_SAMPLES
     cdef Channels low = Channels(0.0)
     if not job.given and (job.backward or not job.sums):  # by statistics that are given
-        for c in range(0, m, 16):
-            n = min(m - c, <Py_ssize_t>SIDE_BY_SIDE)
+        for c in range(c0, c1, 16):
+            n = min(c1 - c, <Py_ssize_t>SIDE_BY_SIDE)
             if job.mean_low is not NULL:
                 low = some(job.mean_low + c, n)
             set_affine(job, c, n, some(job.mean + c, n), low, some(job.var + c, n))
             store_some(job.pivots + c, some(job.coefficients + c, n), n)
     if job.apply and (job.map == SCALE or not job.sums):
-        set_coefficients(job, 0, m)
+        set_coefficients(job, c0, c1)
     elif job.prologue == BY_Z:
-        for c in range(0, m, 16):
-            set_wide(job, c, min(m - c, <Py_ssize_t>SIDE_BY_SIDE))
-    if job.sums:
-        for c in range(m):
-            job.states[c] = IN_DOUBLE if job.prologue == BY_Z and job.wide[c] & WIDE_Z else first
+        for c in range(c0, c1, 16):
+            set_wide(job, c, min(c1 - c, <Py_ssize_t>SIDE_BY_SIDE))
+    if not job.sums:
+        return
+    memset(job.states + c0, IN_DOUBLE if exact else ABOUT_MEAN if job.backward else ABOUT_SAMPLES, c1 - c0)
+    if job.prologue == BY_Z:
+        for c in range(c0, c1):
+            if job.wide[c] & WIDE_Z:
+                job.states[c] = IN_DOUBLE

@@ -1,6 +1,6 @@
 # The sums of a span of chunks, in the order that kernels/_order.py fixes, for a group of channels.
 
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from cpubn.backends.compiled.job cimport *
 from cpubn.backends.compiled.lanes cimport *
@@ -10,7 +10,7 @@ cdef enum:
     GROUP = 1024  # columns summed together: their sums stay in the first-level cache
     SLOTS = 1056  # sums of them, in whole lanes
     STEPS = 8  # of a block: as in sums.pxd
-    TILE = 32768  # bytes of columns taken together, so that memory is read nearly row by row
+    TILE = 65536  # bytes of columns taken together, so that memory is read nearly row by row
 
 # A thread's scratch, which its stack would be too small for: coefficients of lanes and the sums that they are added to, of a
 # group of columns or of one row, and the sums of channels.
@@ -18,6 +18,7 @@ cdef struct Sums:
     double table[3 * 1056]
     double s[1056]
     double q[1056]
+    double waiting[32]
     double channel_s[1024]
     double channel_q[1024]
     Buffers buffers
@@ -71,8 +72,9 @@ cdef inline Strip new_strip(bint wide, Sums* sums, Py_ssize_t step) noexcept nog
     """A strip of all lanes, whose steps are so many elements apart."""
     cdef Strip strip
     strip.table, strip.length, strip.keep = sums.table, SLOTS, 16 if wide else 32
-    strip.s, strip.q = sums.s, sums.q
+    strip.s, strip.q, strip.waiting = sums.s, sums.q, sums.waiting
     strip.ahead = strip.dy_ahead = strip.pending = 0
+    strip.closes = False
     strip.x_step = strip.dy_step = strip.residual_step = strip.kept_step = strip.bit_step = step
     return strip
 
@@ -83,23 +85,11 @@ cdef inline void bounds(Py_ssize_t n, Py_ssize_t parts, Py_ssize_t k, Py_ssize_t
         first[0], last[0] = n * k // parts, n * (k + 1) // parts
 
 
-cdef inline void flush(bint wide, Strip* strip) noexcept nogil:
-    """What is pending goes into the sums."""
-    if strip.pending == 0:
-        return
-    if wide:
-        add_to(strip.s, load(<const double*>strip.pending_s))
-        add_to(strip.q, load(<const double*>strip.pending_q))
-    else:
-        add_to(strip.s, load(<const float*>strip.pending_s))
-        add_to(strip.q, load(<const float*>strip.pending_q))
-    strip.pending = 0
-
-
 cdef inline void add_buffered_row(
-    const Job* job, bint wide, Strip* strip, Buffers* buffers, const Run* run, Py_ssize_t n
+    const Job* job, bint wide, Strip* strip, Buffers* buffers, const Run* run, Py_ssize_t n, bint last
 ) noexcept nogil:
-    """Add a row of n elements piece by piece: each is whole blocks, but for the last, which may need elements before it."""
+    """Add a row of n elements, the last one or not, piece by piece: each is whole blocks, but for the last piece, which
+    may need elements before it."""
     cdef Py_ssize_t lanes = 16 if wide else 32, first = 0, part, back
     while first < n:
         part = min(n - first, STEPS * lanes)
@@ -108,6 +98,7 @@ cdef inline void add_buffered_row(
         strip.spot = buffered_spot(run, buffers)
         if back:
             move_buffered(&strip.spot, wide, back)
+        strip.closes = last and first + part == n
         loops_for(job, wide, False).add_rows(
             job, strip.spot.x, strip, 1, whole_steps(wide, part), part & (lanes - 1)
         )
@@ -152,8 +143,7 @@ cdef inline void sum_buffered_rows(
     clear(sums.q, lanes)
     for o in range(rows.o0, rows.o1):
         run = channel_run(job, o, c, rows.i0, n, False)
-        add_buffered_row(job, wide, &strip, &sums.buffers, &run, n)
-    flush(wide, &strip)
+        add_buffered_row(job, wide, &strip, &sums.buffers, &run, n, o == rows.o1 - 1)
     s[0] += fold_lanes(wide, sums.s)
     q[0] += fold_lanes(wide, sums.q)
 
@@ -170,7 +160,6 @@ cdef inline void add_buffered_strip(
             fill(run, wide, buffers, first + (done + row) * width, row * lanes, min(width, lanes))
         strip.spot = buffered_spot(run, buffers)
         loops_for(job, wide, False).add_rows(job, strip.spot.x, strip, 1, part, 0)
-        flush(wide, strip)
         done += part
 
 
@@ -188,7 +177,6 @@ cdef inline void add_last_row(
             (<float*>buffers.x)[i] = (<const float*>strip.table)[i]
     strip.spot = buffered_spot(run, buffers)
     loops_for(job, wide, False).add_rows(job, strip.spot.x, strip, 1, 1, 0)
-    flush(wide, strip)
 
 
 cdef inline Py_ssize_t strip_start(Py_ssize_t k, Py_ssize_t lanes, Py_ssize_t width) noexcept nogil:
@@ -212,8 +200,10 @@ cdef inline void sum_columns(
     cdef Py_ssize_t whole = job.outer // job.together, rows = (job.outer + job.together - 1) // job.together
     cdef Py_ssize_t strips = (width + lanes - 1) // lanes, v0, v1, v, j, k, tile, part
     cdef bint direct = wide == (job.x.type == FLOAT64) and width >= lanes and reads_rows(&run, job.x.type)
-    cdef Strip strip = new_strip(wide, sums, lanes), short = strip
+    cdef Strip strip = new_strip(wide, sums, lanes), short
     cdef const Loops* loops
+    strip.closes = True
+    short = strip
     direct = direct and (job.together == 1 or reads_lines(&run, width * rows))
     loops = loops_for(job, wide, direct)
     bounds(rows, job.levels, chunk, &v0, &v1)
@@ -238,7 +228,6 @@ cdef inline void sum_columns(
             if direct:
                 strip.spot = spot_at(&run, v * width + j)
                 loops.add_rows(job, strip.spot.x, &strip, 1, part, 0)
-                flush(wide, &strip)
             else:
                 add_buffered_strip(job, wide, &strip, &sums.buffers, &run, v * width + j, part, width)
         v += part
@@ -254,9 +243,9 @@ cdef inline void sum_columns(
         close_up(sums.s, lanes, width)
         close_up(sums.q, lanes, width)
     if job.inner == 1 and job.together == 1:
-        for k in range(channels):
-            s[k] += sums.s[k]
-            q[k] += sums.q[k]
+        for k in range(0, channels, 16):
+            add_to(s + k, load(<const double*>sums.s + k))
+            add_to(q + k, load(<const double*>sums.q + k))
         return
     j = 0
     while j < width:
@@ -279,10 +268,11 @@ cdef inline void sum_span(Job* job, Py_ssize_t c0, Py_ssize_t n, Py_ssize_t span
     for wide in range(2):
         pending = 0
         for c in range(n):
-            s[c] = q[c] = 0.0
             pending += summed_in(job, wide, c0 + c)
         if pending == 0:
             continue
+        clear(s, n + 15)
+        clear(q, n + 15)
         for chunk in range(span * job.span, min((span + 1) * job.span, job.chunks)):
             if job.columns:
                 sum_columns(job, wide, sums, c0, n, chunk, s, q)
@@ -295,6 +285,10 @@ cdef inline void sum_span(Job* job, Py_ssize_t c0, Py_ssize_t n, Py_ssize_t span
             for c in range(n):
                 if summed_in(job, wide, c0 + c):
                     sum_buffered_rows(job, wide, sums, &rows, c0 + c, s + c, q + c)
+        if pending == n:
+            memcpy(part, s, n * sizeof(double))
+            memcpy(part + job.channels, q, n * sizeof(double))
+            continue
         for c in range(n):
             if summed_in(job, wide, c0 + c):
                 part[c], part[job.channels + c] = s[c], q[c]

@@ -76,21 +76,21 @@ cdef struct Strip:
     Py_ssize_t keep  # the last lanes count; the others were counted before
     double* s
     double* q
-    Py_ssize_t pending  # additions to these lanes, which have not gone into the sums yet
-    double pending_s[16]
-    double pending_q[16]
+    bint closes  # nothing is left pending at the end
+    Py_ssize_t pending  # additions that have not gone into the sums yet
+    double* waiting  # the lanes of s, then of q, that hold them: 16 doubles each, or 32 floats
 
-# A run of the elementwise pass: where its first lanes stand, its length, and its coefficients.
+# Runs of the elementwise pass, one after the other: where the first lanes stand, their length, and their coefficients.
 cdef struct Stretch:
     Spot spot
     char* y
     char* g
     Py_ssize_t n
-    Py_ssize_t channel  # that it is of
-    Py_ssize_t channels  # so many runs, of one channel after the other; or
-    const void* table  # of its columns, in the type that is computed in
-    Py_ssize_t column  # that it starts with
-    bint past  # it is written past the cache
+    Py_ssize_t runs  # so many, of one channel after the other or, of columns, of one outer row after the other
+    Py_ssize_t channel  # that the first one is of
+    const void* table  # of the columns, in the type that is computed in
+    Py_ssize_t column  # that each starts with
+    bint past  # they are written past the cache
 
 # Outer rows, inner elements and channels, each from the first to before the last.
 cdef struct Block:
@@ -194,7 +194,7 @@ ctypedef void (*pivots_function)(Job*, Py_ssize_t c0, Py_ssize_t n) noexcept nog
 ctypedef void (*span_function)(Job*, Py_ssize_t c0, Py_ssize_t n, Py_ssize_t span, void* scratch) noexcept nogil
 ctypedef Py_ssize_t (*close_function)(Job*, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
 ctypedef void (*block_function)(const Job*, const Block*) noexcept nogil
-ctypedef void (*prepare_function)(Job*) noexcept nogil
+ctypedef void (*prepare_function)(Job*, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
 
 ctypedef void (*channels_function)(const Job*, const void* x, const Rows*) noexcept nogil
 ctypedef void (*row_pivots_function)(Job*, const void* x, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil

@@ -13,7 +13,7 @@ from cpubn.backends.compiled.signs cimport pack_some
 from cpubn.backends.compiled.sums cimport add_channels, add_places, add_rows, find_row_pivots
 
 cdef Kernels kernels
-kernels.scratch = sizeof(Sums)
+kernels.scratch = (sizeof(Sums) + 63) // 64 * 64
 kernels.prepare = prepare
 kernels.find_pivots = find_pivots
 kernels.sum_span = sum_span

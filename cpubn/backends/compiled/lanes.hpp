@@ -3,6 +3,7 @@
 // contract two of them into one: so every instruction set gives the same bits.
 #pragma once
 #include "vectors.hpp"
+#include <type_traits>
 
 namespace cpubn {
 struct half { uint16_t bits; };   // float16
@@ -128,17 +129,17 @@ WORD Lanes<float> narrow(const Lanes<double> &first, const Lanes<double> &last) 
 WORD Lanes<double> as_single(const Lanes<double> &a) { return widen(narrow(a, a), 0); }
 
 // Only the first n lanes: of a load, the others are 0.
+WORD ptrdiff_t from_to(ptrdiff_t n, int i) { // how many of the first n stand in vector i
+    const ptrdiff_t lanes = 16 / Native<double>::N, left = n - lanes * i;
+    return left < 0 ? 0 : left < lanes ? left : lanes;
+}
 WORD Lanes<double> some(const double *p, ptrdiff_t n) {
-    double t[16] = {};
     if (n >= 16) return load(p);
-    for (ptrdiff_t i = 0; i < n; i++) t[i] = p[i];
-    return load(t);
+    Lanes<double> r; EACH(double) r.v[i] = get_first(p + 16 / Native<double>::N * i, from_to(n, i)); return r;
 }
 WORD void store_some(double *p, const Lanes<double> &a, ptrdiff_t n) {
-    double t[16];
     if (n >= 16) return store(p, a);
-    store(t, a);
-    for (ptrdiff_t i = 0; i < n; i++) p[i] = t[i];
+    EACH(double) put_first(p + 16 / Native<double>::N * i, a.v[i], from_to(n, i));
 }
 
 // Add lanes to as many sums in memory, which are doubles.
@@ -148,16 +149,47 @@ WORD void add_to(double *sums, const Lanes<float> &a) {
     store(sums + 16, load(sums + 16) + widen(a, 1));
 }
 
+// A sum in each lane: a few additions are pending in the type that is computed in, those before them went into doubles.
+template <typename T> struct Sum {
+    Lanes<T> pending;
+    Lanes<double> total[sizeof(double) / sizeof(T)];
+    Sum() = default;
+    CPUBN_INLINE Sum(double a) : pending((T)a) { for (auto &part : total) part = Lanes<double>(a); }
+    CPUBN_INLINE void put_away() { add(pending); pending = Lanes<T>((T)0); }
+    CPUBN_INLINE void add(const Lanes<double> &a) { total[0] = total[0] + a; }
+    CPUBN_INLINE void add(const Lanes<float> &a) { total[0] = total[0] + widen(a, 0); total[1] = total[1] + widen(a, 1); }
+    CPUBN_INLINE void load_total(const double *p) { for (auto &part : total) { part = load(p); p += 16; } }
+    CPUBN_INLINE void store_total(double *p) const { for (const auto &part : total) { store(p, part); p += 16; } }
+};
+template <typename S> using SumOf = Sum<typename std::conditional<std::is_same<S, double>::value, double, float>::type>;
+// As 16 doubles, the upper 16 of 32 onto the lower.
+WORD Lanes<double> sixteen(const Sum<double> &s) { return s.total[0]; }
+WORD Lanes<double> sixteen(const Sum<float> &s) { return s.total[0] + s.total[1]; }
+
 // The sum of 16 lanes: the upper half onto the lower, again and again.
-WORD double fold(Lanes<double> a) {
-    constexpr int N = Native<double>::N;
-    for (int n = N / 2; n > 0; n /= 2)
+WORD D fold_vectors(Lanes<double> a) {
+    for (int n = Native<double>::N / 2; n > 0; n /= 2)
         for (int i = 0; i < n; i++) a.v[i] = a.v[i] + a.v[i + n];
-    double t[16 / N];
-    put(t, a.v[0]);
-    for (int n = 8 / N; n > 0; n /= 2)
+    return a.v[0];
+}
+WORD double fold(const Lanes<double> &a) {
+    constexpr int L = 16 / Native<double>::N;
+    double t[L];
+    put(t, fold_vectors(a));
+    for (int n = L / 2; n > 0; n /= 2)
         for (int i = 0; i < n; i++) t[i] += t[i + n];
     return t[0];
+}
+// The same of 16 rows of 16 doubles: lane i is the sum of row i.
+WORD Lanes<double> fold_rows(const double *rows) {
+    constexpr int L = 16 / Native<double>::N;
+    Lanes<double> r;
+    EACH(double) {
+        D a[L];
+        for (int k = 0; k < L; k++) a[k] = fold_vectors(load(rows + 16 * (L * i + k)));
+        r.v[i] = sums_of(a);
+    }
+    return r;
 }
 
 // 0 in all lanes but the last n.

@@ -2,8 +2,6 @@
 # read at equal distances, so that neither a first sample far away nor a trend moves it; where it is far from the mean all
 # the same, the channel is summed again. Sums of a few steps may be rounded: any number near the mean will do.
 
-from libc.string cimport memset
-
 from cpubn.backends.compiled.chunks cimport *
 from cpubn.backends.compiled.job cimport *
 from cpubn.backends.compiled.lanes cimport *
@@ -48,6 +46,7 @@ cdef inline double row_pivot(const Job* job, bint wide, Py_ssize_t c) noexcept n
 cdef inline void column_pivots(const Job* job, bint wide, Py_ssize_t c0, Py_ssize_t channels) noexcept nogil:
     cdef double sums[SLOTS]
     cdef double totals[GROUP]
+    cdef Lane[double] means
     cdef Place p = columns_place(&job.x, 0, c0, channels, job.inner)
     cdef Py_ssize_t lanes = 16 if wide else 32, row = channels * job.inner, width = row * job.together
     cdef Py_ssize_t rows = job.outer // job.together
@@ -56,7 +55,7 @@ cdef inline void column_pivots(const Job* job, bint wide, Py_ssize_t c0, Py_ssiz
     cdef bint direct = wide == (job.x.type == FLOAT64) and width >= lanes and is_row(&p, job.x.type)
     direct = direct and (job.together == 1 or is_line(&p, width * rows))
     clear(sums, strips * lanes)
-    memset(totals, 0, channels * sizeof(double))
+    clear(totals, channels + 15)
     for k in range(strips):
         j = strip_start(k, lanes, width)
         for v in range(0, places, 8):
@@ -75,8 +74,9 @@ cdef inline void column_pivots(const Job* job, bint wide, Py_ssize_t c0, Py_ssiz
             for v in range(job.inner):
                 totals[c] += sums[j + v]
             j += job.inner
-    for c in range(channels):
-        job.pivots[c0 + c] = as_own(wide, totals[c] / <double>(places * job.together * job.inner))
+    for c in range(0, channels, 16):
+        means = load(<const double*>totals + c) / Lane[double](<double>(places * job.together * job.inner))
+        store_some(job.pivots + c0 + c, means if wide else as_single(means), min(<Py_ssize_t>16, channels - c))
 
 
 cdef inline void find_pivots(Job* job, Py_ssize_t c0, Py_ssize_t n) noexcept nogil:

@@ -30,7 +30,7 @@ cdef inline Py_ssize_t whole_steps(bint wide, Py_ssize_t n) noexcept nogil:
 
 
 cdef inline void clear(double* sums, Py_ssize_t n) noexcept nogil:
-    """n sums, a multiple of 16: by lanes, since `rep stos`, as which a memset may end, took as long as a short run's sums."""
+    """n sums, less what is no multiple of 16: by lanes, since `rep stos`, as which a memset may end, took as long as a short run's sums."""
     cdef Py_ssize_t i
     for i in range(n >> 4):
         store(sums + 16 * i, Lane[double](0.0))
@@ -137,6 +137,8 @@ cdef inline bint reads_lines(const Run* run, Py_ssize_t n) noexcept nogil:
 
 cdef inline Py_ssize_t offset(const Place* p, Py_ssize_t first) noexcept nogil:
     """From a run's start to an element of it, for places whose lines are rows."""
+    if first < p.width or p.plane == p.width:  # without a division
+        return first
     return first // p.width * p.plane + first % p.width
 
 
@@ -222,6 +224,4 @@ cdef inline Spot buffered_spot(const Run* run, Buffers* buffers) noexcept nogil:
 
 cdef inline bint summed_in(const Job* job, bint wide, Py_ssize_t c) noexcept nogil:
     """Whether a channel is to be summed next in float64, or in float32."""
-    if wide:
-        return job.states[c] == IN_DOUBLE or job.states[c] == IN_DOUBLE_ABOUT_MEAN
-    return job.states[c] < IN_DOUBLE
+    return <uint8_t>(job.states[c] - (IN_DOUBLE if wide else ABOUT_SAMPLES)) < 2

@@ -24,6 +24,7 @@ from cpubn.backends.compiled.runs cimport *
 cdef enum:
     STEPS = 8
     AHEAD = 1024  # elements of a row that are asked for before they are needed
+    SIDE_BY_SIDE = 16  # channels whose lanes are folded together
     ROW_PLACES = 16  # steps of lanes from which a pivot is found, where all lanes are of its channel
 
 cdef enum Terms:
@@ -81,23 +82,24 @@ cdef inline Lane[sample] take_rest(
 
 
 cdef inline void add_rows_of(
-    const Job* job, const sample* x, Strip* strip, Terms terms, bint whole, Py_ssize_t rows, Py_ssize_t steps,
-    Py_ssize_t rest
+    const Job* job, const sample* x, Strip* given, Terms terms, bint whole, Py_ssize_t rows, Py_ssize_t steps,
+    Py_ssize_t rest, Sum[sample]* s_to, Sum[sample]* q_to
 ) noexcept nogil:
+    cdef Strip own = given[0]  # which no store can change, as far as the compiler knows
+    cdef Strip* strip = &own
     cdef Py_ssize_t size = sizeof(sample), row, done, j, pending = strip.pending, more
-    cdef Lane[sample] centre = lanes_at(x, strip.table, 0), zero = Lane[sample](0.0), s = zero, q = zero, d, e, g, h
+    cdef Lane[sample] centre = lanes_at(x, strip.table, 0), d, e, g, h
+    cdef Sum[sample] s = s_to[0], q = q_to[0]
     cdef Spot start
-    if pending:
-        s, q = lanes_at(x, strip.pending_s, 0), lanes_at(x, strip.pending_q, 0)
     for row in range(rows):
         start = strip.spot
         done = 0
         while steps - done > 0:
             more = min(steps - done, <Py_ssize_t>STEPS)
             if pending + (more + 1) // 2 > STEPS // 2:
-                add_to(strip.s, s)
-                add_to(strip.q, q)
-                s, q, pending = zero, zero, 0
+                s.put_away()
+                q.put_away()
+                pending = 0
             if strip.ahead:
                 for j in range(more):
                     fetch(strip.spot.x + (j * strip.x_step + strip.ahead) * size)
@@ -107,58 +109,75 @@ cdef inline void add_rows_of(
                 for j in range(STEPS // 2):
                     d = take(job, x, strip, terms, whole, centre, &g)
                     e = take(job, x, strip, terms, whole, centre, &h)
-                    s = s + (g + h)
-                    q = plus(g * d + h * e, q)
+                    s.pending = s.pending + (g + h)
+                    q.pending = plus(g * d + h * e, q.pending)
             else:
                 for j in range(more // 2):
                     d = take(job, x, strip, terms, whole, centre, &g)
                     e = take(job, x, strip, terms, whole, centre, &h)
-                    s = s + (g + h)
-                    q = plus(g * d + h * e, q)
+                    s.pending = s.pending + (g + h)
+                    q.pending = plus(g * d + h * e, q.pending)
                 if more % 2:
                     d = take(job, x, strip, terms, whole, centre, &g)
-                    s = s + g
-                    q = plus(g * d, q)
+                    s.pending = s.pending + g
+                    q.pending = plus(g * d, q.pending)
             pending += (more + 1) // 2
             done += more
         if rest:
             if pending + 1 > STEPS // 2:
-                add_to(strip.s, s)
-                add_to(strip.q, q)
-                s, q, pending = zero, zero, 0
+                s.put_away()
+                q.put_away()
+                pending = 0
             d = take_rest(job, x, strip, terms, rest, centre, &g)
-            s = s + g
-            q = plus(g * d, q)
+            s.pending = s.pending + g
+            q.pending = plus(g * d, q.pending)
             pending += 1
         strip.spot = start
         move_spot(
             &strip.spot, job.x.outer * size, job.dy.outer * size, job.residual.outer * size, job.kept.outer * size,
             job.signs.outer
         )
-    strip.pending = pending
-    if sample is double:
-        store(strip.pending_s, s)
-        store(strip.pending_q, q)
+    given.pending = pending
+    s_to[0], q_to[0] = s, q
+
+
+cdef inline void add_terms(
+    const Job* job, const sample* x, Strip* strip, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t rest,
+    Sum[sample]* s, Sum[sample]* q
+) noexcept nogil:
+    """Add steps of lanes, and the rest behind them, of outer rows, by a loop of its own for each kind of terms."""
+    cdef bint whole = strip.keep == lanes_of(x)
+    if job.prologue != NO_PROLOGUE:
+        add_rows_of(job, x, strip, THROUGH, False, rows, steps, rest, s, q)
+    elif job.backward and whole:
+        add_rows_of(job, x, strip, GRADIENTS, True, rows, steps, rest, s, q)
+    elif job.backward:
+        add_rows_of(job, x, strip, GRADIENTS, False, rows, steps, rest, s, q)
+    elif whole:
+        add_rows_of(job, x, strip, MOMENTS, True, rows, steps, rest, s, q)
     else:
-        store(<float*>strip.pending_s, <Lane[float]>s)
-        store(<float*>strip.pending_q, <Lane[float]>q)
+        add_rows_of(job, x, strip, MOMENTS, False, rows, steps, rest, s, q)
 
 
 cdef inline void add_rows(
     const Job* job, const sample* x, Strip* strip, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t rest
 ) noexcept nogil:
-    """Add steps of lanes, and the rest behind them, of outer rows, by a loop of its own for each kind of terms."""
-    cdef bint whole = strip.keep == lanes_of(x)
-    if job.prologue != NO_PROLOGUE:
-        add_rows_of(job, x, strip, THROUGH, False, rows, steps, rest)
-    elif job.backward and whole:
-        add_rows_of(job, x, strip, GRADIENTS, True, rows, steps, rest)
-    elif job.backward:
-        add_rows_of(job, x, strip, GRADIENTS, False, rows, steps, rest)
-    elif whole:
-        add_rows_of(job, x, strip, MOMENTS, True, rows, steps, rest)
+    """Add outer rows to a strip's sums, or to what is waiting for them."""
+    cdef Sum[sample] s = Sum[sample](0.0), q = s
+    s.load_total(strip.s)
+    q.load_total(strip.q)
+    if strip.pending:
+        s.pending, q.pending = lanes_at(x, strip.waiting, 0), lanes_at(x, strip.waiting + 16, 0)
+    add_terms(job, x, strip, rows, steps, rest, &s, &q)
+    if strip.closes:
+        s.put_away()
+        q.put_away()
+        strip.pending = 0
     else:
-        add_rows_of(job, x, strip, MOMENTS, False, rows, steps, rest)
+        keep_lanes(x, strip.waiting, s.pending)
+        keep_lanes(x, strip.waiting + 16, q.pending)
+    s.store_total(strip.s)
+    q.store_total(strip.q)
 
 
 cdef inline void add_places(const sample* x, Py_ssize_t step, Py_ssize_t n, double* sums) noexcept nogil:
@@ -170,68 +189,84 @@ cdef inline void add_places(const sample* x, Py_ssize_t step, Py_ssize_t n, doub
     add_to(sums, s)
 
 
-cdef inline double fold_sums(const sample* x, const double* sums) noexcept nogil:
-    if sample is double:
-        return fold(load(sums))
-    else:
-        return fold(load(sums) + load(sums + 16))
-
-
 cdef inline void add_channels(const Job* job, const sample* x, const Rows* rows) noexcept nogil:
     """Add a chunk of each channel that is to be summed in this type, where every array is direct, to s and q."""
     cdef double table[3 * 32]
-    cdef double s[32]
-    cdef double q[32]
+    cdef double all_s[SIDE_BY_SIDE * 16]
+    cdef double all_q[SIDE_BY_SIDE * 16]
     cdef Strip strip
-    cdef Py_ssize_t lanes = lanes_of(x), n = rows.i1 - rows.i0, c
-    strip.table, strip.length, strip.keep, strip.s, strip.q = table, 32, lanes, s, q
+    cdef Sum[sample] s, q
+    cdef Py_ssize_t lanes = lanes_of(x), length = rows.i1 - rows.i0, first, c, k, n
+    strip.table, strip.length, strip.keep = table, 64 if lanes == 32 else 32, lanes
     strip.x_step = strip.dy_step = strip.residual_step = strip.kept_step = strip.bit_step = lanes
     strip.ahead = strip.dy_ahead = AHEAD if job.far else 0
-    for c in range(rows.c0, rows.c1):
-        if not is_summed_as(job, x, c):
-            continue
-        set_lanes(x, table, 0, job.pivots[c])
-        if job.prologue == BY_Z:
-            set_lanes(x, table, 1, job.coefficients[job.channels + c])
-            set_lanes(x, table, 2, job.coefficients[2 * job.channels + c])
-        clear(s, 32)
-        clear(q, 32)
-        strip.pending = 0
-        strip.spot = spot_of(job, rows.o0, c, rows.i0)
-        add_rows(job, x, &strip, rows.o1 - rows.o0, n // lanes, n % lanes)
-        if sample is double:
-            add_to(s, load(<const double*>strip.pending_s))
-            add_to(q, load(<const double*>strip.pending_q))
+    for first in range(rows.c0, rows.c1, 16):  # SIDE_BY_SIDE
+        n = min(<Py_ssize_t>SIDE_BY_SIDE, rows.c1 - first)
+        for k in range(n):
+            c = first + k
+            if not is_summed_as(job, x, c):
+                continue
+            keep_lanes(x, table, Lane[sample](job.pivots[c]))
+            if job.prologue == BY_Z:
+                keep_lanes(x, table + 32, Lane[sample](job.coefficients[job.channels + c]))
+                keep_lanes(x, table + 64, Lane[sample](job.coefficients[2 * job.channels + c]))
+            s = q = Sum[sample](0.0)
+            strip.pending = 0
+            strip.spot = spot_of(job, rows.o0, c, rows.i0)
+            add_terms(job, x, &strip, rows.o1 - rows.o0, length // lanes, length % lanes, &s, &q)
+            s.put_away()
+            q.put_away()
+            store(all_s + 16 * k, sixteen(s))
+            store(all_q + 16 * k, sixteen(q))
+        k = first - rows.c0
+        if n == 1:
+            rows.s[k] += fold(load(all_s))
+            rows.q[k] += fold(load(all_q))
         else:
-            add_to(s, load(<const float*>strip.pending_s))
-            add_to(q, load(<const float*>strip.pending_q))
-        rows.s[c - rows.c0] += fold_sums(x, s)
-        rows.q[c - rows.c0] += fold_sums(x, q)
+            store_some(rows.s + k, some(rows.s + k, n) + fold_rows(all_s), n)
+            store_some(rows.q + k, some(rows.q + k, n) + fold_rows(all_q), n)
 
 
 cdef inline bint is_summed_as(const Job* job, const sample* x, Py_ssize_t c) noexcept nogil:
     return summed_in(job, sample is double, c)
 
 
-cdef inline void set_lanes(const sample* x, double* table, Py_ssize_t k, double value) noexcept nogil:
+cdef inline void keep_lanes(const sample* x, double* to, Lane[sample] lanes) noexcept nogil:
     if sample is double:
-        store(table + 32 * k, Lane[double](value))
+        store(to, lanes)
     else:
-        store(<float*>table + 32 * k, Lane[float](value))
+        store(<float*>to, <Lane[float]>lanes)
 
 
 cdef inline void find_row_pivots(Job* job, const sample* x, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil:
     """Pivots of channels whose inner runs are direct rows."""
-    cdef double sums[32]
-    cdef Py_ssize_t lanes = lanes_of(x), steps = job.inner // lanes, total = job.outer * steps, c, k, step
+    cdef double all[SIDE_BY_SIDE * 16]
+    cdef Py_ssize_t starts[ROW_PLACES]
+    cdef const sample* row
+    cdef Sum[sample] s
+    cdef Lane[double] pivots
+    cdef Py_ssize_t lanes = lanes_of(x), steps = job.inner // lanes, total = job.outer * steps, first, k, n, j, step
     cdef Py_ssize_t places = min(<Py_ssize_t>ROW_PLACES, max(<Py_ssize_t>1, total >> 3))
-    for c in range(c0, c1):
-        clear(sums, 32)
-        add_to(sums, load(<const sample*>at(&job.x, 0, c, 0)))
-        for k in range(1, places):
-            step = total * k // places
-            add_to(sums, load(<const sample*>at(&job.x, step // steps, c, step % steps * lanes)))
-        job.pivots[c] = as_own(sample is double, fold_sums(x, sums) / <double>(places * lanes))
+    starts[0] = 0
+    for j in range(1, places):
+        step = total * j // places
+        starts[j] = step // steps * job.x.outer + step % steps * lanes
+    for first in range(c0, c1, 16):  # SIDE_BY_SIDE
+        n = min(<Py_ssize_t>SIDE_BY_SIDE, c1 - first)
+        for k in range(n):
+            row = <const sample*>job.x.data + (first + k) * job.x.channel
+            s = Sum[sample](0.0)
+            for j in range(places):
+                if job.far:
+                    fetch(<const char*>(row + job.x.channel + starts[j]))
+                s.pending = load(row + starts[j])
+                s.put_away()
+            store(all + 16 * k, sixteen(s))
+        if n == 1:
+            job.pivots[first] = as_own(sample is double, fold(load(all)) / <double>(places * lanes))
+            continue
+        pivots = fold_rows(all) / Lane[double](<double>(places * lanes))
+        store_some(job.pivots + first, pivots if sample is double else as_single(pivots), n)
 
 
 cdef inline double as_own(bint wide, double value) noexcept nogil:

@@ -26,12 +26,16 @@ namespace cpubn {
 
 // F: W floats; D: W / 2 doubles, or one where W is 1; U, U64: as many integers; H: W numbers of 16 bits. `low` and `high`
 // widen half a vector, `join` narrows two; `at_least(z, low)` is low where z < low and else z, so that NaN stays, as it
-// does in `at_most`; `put_past` stores past the cache, at a multiple of the vector's size; `whole` reads integers.
+// does in `at_most`; `get_first` and `put_first` have the first n lanes alone, 0 in the others; `put_past` stores past the
+// cache, at a multiple of the vector's size; `whole` reads integers; `sums_of` adds up the lanes of each of as many vectors
+// as one has lanes, the upper half onto the lower, again and again.
 #if defined(__AVX512F__) && defined(__GNUC__)
 constexpr int W = 16;
 typedef __m512 F; typedef __m512d D; typedef __m256i H; typedef CPUBN_VECTOR(uint32_t, 64) U; typedef CPUBN_VECTOR(uint64_t, 64) U64;
 WORD F get(const float *p) { return _mm512_loadu_ps(p); }
 WORD D get(const double *p) { return _mm512_loadu_pd(p); }
+WORD D get_first(const double *p, ptrdiff_t n) { return _mm512_maskz_loadu_pd((__mmask8)((1u << n) - 1), p); }
+WORD void put_first(double *p, D v, ptrdiff_t n) { _mm512_mask_storeu_pd(p, (__mmask8)((1u << n) - 1), v); }
 WORD void put(float *p, F v) { _mm512_storeu_ps(p, v); }
 WORD void put(double *p, D v) { _mm512_storeu_pd(p, v); }
 WORD void put(uint16_t *p, H v) { _mm256_storeu_si256((__m256i *)p, v); }
@@ -61,12 +65,21 @@ WORD F of_half(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((c
 WORD H to_half(F a) { return _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT); }
 WORD uint32_t top_bits(U a) { return _mm512_movepi32_mask((__m512i)a); }
 WORD uint32_t top_bits(U64 a) { return _mm512_movepi64_mask((__m512i)a); }
+WORD D halves(D a, D b) { return _mm512_shuffle_f64x2(a, b, 0x44) + _mm512_shuffle_f64x2(a, b, 0xee); }
+WORD D quarters(D a, D b) { return _mm512_shuffle_f64x2(a, b, 0x88) + _mm512_shuffle_f64x2(a, b, 0xdd); }
+WORD D sums_of(const D *a) {
+    D first = quarters(halves(a[0], a[2]), halves(a[4], a[6])), second = quarters(halves(a[1], a[3]), halves(a[5], a[7]));
+    return _mm512_unpacklo_pd(first, second) + _mm512_unpackhi_pd(first, second);
+}
 #define CPUBN_HALF
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__) && defined(__GNUC__)
 constexpr int W = 8;
 typedef __m256 F; typedef __m256d D; typedef __m128i H; typedef CPUBN_VECTOR(uint32_t, 32) U; typedef CPUBN_VECTOR(uint64_t, 32) U64;
 WORD F get(const float *p) { return _mm256_loadu_ps(p); }
 WORD D get(const double *p) { return _mm256_loadu_pd(p); }
+WORD __m256i first_lanes(ptrdiff_t n) { return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3)); }
+WORD D get_first(const double *p, ptrdiff_t n) { return _mm256_maskload_pd(p, first_lanes(n)); }
+WORD void put_first(double *p, D v, ptrdiff_t n) { _mm256_maskstore_pd(p, first_lanes(n), v); }
 WORD void put(float *p, F v) { _mm256_storeu_ps(p, v); }
 WORD void put(double *p, D v) { _mm256_storeu_pd(p, v); }
 WORD void put(uint16_t *p, H v) { _mm_storeu_si128((__m128i *)p, v); }
@@ -96,14 +109,21 @@ WORD F of_half(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((cons
 WORD H to_half(F a) { return _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT); }
 WORD uint32_t top_bits(U a) { return _mm256_movemask_ps((__m256)a); }
 WORD uint32_t top_bits(U64 a) { return _mm256_movemask_pd((__m256d)a); }
+WORD D halves(D a, D b) { return _mm256_permute2f128_pd(a, b, 0x20) + _mm256_permute2f128_pd(a, b, 0x31); }
+WORD D sums_of(const D *a) {
+    D first = halves(a[0], a[2]), second = halves(a[1], a[3]);
+    return _mm256_unpacklo_pd(first, second) + _mm256_unpackhi_pd(first, second);
+}
 #define CPUBN_HALF
 #elif defined(__x86_64__) && defined(__GNUC__)
 constexpr int W = 4;
 typedef __m128 F; typedef __m128d D; typedef __m128i H; typedef CPUBN_VECTOR(uint32_t, 16) U; typedef CPUBN_VECTOR(uint64_t, 16) U64;
 WORD F get(const float *p) { return _mm_loadu_ps(p); }
 WORD D get(const double *p) { return _mm_loadu_pd(p); }
+WORD D get_first(const double *p, ptrdiff_t n) { return n > 1 ? get(p) : n > 0 ? _mm_load_sd(p) : _mm_setzero_pd(); }
 WORD void put(float *p, F v) { _mm_storeu_ps(p, v); }
 WORD void put(double *p, D v) { _mm_storeu_pd(p, v); }
+WORD void put_first(double *p, D v, ptrdiff_t n) { if (n > 1) put(p, v); else if (n > 0) _mm_store_sd(p, v); }
 WORD void put(uint16_t *p, H v) { _mm_storel_epi64((__m128i *)p, v); }
 WORD void put_past(float *p, F v) { _mm_stream_ps(p, v); }
 WORD void put_past(double *p, D v) { _mm_stream_pd(p, v); }
@@ -129,13 +149,16 @@ WORD H shorter(U a) { __m128i b = _mm_srai_epi32(_mm_slli_epi32((__m128i)a, 16),
 WORD F of_integers(U a) { return _mm_cvtepi32_ps((__m128i)a); }
 WORD uint32_t top_bits(U a) { return _mm_movemask_ps((__m128)a); }
 WORD uint32_t top_bits(U64 a) { return _mm_movemask_pd((__m128d)a); }
+WORD D sums_of(const D *a) { return _mm_unpacklo_pd(a[0], a[1]) + _mm_unpackhi_pd(a[0], a[1]); }
 #elif defined(__aarch64__) && defined(__GNUC__)
 constexpr int W = 4;
 typedef float32x4_t F; typedef float64x2_t D; typedef uint16x4_t H; typedef uint32x4_t U; typedef uint64x2_t U64;
 WORD F get(const float *p) { return vld1q_f32(p); }
 WORD D get(const double *p) { return vld1q_f64(p); }
+WORD D get_first(const double *p, ptrdiff_t n) { return n > 1 ? get(p) : n > 0 ? vsetq_lane_f64(*p, vdupq_n_f64(0), 0) : vdupq_n_f64(0); }
 WORD void put(float *p, F v) { vst1q_f32(p, v); }
 WORD void put(double *p, D v) { vst1q_f64(p, v); }
+WORD void put_first(double *p, D v, ptrdiff_t n) { if (n > 1) put(p, v); else if (n > 0) vst1q_lane_f64(p, v, 0); }
 WORD void put(uint16_t *p, H v) { vst1_u16(p, v); }
 WORD void put_past(float *p, F v) { put(p, v); }
 WORD void put_past(double *p, D v) { put(p, v); }
@@ -163,14 +186,17 @@ WORD F of_half(const uint16_t *p) { return vcvt_f32_f16((float16x4_t)vld1_u16(p)
 WORD H to_half(F a) { return (H)vcvt_f16_f32(a); }
 WORD uint32_t top_bits(U a) { const U one = {1, 2, 4, 8}; return vaddvq_u32((a >> 31) * one); }
 WORD uint32_t top_bits(U64 a) { return (uint32_t)(a[0] >> 63 | a[1] >> 63 << 1); }
+WORD D sums_of(const D *a) { return vzip1q_f64(a[0], a[1]) + vzip2q_f64(a[0], a[1]); }
 #define CPUBN_HALF
 #else // any other CPU or compiler: vectors of one lane, of which the compiler makes longer ones if it can
 constexpr int W = 1;
 typedef float F; typedef double D; typedef uint16_t H; typedef uint32_t U; typedef uint64_t U64;
 WORD F get(const float *p) { return *p; }
 WORD D get(const double *p) { return *p; }
+WORD D get_first(const double *p, ptrdiff_t n) { return n > 0 ? *p : 0.0; }
 WORD void put(float *p, F v) { *p = v; }
 WORD void put(double *p, D v) { *p = v; }
+WORD void put_first(double *p, D v, ptrdiff_t n) { if (n > 0) *p = v; }
 WORD void put(uint16_t *p, H v) { *p = v; }
 WORD void put_past(float *p, F v) { *p = v; }
 WORD void put_past(double *p, D v) { *p = v; }
@@ -191,6 +217,7 @@ WORD H shorter(U a) { return (H)a; }
 WORD F of_integers(U a) { return (float)(int32_t)a; }
 WORD uint32_t top_bits(U a) { return a >> 31; }
 WORD uint32_t top_bits(U64 a) { return (uint32_t)(a >> 63); }
+WORD D sums_of(const D *a) { return a[0]; }
 #endif
 
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__aarch64__))
