@@ -91,8 +91,8 @@ def sums_of(d, g, order):
                 chunk = slice(*rows), slice(*inner)
                 span = [a + b for a, b in zip(span, sum_of_rows(d[chunk], g[chunk]), strict=True)]
                 continue
-            for column in np.transpose(columns_of(d, g, order, k)):
-                span = [a + b for a, b in zip(span, column, strict=True)]
+            for few in zip(*(runs_of(columns, d.shape[1]) for columns in columns_of(d, g, order, k)), strict=True):
+                span = [a + b for a, b in zip(span, few, strict=True)]
         total = span if total is None else [a + b for a, b in zip(total, span, strict=True)]
     return total
 
@@ -110,6 +110,16 @@ def columns_of(d, g, order, k):
     return sums
 
 
+def runs_of(columns, inner):
+    """The sum of each `inner` columns: in 16 lanes, which are folded."""
+    for run in columns.reshape(-1, inner):
+        lanes = np.zeros(16)
+        for first in range(0, inner, 16):
+            few = run[first : first + 16]
+            lanes = lanes + np.pad(few, (0, 16 - len(few)))
+        yield fold(lanes)
+
+
 def pivot_of(x, order):
     """The mean of samples spread over the channel."""
     outer, inner = x.shape
@@ -123,8 +133,8 @@ def pivot_of(x, order):
             for row in spread[first : min(first + 8, places)]:
                 few = few + row
             sums += few
-        for column in sums:
-            total += column
+        for few in runs_of(sums, inner):
+            total += few
         return float(x.dtype.type(total / (places * order.together * inner)))
     count = 128 // x.itemsize
     steps = inner // count

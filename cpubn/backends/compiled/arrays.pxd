@@ -3,7 +3,7 @@
 cimport numpy as cnp
 from libc.string cimport memcpy
 
-from cpubn.backends.compiled.job cimport BFLOAT16, FLOAT32
+from cpubn.backends.compiled.job cimport BFLOAT16, FLOAT32, Kernels
 from cpubn.backends.compiled.planner cimport type_of
 
 
@@ -75,44 +75,28 @@ cdef inline object output_for(dy, x, out):
     return out
 
 
-cdef inline bint read_vector(v, Py_ssize_t n, double* into) noexcept:
+cdef inline bint read_vector(const Kernels* kernels, v, Py_ssize_t n, double* into) noexcept:
     """into (n,) <- v; whether v is a plain vector of n."""
-    cdef Py_ssize_t c
-    cdef const float* singles
     if not is_plain(v) or cnp.PyArray_NDIM(<cnp.ndarray>v) != 1 or cnp.PyArray_SIZE(v) != n:
         return False
     if is_single(v):
-        singles = <const float*>cnp.PyArray_DATA(<cnp.ndarray>v)
-        for c in range(n):
-            into[c] = singles[c]
+        kernels.widen_vector(<const float*>cnp.PyArray_DATA(<cnp.ndarray>v), n, into)
     else:
         memcpy(into, cnp.PyArray_DATA(<cnp.ndarray>v), n * sizeof(double))
     return True
 
 
-cdef inline bint read_optional(v, Py_ssize_t n, double default, double* into) noexcept:
+cdef inline bint read_optional(const Kernels* kernels, v, Py_ssize_t n, double default, double* into) noexcept:
     cdef Py_ssize_t c
     if v is not None:
-        return read_vector(v, n, into)
+        return read_vector(kernels, v, n, into)
     for c in range(n):
         into[c] = default
     return True
 
 
-cdef inline void write_vector(v, Py_ssize_t n, const double* values) noexcept:
-    cdef Py_ssize_t c
-    cdef float* singles
+cdef inline void write_vector(const Kernels* kernels, v, Py_ssize_t n, const double* values) noexcept:
     if is_single(v):
-        singles = <float*>cnp.PyArray_DATA(<cnp.ndarray>v)
-        for c in range(n):
-            singles[c] = <float>values[c]
+        kernels.narrow_vector(values, n, <float*>cnp.PyArray_DATA(<cnp.ndarray>v))
     else:
         memcpy(cnp.PyArray_DATA(<cnp.ndarray>v), values, n * sizeof(double))
-
-
-cdef inline void move_running(double* running, const double* stats, Py_ssize_t n, double count, double share) noexcept:
-    """Means (n,), then variances (n,), by stats (3, n) of a batch: _algebra.running_update and unbiased."""
-    cdef Py_ssize_t c
-    for c in range(n):
-        running[c] = (1.0 - share) * running[c] + share * stats[c]
-        running[n + c] = (1.0 - share) * running[n + c] + share * (stats[2 * n + c] / (count - 1.0))

@@ -1,8 +1,5 @@
 # The elementwise pass over blocks of a walk, by rows or by columns, whole where nothing stands in the way.
 
-from libc.stdint cimport uint64_t
-from libc.string cimport memcpy
-
 from cpubn.backends.compiled.job cimport *
 from cpubn.backends.compiled.lanes cimport *
 from cpubn.backends.compiled.runs cimport *
@@ -88,18 +85,13 @@ cdef inline void apply_columns(const Job* job, const Block* block, Py_ssize_t c0
         first += stretch.n
 
 
-cdef inline bint is_zero(const uint8_t* bytes) noexcept nogil:
-    """Whether all of eight are."""
-    cdef uint64_t eight
-    memcpy(&eight, bytes, 8)
-    return eight == 0
-
-
 cdef inline Py_ssize_t segment_end(const uint8_t* wide, Py_ssize_t c, Py_ssize_t end) noexcept nogil:
     """Behind the channels from c on that are all wide, or none of them is."""
     cdef bint first = wide[c] != 0
+    if are_equal(wide + c, end - c):
+        return end
     while c < end and (wide[c] != 0) == first:
-        c += 8 if c + 8 <= end and not first and is_zero(wide + c) else 1
+        c += 1
     return c
 
 

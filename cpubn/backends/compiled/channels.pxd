@@ -243,3 +243,31 @@ cdef inline void prepare(Job* job, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil:
         for c in range(c0, c1):
             if job.wide[c] & WIDE_Z:
                 job.states[c] = IN_DOUBLE
+
+
+cdef inline void widen_vector(const float* v, Py_ssize_t n, double* into) noexcept nogil:
+    cdef Py_ssize_t c
+    for c in range(n):
+        into[c] = v[c]
+
+
+cdef inline void narrow_vector(const double* v, Py_ssize_t n, float* into) noexcept nogil:
+    cdef Py_ssize_t c
+    for c in range(n):
+        into[c] = <float>v[c]
+
+
+cdef inline void move_running(double* running, const double* stats, Py_ssize_t n, double count, double share) noexcept nogil:
+    """Means (n,), then variances (n,), by stats (3, n) of a batch: _algebra.running_update and unbiased."""
+    cdef Py_ssize_t c
+    for c in range(n):
+        running[c] = (1.0 - share) * running[c] + share * stats[c]
+        running[n + c] = (1.0 - share) * running[n + c] + share * (stats[2 * n + c] / (count - 1.0))
+
+
+cdef inline void scale_by_rstd(double* v, const double* var, Py_ssize_t n, double eps) noexcept nogil:
+    """v (n,) *= 1 / sqrt(var + eps): sum(g * (x - mean)) becomes the gradient of the weight."""
+    cdef Py_ssize_t c, some_n
+    for c in range(0, n, 16):
+        some_n = min(n - c, <Py_ssize_t>SIDE_BY_SIDE)
+        store_some(v + c, some(v + c, some_n) * rstd(some(var + c, some_n), Channels(eps)), some_n)

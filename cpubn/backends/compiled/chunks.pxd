@@ -5,6 +5,7 @@ from libc.string cimport memcpy, memset
 from cpubn.backends.compiled.job cimport *
 from cpubn.backends.compiled.lanes cimport *
 from cpubn.backends.compiled.runs cimport *
+from cpubn.backends.compiled.sums cimport SIDE_BY_SIDE
 
 cdef enum:
     GROUP = 1024  # columns summed together: their sums stay in the first-level cache
@@ -37,12 +38,12 @@ cdef inline void set_columns_table(
             for c in range(channels):
                 (<float*>sums.table)[j + c] = <float>a[c]
         else:
-            for c in range(channels):
-                for i in range(job.inner):
+            for c in range(channels):  # whole lanes: the next channel's go over what is too many
+                for i in range(0, job.inner, 16):
                     if wide:
-                        sums.table[j + c * job.inner + i] = a[c]
-                    else:
-                        (<float*>sums.table)[j + c * job.inner + i] = <float>a[c]
+                        store(sums.table + j + c * job.inner + i, Lane[double](a[c]))
+                    elif i & 16 == 0:
+                        store(<float*>sums.table + j + c * job.inner + i, Lane[float](a[c]))
         for i in range(j + channels * job.inner, j + width):
             if wide:
                 sums.table[i] = sums.table[i - channels * job.inner]
@@ -191,6 +192,27 @@ cdef inline void close_up(double* sums, Py_ssize_t lanes, Py_ssize_t width) noex
         sums[width - rest + i] = sums[width - rest + lanes - rest + i]
 
 
+cdef inline void fold_columns(const Job* job, const double* columns, Py_ssize_t channels, double* to) noexcept nogil:
+    """Add the columns of each channel to its sum: `inner` of them in 16 lanes, which are folded, for each row laid together."""
+    cdef double lanes[SIDE_BY_SIDE * 16]
+    cdef Lane[double] few
+    cdef Py_ssize_t row, c, k, i, n
+    for row in range(job.together):
+        for c in range(0, channels, 16):
+            n = min(<Py_ssize_t>SIDE_BY_SIDE, channels - c)
+            if job.inner == 1:
+                few = some(columns + c, n)
+            else:
+                for k in range(n):
+                    few = some(columns + (c + k) * job.inner, job.inner)
+                    for i in range(16, job.inner, 16):
+                        few = few + some(columns + (c + k) * job.inner + i, job.inner - i)
+                    store(lanes + 16 * k, few)
+                few = fold_rows(lanes)
+            store_some(to + c, some(to + c, n) + few, n)
+        columns += channels * job.inner
+
+
 cdef inline void sum_columns(
     const Job* job, bint wide, Sums* sums, Py_ssize_t c0, Py_ssize_t channels, Py_ssize_t chunk, double* s, double* q
 ) noexcept nogil:
@@ -242,18 +264,8 @@ cdef inline void sum_columns(
     if width > lanes and width & (lanes - 1):  # the last strip's sums, behind those of columns that it shares
         close_up(sums.s, lanes, width)
         close_up(sums.q, lanes, width)
-    if job.inner == 1 and job.together == 1:
-        for k in range(0, channels, 16):
-            add_to(s + k, load(<const double*>sums.s + k))
-            add_to(q + k, load(<const double*>sums.q + k))
-        return
-    j = 0
-    while j < width:
-        for k in range(channels):
-            for part in range(job.inner):
-                s[k] += sums.s[j + part]
-                q[k] += sums.q[j + part]
-            j += job.inner
+    fold_columns(job, sums.s, channels, s)
+    fold_columns(job, sums.q, channels, q)
 
 
 cdef inline void sum_span(Job* job, Py_ssize_t c0, Py_ssize_t n, Py_ssize_t span, void* scratch) noexcept nogil:
@@ -266,9 +278,7 @@ cdef inline void sum_span(Job* job, Py_ssize_t c0, Py_ssize_t n, Py_ssize_t span
     cdef bint wide
     cdef Rows rows
     for wide in range(2):
-        pending = 0
-        for c in range(n):
-            pending += summed_in(job, wide, c0 + c)
+        pending = count_summed(job, wide, c0, n)
         if pending == 0:
             continue
         clear(s, n + 15)

@@ -5,12 +5,13 @@ Each method answers None, with nothing written, for whatever it does not take at
 """
 
 cimport numpy as cnp
-from libc.math cimport sqrt
 from libc.string cimport memset
 
 from cpubn.backends.compiled.arrays cimport *
 from cpubn.backends.compiled.job cimport *
-from cpubn.backends.compiled.planner cimport CompiledKernels, run_small, set_epilogue, set_order, start, type_of
+from cpubn.backends.compiled.planner cimport (
+    CompiledKernels, lay_workspace, run_small, set_epilogue, set_order, start, type_of,
+)
 
 cnp.import_array()
 
@@ -48,8 +49,9 @@ cdef class DirectKernels(CompiledKernels):
         vectors = new_vectors(4, n)
         v = <double*>cnp.PyArray_DATA(vectors)
         if not (
-            read_vector(running_mean, n, v) and read_vector(running_var, n, v + n)
-            and read_optional(weight, n, 1.0, v + 2 * n) and read_optional(bias, n, 0.0, v + 3 * n)
+            read_vector(self.kernels, running_mean, n, v) and read_vector(self.kernels, running_var, n, v + n)
+            and read_optional(self.kernels, weight, n, 1.0, v + 2 * n)
+            and read_optional(self.kernels, bias, n, 0.0, v + 3 * n)
             and (out is None or apart(out, (running_mean, running_var, weight, bias)))
         ):
             return None
@@ -77,13 +79,15 @@ cdef class DirectKernels(CompiledKernels):
         vectors, stats = new_vectors(4, n), new_vectors(3, n)
         v, s = <double*>cnp.PyArray_DATA(vectors), <double*>cnp.PyArray_DATA(stats)
         if not (
-            count > 1.0 and read_optional(weight, n, 1.0, v) and read_optional(bias, n, 0.0, v + n)
+            count > 1.0
+            and read_optional(self.kernels, weight, n, 1.0, v) and read_optional(self.kernels, bias, n, 0.0, v + n)
             and (running_mean is None) == (running_var is None)
             and (out is None or apart(out, (running_mean, running_var, weight, bias)))
         ):
             return None
         if running_mean is not None and not (
-            read_vector(running_mean, n, v + 2 * n) and read_vector(running_var, n, v + 3 * n)
+            read_vector(self.kernels, running_mean, n, v + 2 * n)
+            and read_vector(self.kernels, running_var, n, v + 3 * n)
             and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>running_mean) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>running_var)
             and apart(running_mean, (x, residual, weight, bias, running_var))
             and apart(running_var, (x, residual, weight, bias))
@@ -96,9 +100,9 @@ cdef class DirectKernels(CompiledKernels):
         job.weight, job.bias, job.eps, job.result = v, v + n, eps, s
         run_direct(&job, x, y, threads)
         if running_mean is not None:
-            move_running(v + 2 * n, s, n, count, momentum)
-            write_vector(running_mean, n, v + 2 * n)
-            write_vector(running_var, n, v + 3 * n)
+            self.kernels.move_running(v + 2 * n, s, n, count, momentum)
+            write_vector(self.kernels, running_mean, n, v + 2 * n)
+            write_vector(self.kernels, running_var, n, v + 3 * n)
         return y, stats
 
     def backward_directly(self, dy, x, mean, low, var, weight, eps, bint training, layout, out, threads):
@@ -107,7 +111,7 @@ cdef class DirectKernels(CompiledKernels):
         cdef cnp.ndarray vectors, sums
         cdef double* v
         cdef double* s
-        cdef Py_ssize_t n, c
+        cdef Py_ssize_t n
         if not (
             is_sample(x) and describe(self, &job, x, channels_last(layout))
             and is_number(eps, 5e-324 if training else 0.0, 1e308) and is_like(dy, x)
@@ -117,8 +121,8 @@ cdef class DirectKernels(CompiledKernels):
         vectors, sums = new_vectors(4, n), new_vectors(2, n)
         v, s = <double*>cnp.PyArray_DATA(vectors), <double*>cnp.PyArray_DATA(sums)
         if not (
-            read_vector(mean, n, v) and read_optional(low, n, 0.0, v + n) and read_vector(var, n, v + 2 * n)
-            and read_optional(weight, n, 1.0, v + 3 * n)
+            read_vector(self.kernels, mean, n, v) and read_optional(self.kernels, low, n, 0.0, v + n)
+            and read_vector(self.kernels, var, n, v + 2 * n) and read_optional(self.kernels, weight, n, 1.0, v + 3 * n)
             and (not training or job.outer * job.inner > 1) and (out is None or apart(out, (mean, low, var, weight)))
         ):
             return None
@@ -132,8 +136,7 @@ cdef class DirectKernels(CompiledKernels):
         job.mean, job.mean_low, job.var, job.weight, job.eps, job.result = v, v + n, v + 2 * n, v + 3 * n, eps, s
         job.dy = contiguous(&job, dy)
         run_direct(&job, x, dx, threads)
-        for c in range(n):
-            s[n + c] *= 1.0 / sqrt(v[2 * n + c] + job.eps)
+        self.kernels.scale_by_rstd(s + n, v + 2 * n, n, job.eps)
         return dx, sums[1], sums[0]
 
     def moments_directly(self, x, layout, threads):
@@ -154,6 +157,8 @@ cdef class DirectAffine:
 
     cdef DirectKernels kernels
     cdef cnp.ndarray narrow, wide
+    cdef Job[2] prepared  # for columns of float32 and of float64, in memory of `room`
+    cdef list room
     cdef object activation, quantization, dtype, threads
     cdef int last, out_last
 
@@ -167,14 +172,39 @@ cdef class DirectAffine:
         self.kernels, self.narrow, self.wide, self.activation = kernels, narrow, wide, activation
         self.quantization, self.dtype, self.threads = quantization, dtype, threads
         self.last, self.out_last = channels_last(layout), channels_last(out_layout)
+        self.room = [self.prepare(&self.prepared[0], narrow, FLOAT32), self.prepare(&self.prepared[1], wide, FLOAT64)]
+
+    cdef cnp.ndarray prepare(self, Job* job, cnp.ndarray coefficients, Type type):
+        """Memory of a table of the coefficients, for columns of one element each.
+
+        Made anew by each call, it went from one core to the other: (49, 2048) took 20 us so, and 10 with one that stays.
+        """
+        cdef cnp.npy_intp[1] size
+        cdef cnp.ndarray room
+        memset(job, 0, sizeof(Job))
+        job.kernels, job.x.type = self.kernels.kernels, type
+        job.outer = job.inner = 1
+        job.channels = cnp.PyArray_DIMS(coefficients)[1]
+        job.coefficients = <double*>cnp.PyArray_DATA(coefficients)
+        job.given = job.apply = job.columns_apply = True
+        size[0] = <cnp.npy_intp>lay_workspace(job, NULL, 1)
+        room = cnp.PyArray_EMPTY(1, size, cnp.NPY_UINT8, 0)
+        lay_workspace(job, <char*>cnp.PyArray_DATA(room), 1)
+        job.kernels.prepare(job, 0, job.channels)
+        return room
 
     def __call__(self, x, residual=None, out=None):
         cdef Job job
+        cdef const Job* prepared
         if not describe(self.kernels, &job, x, self.last) or job.channels != cnp.PyArray_DIMS(self.narrow)[1]:
             return None
         if self.quantization is not None:
             set_epilogue(&job, None, self.quantization)
-        job.coefficients = <double*>cnp.PyArray_DATA(self.wide if job.x.type == FLOAT64 else self.narrow)
+        prepared = &self.prepared[1 if job.x.type == FLOAT64 else 0]
+        job.coefficients = prepared.coefficients
+        if job.inner == 1:
+            job.prepared = True
+            job.table, job.wide, job.period, job.length = prepared.table, prepared.wide, prepared.period, prepared.length
         return infer(&job, x, self.last, self.activation, residual, self.dtype, self.out_last, out, self.threads)
 
 

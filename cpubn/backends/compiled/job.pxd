@@ -133,6 +133,7 @@ cdef struct Job:
     Strided y  # or dx
     bint backward
     bint given  # the coefficients are, and stand in an array of the caller's
+    bint prepared  # as are the table and what is wide
     bint sums  # otherwise the coefficients are given
     bint apply  # otherwise only the sums are wanted
     Map map
@@ -196,6 +197,14 @@ ctypedef Py_ssize_t (*close_function)(Job*, Py_ssize_t c0, Py_ssize_t c1) noexce
 ctypedef void (*block_function)(const Job*, const Block*) noexcept nogil
 ctypedef void (*prepare_function)(Job*, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
 
+# Vectors of channels.
+ctypedef void (*widen_function)(const float* v, Py_ssize_t n, double* into) noexcept nogil
+ctypedef void (*narrow_function)(const double* v, Py_ssize_t n, float* into) noexcept nogil
+ctypedef void (*scale_function)(double* v, const double* var, Py_ssize_t n, double eps) noexcept nogil
+ctypedef void (*running_function)(
+    double* running, const double* stats, Py_ssize_t n, double count, double share
+) noexcept nogil
+
 ctypedef void (*channels_function)(const Job*, const void* x, const Rows*) noexcept nogil
 ctypedef void (*row_pivots_function)(Job*, const void* x, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
 
@@ -216,6 +225,10 @@ cdef struct Kernels:
     span_function sum_span
     close_function close
     block_function apply
+    widen_function widen_vector
+    narrow_function narrow_vector
+    running_function move_running
+    scale_function scale_by_rstd
 
 
 cdef inline int loops_of(Type type) noexcept nogil:

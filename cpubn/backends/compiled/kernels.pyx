@@ -4,7 +4,9 @@ from cpython.pycapsule cimport PyCapsule_New
 
 from cpubn.backends.compiled.apply cimport apply_stretch
 from cpubn.backends.compiled.blocks cimport apply_block
-from cpubn.backends.compiled.channels cimport close_channels, prepare
+from cpubn.backends.compiled.channels cimport (
+    close_channels, move_running, narrow_vector, prepare, scale_by_rstd, widen_vector,
+)
 from cpubn.backends.compiled.chunks cimport Sums, sum_span
 from cpubn.backends.compiled.job cimport *
 from cpubn.backends.compiled.lanes cimport *
@@ -19,6 +21,10 @@ kernels.find_pivots = find_pivots
 kernels.sum_span = sum_span
 kernels.close = close_channels
 kernels.apply = apply_block
+kernels.widen_vector = widen_vector
+kernels.narrow_vector = narrow_vector
+kernels.move_running = move_running
+kernels.scale_by_rstd = scale_by_rstd
 kernels.loops[0] = Loops(
     <places_function>add_places[float], <channels_function>add_channels[float],
     <row_pivots_function>find_row_pivots[float], <rows_function>add_rows[float], <run_function>apply_stretch[float],

@@ -68,12 +68,7 @@ cdef inline void column_pivots(const Job* job, bint wide, Py_ssize_t c0, Py_ssiz
                 add_buffered_places(job, wide, &p, v * apart * width + j, apart * width, some, min(width, lanes), sums + k * lanes)
     if width > lanes and width & (lanes - 1):
         close_up(sums, lanes, width)
-    j = 0
-    while j < width:
-        for c in range(channels):
-            for v in range(job.inner):
-                totals[c] += sums[j + v]
-            j += job.inner
+    fold_columns(job, sums, channels, totals)
     for c in range(0, channels, 16):
         means = load(<const double*>totals + c) / Lane[double](<double>(places * job.together * job.inner))
         store_some(job.pivots + c0 + c, means if wide else as_single(means), min(<Py_ssize_t>16, channels - c))

@@ -163,7 +163,7 @@ cdef void share_columns(Job* job, Py_ssize_t size, size_t moved, int threads) no
     job.group = job.channels if job.together > 1 else min(widest, job.channels)
     if job.whole and job.together == 1 and job.inner == 1:
         # Its rows are to stay in the first-level cache from the sums to the output.
-        job.group = min(job.group, max(<Py_ssize_t>64, 24576 // row // 32 * 32))
+        job.group = min(job.group, max(<Py_ssize_t>256, 24576 // row // 32 * 32))
     if job.together == 1 and (job.whole or job.spans < threads):
         job.group = max(<Py_ssize_t>1, min(job.group, share))
 
@@ -221,7 +221,7 @@ cdef size_t lay_workspace(Job* job, char* base, int threads) noexcept nogil:
         at += aligned(kinds * n * sizeof(double))
     job.parts = <double*>(base + at)
     at += aligned(2 * n * job.spans * sizeof(double))
-    if job.apply and job.columns_apply:
+    if job.apply and job.columns_apply and not job.prepared:
         job.period = row * (1 if row >= 32 else (32 + row - 1) // row)
         job.length = (job.period + 32 + 15) // 16 * 16
         job.table = base + at
@@ -230,13 +230,15 @@ cdef size_t lay_workspace(Job* job, char* base, int threads) noexcept nogil:
     if job.sums:
         at += threads * job.kernels.scratch
     job.states = <uint8_t*>(base + at)
-    job.wide = <uint8_t*>(base + at + n)
+    if not job.prepared:
+        job.wide = <uint8_t*>(base + at + n)
     return at + 2 * n + LINE
 
 
 cdef void leave_workspace(Job* job) noexcept nogil:
     """The job may be run again, for another image, in a workspace of its own."""
-    job.table = NULL
+    if not job.prepared:
+        job.table = NULL
     if not job.given:
         job.coefficients = NULL
 
@@ -319,7 +321,7 @@ cdef void run(Job* job, int threads) noexcept nogil:
     cdef uint64_t before = cpubn_calm()
     if job.sums and job.whole:
         share_out(job, WHOLE, job.groups, threads)
-    else:
+    elif not job.prepared:
         job.kernels.prepare(job, 0, job.channels)
     if job.sums and not job.whole:
         if not job.backward:

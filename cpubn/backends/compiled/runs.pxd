@@ -1,5 +1,7 @@
 # Runs: elements of every array of a job, counted through as one, and whether lanes can be loaded from where they stand.
 
+from libc.string cimport memcmp
+
 from cpubn.backends.compiled.job cimport *
 from cpubn.backends.compiled.lanes cimport *
 
@@ -225,3 +227,18 @@ cdef inline Spot buffered_spot(const Run* run, Buffers* buffers) noexcept nogil:
 cdef inline bint summed_in(const Job* job, bint wide, Py_ssize_t c) noexcept nogil:
     """Whether a channel is to be summed next in float64, or in float32."""
     return <uint8_t>(job.states[c] - (IN_DOUBLE if wide else ABOUT_SAMPLES)) < 2
+
+
+cdef inline bint are_equal(const uint8_t* bytes, Py_ssize_t n) noexcept nogil:
+    """Whether n >= 1 bytes are all the same."""
+    return memcmp(bytes, bytes + 1, n - 1) == 0
+
+
+cdef inline Py_ssize_t count_summed(const Job* job, bint wide, Py_ssize_t c0, Py_ssize_t n) noexcept nogil:
+    """How many of n channels are to be summed next in float64, or in float32."""
+    cdef Py_ssize_t c, count = 0
+    if are_equal(job.states + c0, n):
+        return n if summed_in(job, wide, c0) else 0
+    for c in range(c0, c0 + n):
+        count += summed_in(job, wide, c)
+    return count

@@ -17,7 +17,7 @@ from cpubn import _activations, _algebra, _elementary
 from cpubn.backends.jit import apply, control, formulas, lanes, samples, sums
 from cpubn.backends.jit.apply import backward_part, forward_part
 from cpubn.backends.jit.control import calm, each, restore
-from cpubn.backends.jit.sums import add_columns, column_pivots, row_pivot, sum_columns, sum_rows
+from cpubn.backends.jit.sums import column_pivots, fold_columns, row_pivot, sum_columns, sum_rows
 
 SOURCES = _activations, _algebra, _elementary, apply, control, formulas, lanes, samples, sums
 VERSION = hashlib.sha256("".join(map(inspect.getsource, SOURCES)).encode()).hexdigest()[:16]
@@ -97,7 +97,8 @@ def columns(function: Any) -> Any:
             before = calm()
             parts[span] = 0.0
             for chunk in range(span * walk.span, min((span + 1) * walk.span, walk.chunks)):
-                add_columns(walk, chunk, sums_of_columns, parts[span, 0], parts[span, 1])
+                fold_columns(walk, sums_of_columns[chunk, 0], parts[span, 0])
+                fold_columns(walk, sums_of_columns[chunk, 1], parts[span, 1])
             restore(before)
 
     return kept(sum_columns_of, name, on_disk)
