@@ -125,8 +125,9 @@ def pivot_of(x, order):
     outer, inner = x.shape
     if order.columns:
         rows = outer // order.together
-        places = min(max(8, 64 // (order.together * inner)), (rows + 1) // 2)
-        spread = x[: rows * order.together].reshape(rows, -1)[: rows // places * places : rows // places]
+        wanted = max(8, 64 // (order.together * inner))
+        places = -(-wanted * rows // (rows + wanted))
+        spread = x[: rows * order.together].reshape(rows, -1)[[k * rows // places for k in range(places)]]
         sums, total = np.zeros(spread.shape[1]), 0.0
         for first in range(0, places, 8):
             few = np.zeros(spread.shape[1], x.dtype)
@@ -138,7 +139,7 @@ def pivot_of(x, order):
         return float(x.dtype.type(total / (places * order.together * inner)))
     count = 128 // x.itemsize
     steps = inner // count
-    places = min(16, max(1, outer * steps // 8))
+    places = min(outer * steps, 16, max(2, outer * steps // 8))
     sums = np.zeros(count)
     for k in range(places):
         step = outer * steps * k // places

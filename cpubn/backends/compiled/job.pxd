@@ -186,7 +186,7 @@ cdef struct Job:
 
 
 # The loops over lanes, for one type of samples.
-ctypedef void (*places_function)(const void* x, Py_ssize_t step, Py_ssize_t n, double* sums) noexcept nogil
+ctypedef void (*places_function)(const void* x, const Py_ssize_t* starts, Py_ssize_t n, double* sums) noexcept nogil
 ctypedef void (*rows_function)(const Job*, const void* x, Strip*, Py_ssize_t n, Py_ssize_t steps, Py_ssize_t rest) noexcept nogil
 ctypedef void (*run_function)(const Job*, const void* x, const Stretch*) noexcept nogil
 ctypedef void (*signs_function)(const void* y, Py_ssize_t n, const Bounds*, uint8_t* bits) noexcept nogil

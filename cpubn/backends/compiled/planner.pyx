@@ -198,7 +198,7 @@ cdef void share(Job* job, int threads) noexcept nogil:
         job.groups = (job.channels + job.group - 1) // job.group
     if job.apply:
         share_blocks(job, threads)
-    job.far = moved > <size_t>(4 * GROUP_BYTES * threads)
+    job.far = moved > <size_t>(GROUP_BYTES * threads)
     job.past = job.apply and moved > CACHE and (job.inner < 32 or job.inner >= LONG)
 
 

@@ -180,12 +180,12 @@ cdef inline void add_rows(
     q.store_total(strip.q)
 
 
-cdef inline void add_places(const sample* x, Py_ssize_t step, Py_ssize_t n, double* sums) noexcept nogil:
-    """Add n steps of lanes, `step` elements apart, to the sums from which a pivot is found."""
+cdef inline void add_places(const sample* x, const Py_ssize_t* starts, Py_ssize_t n, double* sums) noexcept nogil:
+    """Add n steps of lanes to the sums from which a pivot is found."""
     cdef Lane[sample] s = Lane[sample](0.0)
     cdef Py_ssize_t j
     for j in range(n):
-        s = s + load(x + j * step)
+        s = s + load(x + starts[j])
     add_to(sums, s)
 
 
@@ -238,6 +238,11 @@ cdef inline void keep_lanes(const sample* x, double* to, Lane[sample] lanes) noe
         store(<float*>to, <Lane[float]>lanes)
 
 
+cdef inline Py_ssize_t row_places(Py_ssize_t steps) noexcept nogil:
+    """Of so many steps of lanes, how many a pivot is found from: 2 at least, if there are."""
+    return min(steps, min(<Py_ssize_t>ROW_PLACES, max(<Py_ssize_t>2, steps >> 3)))
+
+
 cdef inline void find_row_pivots(Job* job, const sample* x, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil:
     """Pivots of channels whose inner runs are direct rows."""
     cdef double all[SIDE_BY_SIDE * 16]
@@ -246,9 +251,8 @@ cdef inline void find_row_pivots(Job* job, const sample* x, Py_ssize_t c0, Py_ss
     cdef Sum[sample] s
     cdef Lane[double] pivots
     cdef Py_ssize_t lanes = lanes_of(x), steps = job.inner // lanes, total = job.outer * steps, first, k, n, j, step
-    cdef Py_ssize_t places = min(<Py_ssize_t>ROW_PLACES, max(<Py_ssize_t>1, total >> 3))
-    starts[0] = 0
-    for j in range(1, places):
+    cdef Py_ssize_t places = row_places(total)
+    for j in range(places):
         step = total * j // places
         starts[j] = step // steps * job.x.outer + step % steps * lanes
     for first in range(c0, c1, 16):  # SIDE_BY_SIDE

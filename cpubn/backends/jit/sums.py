@@ -315,7 +315,7 @@ def row_pivot(x, walk, c):
     count = 128 // x.itemsize
     steps = walk.inner // count
     total = walk.outer * steps
-    places = min(ROW_PLACES, max(1, total // 8))
+    places = min(total, ROW_PLACES, max(2, total // 8))
     s0, s1 = lanes(0.0), lanes(0.0)
     for k in range(places):
         step = total * k // places
@@ -329,8 +329,9 @@ def column_pivots(x, walk, totals):
     """The means of rows spread over the channels, totals (C,)."""
     count, row, zero = 128 // x.itemsize, walk.channels * walk.inner, lanes(x.dtype.type(0))
     width, rows = row * walk.together, walk.outer // walk.together
-    places = min(max(8, COLUMN_PLACES // (walk.together * walk.inner)), (rows + 1) // 2)
-    apart, columns, sums = rows // places, np.empty(width), np.empty(32)
+    wanted = max(8, COLUMN_PLACES // (walk.together * walk.inner))
+    places = (wanted * rows - 1) // (rows + wanted) + 1
+    columns, sums = np.empty(width), np.empty(32)
     zeros = np.zeros(count, x.dtype)
     for k in range(-(-width // count)):
         j = max(0, min(k * count, width - count))
@@ -339,9 +340,9 @@ def column_pivots(x, walk, totals):
             s = zero
             for u in range(v, min(v + 8, places)):
                 if width >= count:
-                    s = s + load(x, u * apart * width + j)
+                    s = s + load(x, u * rows // places * width + j)
                 else:
-                    s = s + load(part_of(x, u * apart * width, width, zeros), 0)
+                    s = s + load(part_of(x, u * rows // places * width, width, zeros), 0)
             s0, s1 = s0 + widened(s, 0), s1 + widened(s, 1)
         put_aside(s0, s1, sums, 0, count)
         for lane in range(count):
