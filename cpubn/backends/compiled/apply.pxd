@@ -142,17 +142,17 @@ cdef inline void apply_runs(
     const Job* job, const sample* x, const Stretch* runs, bint backward, bint columns, bint plain
 ) noexcept nogil:
     cdef Stretch run = runs[0]
-    cdef Py_ssize_t k
-    for k in range(runs.runs):
+    cdef Py_ssize_t x_step = step_of(&job.x, columns), dy_step = step_of(&job.dy, columns)
+    cdef Py_ssize_t residual_step = step_of(&job.residual, columns), kept_step = step_of(&job.kept, columns)
+    cdef Py_ssize_t bit_step = step_of(&job.signs, columns), y_step = step_of(&job.y, columns)
+    cdef Py_ssize_t g_step = step_of(&job.g, columns), k, count = runs.runs
+    for k in range(count):
         apply_loop(job, <const sample*>run.spot.x, &run, backward, columns, plain)
         run.channel += 1
-        run.y += step_of(&job.y, columns)
+        run.y += y_step
         if run.g is not NULL:
-            run.g += step_of(&job.g, columns)
-        move_spot(
-            &run.spot, step_of(&job.x, columns), step_of(&job.dy, columns), step_of(&job.residual, columns),
-            step_of(&job.kept, columns), step_of(&job.signs, columns)
-        )
+            run.g += g_step
+        move_spot(&run.spot, x_step, dy_step, residual_step, kept_step, bit_step)
 
 
 cdef inline void apply_stretch(const Job* job, const sample* x, const Stretch* run) noexcept nogil:

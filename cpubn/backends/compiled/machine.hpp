@@ -55,9 +55,11 @@ static int cpubn_has_avx512(void) {
 #endif
 }
 
-/* Bytes of the last-level cache that a core reaches; 32 MB where the system does not say. On Linux from sysfs:
-   sysconf answers 320 MB, a whole socket's, for an EPYC whose cores reach 32 MB each. */
+/* Bytes of the last-level cache that a core reaches, 32 MB at most, and where the system does not say. On Linux from
+   sysfs: sysconf answers 320 MB, a whole socket's, for an EPYC whose cores reach 32 MB each. Two cores of a Xeon whose
+   socket has 260 MB write 51 MB past it in 0.62 of the time, and 25 MB in 0.85; but who reads 25 MB next finds them there. */
 static size_t cpubn_cache_bytes(void) {
+    const long long most = 32ll << 20;
     long long bytes = 0;
 #if defined(__APPLE__)
     size_t size = sizeof(bytes);
@@ -74,7 +76,7 @@ static size_t cpubn_cache_bytes(void) {
         fclose(file);
     }
 #endif
-    return bytes > 0 ? (size_t)bytes : (size_t)32 << 20;
+    return (size_t)(bytes > 0 && bytes < most ? bytes : most);
 }
 
 /* Rounding to nearest, and denormal numbers as such, whatever another library has set: each thread sets them for the
