@@ -101,7 +101,7 @@ cdef inline void apply_loop(
     cdef Lane[sample] value, rest, first
     cdef Py_ssize_t lanes = lanes_of(x), n = run.n, j = 0, column = run.column, period = job.period, k
     cdef Py_ssize_t last_column = column + n - lanes
-    cdef bint past = run.past
+    cdef bint past = run.past, whole_lines = past or n >= 4 * lanes  # and what stands before and behind them as usual
     for k in range(COEFFICIENTS if backward else SHIFT + 1):
         if columns:
             a.tables[k] = table_of(x, run.table, k * job.length)
@@ -110,7 +110,7 @@ cdef inline void apply_loop(
     if columns and last_column >= period:
         last_column = last_column % period
     rest = lanes_of_result(job, x, run, &a, n - lanes, last_column, backward, columns, plain)
-    if past:  # whole cache lines, and the elements before and behind them as usual
+    if whole_lines:
         first = lanes_of_result(job, x, run, &a, 0, column, backward, columns, plain)
         j = <Py_ssize_t>(-<size_t>y % 64) // <Py_ssize_t>sizeof(sample)
         column += j
@@ -126,6 +126,8 @@ cdef inline void apply_loop(
         column += lanes
     if not past:
         store(y + n - lanes, rest)
+        if whole_lines:
+            store(y, first)
         return
     store(edge, first)
     memcpy(y, edge, <Py_ssize_t>(-<size_t>y % 64))

@@ -30,7 +30,7 @@ cdef size_t CACHE = cpubn_cache_bytes()
 cdef enum:
     GROUP_COLUMNS = 1024  # that are summed together: see chunks.pxd
     GROUP_BYTES = 524288  # of a group of channels that one thread finishes on its own: a second-level cache
-    SHORT_BYTES = 8192  # of the rows of channels that a thread takes together
+    SHORT_BYTES = 65536  # of the rows of channels that a thread takes together
     UNIT = 16384  # elements of a unit of an elementwise pass by rows
     LONG = 1024  # shorter runs, written past the cache one by one, took 1.4 to 3.4 times as long
     TRANSPOSED_BYTES = 16384  # of a block that is written in another layout than it is read in
@@ -143,7 +143,7 @@ cdef void share_rows(Job* job, Py_ssize_t size, int threads) noexcept nogil:
     """Channel by channel, or a few short ones together."""
     cdef Py_ssize_t bytes = job.outer * job.inner * size
     job.whole = threads == 1 or job.channels >= 4 * threads
-    job.group = max(<Py_ssize_t>1, min(<Py_ssize_t>16, SHORT_BYTES // bytes))
+    job.group = max(<Py_ssize_t>1, min(<Py_ssize_t>64, SHORT_BYTES // bytes))
     job.group = max(<Py_ssize_t>1, min(job.group, job.channels // (4 * threads)))
 
 
