@@ -158,7 +158,7 @@ def batch_norm(
             place.update_running(*plan.updated, stats, samples, plan.momentum)
     elif plan.running:
         if return_moments:
-            kernels.moments(output.call(kernels.ANY_TYPE).x, stats, threads)
+            kernels.moments(_plan.sample(output.x, layout, kernels.ANY_TYPE)[0], stats, threads)
         apply(output, place.affine(output.computed_in, *plan.running, plan.weight, plan.bias, plan.eps), kernels)
     y = place.result(output.array)
     return (y, Moments.of(samples, stats)) if return_moments else y

@@ -96,6 +96,9 @@ def test_moments_of_integers(dtype, backend):
     got = cpubn.moments(x, backend=backend)
     np.testing.assert_allclose(got.mean, x.mean((0, 2)), rtol=1e-12, atol=1e-9)
     np.testing.assert_allclose(got.var(), x.astype(float).var((0, 2)), rtol=1e-12)
+    _, besides = cpubn.batch_norm(x, got.mean, got.var(), dtype="float32", return_moments=True, backend=backend)
+    for name in ("mean", "low", "m2"):
+        np.testing.assert_array_equal(getattr(besides, name), getattr(got, name))
 
 
 @pytest.mark.parametrize("given_as", ["float16", "float32", "float64"])
