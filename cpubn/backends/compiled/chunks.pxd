@@ -69,13 +69,13 @@ cdef inline const void* table_at(bint wide, const double* table, Py_ssize_t j) n
     return <const float*>table + j
 
 
-cdef inline Strip new_strip(bint wide, Sums* sums, Py_ssize_t step) noexcept nogil:
+cdef inline Strip new_strip(bint wide, Sums* sums, Py_ssize_t step, bint closes) noexcept nogil:
     """A strip of all lanes, whose steps are so many elements apart."""
     cdef Strip strip
     strip.table, strip.length, strip.keep = sums.table, SLOTS, 16 if wide else 32
     strip.s, strip.q, strip.waiting = sums.s, sums.q, sums.waiting
     strip.ahead = strip.dy_ahead = strip.pending = 0
-    strip.closes = False
+    strip.closes = closes
     strip.x_step = strip.dy_step = strip.residual_step = strip.kept_step = strip.bit_step = step
     return strip
 
@@ -89,8 +89,7 @@ cdef inline void bounds(Py_ssize_t n, Py_ssize_t parts, Py_ssize_t k, Py_ssize_t
 cdef inline void add_buffered_row(
     const Job* job, bint wide, Strip* strip, Buffers* buffers, const Run* run, Py_ssize_t n, bint last
 ) noexcept nogil:
-    """Add a row of n elements, the last one or not, piece by piece: each is whole blocks, but for the last piece, which
-    may need elements before it."""
+    """Add a row of n elements piece by piece: each is whole blocks, but for the last, which may need elements before it."""
     cdef Py_ssize_t lanes = 16 if wide else 32, first = 0, part, back
     while first < n:
         part = min(n - first, STEPS * lanes)
@@ -137,7 +136,7 @@ cdef inline void sum_buffered_rows(
 ) noexcept nogil:
     """Add one chunk of channel c, whose inner runs are rows, to s and q."""
     cdef Py_ssize_t lanes = 16 if wide else 32, o, n = rows.i1 - rows.i0
-    cdef Strip strip = new_strip(wide, sums, lanes)
+    cdef Strip strip = new_strip(wide, sums, lanes, False)
     cdef Run run
     set_row_table(job, wide, sums, c)
     clear(sums.s, lanes)
@@ -187,7 +186,7 @@ cdef inline Py_ssize_t strip_start(Py_ssize_t k, Py_ssize_t lanes, Py_ssize_t wi
 
 cdef inline void close_up(double* sums, Py_ssize_t lanes, Py_ssize_t width) noexcept nogil:
     """Sums of the last columns stand in the last lanes of their strip: put them behind those of the strips before."""
-    cdef Py_ssize_t rest = width & (lanes - 1), i
+    cdef Py_ssize_t rest = width & (lanes - 1) if width > lanes else 0, i
     for i in range(rest):
         sums[width - rest + i] = sums[width - rest + lanes - rest + i]
 
@@ -222,10 +221,8 @@ cdef inline void sum_columns(
     cdef Py_ssize_t whole = job.outer // job.together, rows = (job.outer + job.together - 1) // job.together
     cdef Py_ssize_t strips = (width + lanes - 1) // lanes, v0, v1, v, j, k, tile, part
     cdef bint direct = wide == (job.x.type == FLOAT64) and width >= lanes and reads_rows(&run, job.x.type)
-    cdef Strip strip = new_strip(wide, sums, lanes), short
+    cdef Strip strip = new_strip(wide, sums, lanes, True), short = strip
     cdef const Loops* loops
-    strip.closes = True
-    short = strip
     direct = direct and (job.together == 1 or reads_lines(&run, width * rows))
     loops = loops_for(job, wide, direct)
     bounds(rows, job.levels, chunk, &v0, &v1)
@@ -261,9 +258,8 @@ cdef inline void sum_columns(
                 short.keep = min(lanes, width - k * lanes) if width >= lanes else lanes
                 short.table, short.s, short.q = table_at(wide, sums.table, j), sums.s + k * lanes, sums.q + k * lanes
                 add_last_row(job, wide, &short, &sums.buffers, &run, whole * width + j, min(lanes, part - j))
-    if width > lanes and width & (lanes - 1):  # the last strip's sums, behind those of columns that it shares
-        close_up(sums.s, lanes, width)
-        close_up(sums.q, lanes, width)
+    close_up(sums.s, lanes, width)
+    close_up(sums.q, lanes, width)
     fold_columns(job, sums.s, channels, s)
     fold_columns(job, sums.q, channels, q)
 

@@ -19,11 +19,6 @@ template <> struct Native<double> { typedef D V; typedef U64 B; enum { COUNT = 1
 #define EACH(T) for (int i = 0; i < Native<T>::N; i++)
 #endif
 #define LANE_WORD template <typename T> WORD
-#if defined(__GNUC__)
-#define CALLED __attribute__((noinline))
-#else
-#define CALLED __declspec(noinline)
-#endif
 #ifdef CYTHON_INLINE // what Cython calls inline is a wish elsewhere: GCC left a step of the sums a call, at half the speed
 #undef CYTHON_INLINE
 #define CYTHON_INLINE CPUBN_INLINE

@@ -66,8 +66,7 @@ cdef inline void column_pivots(const Job* job, bint wide, Py_ssize_t c0, Py_ssiz
                 loops_for(job, wide, True).add_places(address(&p, j), starts + v, some_places, sums + k * lanes)
             else:
                 add_buffered_places(job, wide, &p, j, starts + v, some_places, min(width, lanes), sums + k * lanes)
-    if width > lanes and width & (lanes - 1):
-        close_up(sums, lanes, width)
+    close_up(sums, lanes, width)
     fold_columns(job, sums, channels, totals)
     for c in range(0, channels, 16):
         means = load(<const double*>totals + c) / Lane[double](<double>(places * few))

@@ -3,12 +3,10 @@ cimport numpy as cnp
 from cpubn.backends.compiled.job cimport Job, Kernels, Strided, Type
 
 cdef Type type_of(cnp.ndarray a) noexcept
-cdef Strided strided(cnp.ndarray a)
 cdef int set_order(Job* job) except -1
 cdef int set_epilogue(Job* job, activation, quantization) except -1
 cdef int start(Job* job, int threads) except -1
 cdef bint run_small(Job* job) noexcept
-cdef size_t lay_workspace(Job* job, char* base, int threads) noexcept nogil
 
 cdef class CompiledKernels:
     cdef object capsule

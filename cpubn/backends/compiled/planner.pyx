@@ -2,40 +2,27 @@
 
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from cython.parallel cimport prange, threadid
-from libc.stdint cimport uint8_t, uint64_t
-from libc.stdlib cimport free, llabs, malloc
-from libc.string cimport memchr, memset
+from cython.parallel cimport prange
+from libc.stdint cimport uint8_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
 
 from cpubn.backends.compiled.job cimport *
+from cpubn.backends.compiled.phases cimport lay_workspace, leave_workspace, run
+from cpubn.backends.compiled.sharing cimport share
 
 from cpubn.kernels import _order
 
 cnp.import_array()
 order_of = _order.order_of  # an old one is told apart when this is loaded
 
-cdef extern from *:
-    const double NAN
-
 cdef extern from "machine.hpp" nogil:
+    const double NAN
     int cpubn_openmp_max_threads()
     int cpubn_has_avx2()
     int cpubn_has_avx512()
-    size_t cpubn_cache_bytes()
-    uint64_t cpubn_calm()
-    void cpubn_restore(uint64_t before)
 
-# Output goes past the last-level cache if it and what is read exceed that.
-cdef size_t CACHE = cpubn_cache_bytes()
 cdef enum:
-    GROUP_COLUMNS = 1024  # that are summed together: see chunks.pxd
-    GROUP_BYTES = 524288  # of a group of channels that one thread finishes on its own: a second-level cache
-    SHORT_BYTES = 65536  # of the rows of channels that a thread takes together
-    UNIT = 16384  # elements of a unit of an elementwise pass by rows
-    LONG = 1024  # shorter runs, written past the cache one by one, took 1.4 to 3.4 times as long
-    TRANSPOSED_BYTES = 16384  # of a block that is written in another layout than it is read in
-    ALL_DONE = 4  # State.DONE
-    LINE = 64  # bytes of a cache line
     SIGNS = 65536  # elements of a unit of packing, a multiple of 32
 
 # The number that NumPy gave to ml_dtypes' bfloat16, once one was seen.
@@ -44,6 +31,7 @@ cdef int BFLOAT16_NUMBER = -1
 
 cdef Type type_of(cnp.ndarray a) noexcept:
     """The type of an array's elements, OTHER where kernels have none such."""
+    global BFLOAT16_NUMBER
     cdef int number = cnp.PyArray_TYPE(a)
     if number == cnp.NPY_FLOAT32:
         return FLOAT32
@@ -59,16 +47,10 @@ cdef Type type_of(cnp.ndarray a) noexcept:
         return UINT16
     if number == cnp.NPY_INT16:
         return INT16
-    return bfloat16_or_other(a)
-
-
-cdef Type bfloat16_or_other(cnp.ndarray a) noexcept:
-    global BFLOAT16_NUMBER
-    if cnp.PyArray_TYPE(a) == BFLOAT16_NUMBER:
-        return BFLOAT16
-    if cnp.PyArray_TYPE(a) < 256 or a.dtype.name != "bfloat16":  # NPY_USERDEF
-        return OTHER
-    BFLOAT16_NUMBER = cnp.PyArray_TYPE(a)
+    if number != BFLOAT16_NUMBER:
+        if number < 256 or a.dtype.name != "bfloat16":  # NPY_USERDEF
+            return OTHER
+        BFLOAT16_NUMBER = number
     return BFLOAT16
 
 
@@ -104,234 +86,6 @@ cdef void set_activation(Job* job, int code, double low, double high) noexcept:
         job.activation, job.low, job.high = CLIP, 0.0, NAN
     elif code == RELU6:
         job.activation, job.low, job.high = CLIP, 0.0, 6.0
-
-
-cdef bint is_like(const Strided* a, const Strided* x) noexcept nogil:
-    return a.data is NULL or (a.inner == 1 and a.type == x.type)
-
-
-cdef bint is_transposed(const Job* job) noexcept nogil:
-    """Whether y runs in memory along other axes than x: it is of another layout."""
-    if job.inner == 1:
-        return job.channels > 1 and llabs(job.y.outer) < llabs(job.y.channel)
-    return job.channels > 1 and llabs(job.y.inner) > llabs(job.y.channel)
-
-
-cdef void describe_loops(Job* job) noexcept nogil:
-    """What follows from the arrays and the task, whoever shares out the work."""
-    job.plain = job.activation == 0 and job.residual.data is NULL and job.g.data is NULL
-    job.plain = job.plain and job.prologue == NO_PROLOGUE and job.map != SCALE
-    job.down = job.apply and not job.sums and job.inner == 1 and is_transposed(job)
-    job.columns_apply = job.inner < 32 and not (job.apply and not job.sums and is_transposed(job))
-    job.direct = not job.down and job.quantizer.inverse == 0 and job.x.type >= FLOAT32 and job.x.type <= BFLOAT16
-    job.direct = job.direct and is_like(&job.x, &job.x) and is_like(&job.dy, &job.x) and is_like(&job.kept, &job.x)
-    job.direct = job.direct and is_like(&job.residual, &job.x) and is_like(&job.g, &job.x)
-    job.direct = job.direct and is_like(&job.y, &job.x) and (job.signs.data is NULL or job.signs.inner == 1)
-
-
-cdef void share_transposed(Job* job) noexcept nogil:
-    """Blocks of which all channels' samples stay in the first-level cache, so that it gathers the lines of x or of y."""
-    cdef Py_ssize_t samples = max(<Py_ssize_t>32, TRANSPOSED_BYTES // (job.channels * max(job.x.size, job.y.size)))
-    job.band, job.block, job.part = job.channels, 1, job.inner
-    if job.down:
-        job.block = min(samples, job.outer)
-    else:
-        job.part = min(samples, job.inner)
-
-
-cdef void share_rows(Job* job, Py_ssize_t size, int threads) noexcept nogil:
-    """Channel by channel, or a few short ones together."""
-    cdef Py_ssize_t bytes = job.outer * job.inner * size
-    job.whole = threads == 1 or job.channels >= 4 * threads
-    job.group = max(<Py_ssize_t>1, min(<Py_ssize_t>64, SHORT_BYTES // bytes))
-    job.group = max(<Py_ssize_t>1, min(job.group, job.channels // (4 * threads)))
-
-
-cdef void share_columns(Job* job, Py_ssize_t size, size_t moved, int threads) noexcept nogil:
-    """Groups of channels, each finished by one thread where that saves forks or a read of x from memory, else phases.
-
-    In cache, a group's rows, lying apart by a power of two, throw each other out of the second level: (1024, 1024) took
-    421 us by groups and 160 by phases. Where two threads write the halves of many rows, each row has a cache line that
-    both want: (1000, 128) took 170 us so, and 31 with one thread.
-    """
-    cdef Py_ssize_t widest = max(<Py_ssize_t>1, GROUP_COLUMNS // job.inner)
-    cdef Py_ssize_t row = job.outer * job.inner * size
-    cdef Py_ssize_t share = ((job.channels + threads - 1) // threads + 31) // 32 * 32
-    cdef bint uncontended = (job.outer <= 64 and job.channels * job.inner >= 32 * threads) or threads == 1
-    cdef bint small = moved <= <size_t>(2 * GROUP_BYTES * threads) and uncontended
-    job.whole = (small or job.inner >= 32) and (job.together == 1 or threads == 1)
-    job.group = job.channels if job.together > 1 else min(widest, job.channels)
-    if job.whole and job.together == 1 and job.inner == 1:
-        # Its rows are to stay in the first-level cache from the sums to the output.
-        job.group = min(job.group, max(<Py_ssize_t>256, 24576 // row // 32 * 32))
-    if job.together == 1 and (job.whole or job.spans < threads):
-        job.group = max(<Py_ssize_t>1, min(job.group, share))
-
-
-cdef void share_blocks(Job* job, int threads) noexcept nogil:
-    """Blocks of the elementwise pass: whole rows of columns, or about UNIT elements of rows."""
-    cdef Py_ssize_t units = 1 if threads == 1 else 2 * threads
-    if is_transposed(job) and not job.sums:
-        share_transposed(job)
-    elif job.inner < 32:
-        job.band, job.part, job.block = job.channels, job.inner, (job.outer + units - 1) // units
-    else:
-        job.part, job.block = min(job.inner, 4 * UNIT), 1
-        job.band = max(<Py_ssize_t>1, min(job.channels, UNIT // job.part))
-        if job.band == job.channels:
-            job.block = max(<Py_ssize_t>1, min(job.outer, UNIT // (job.part * job.channels)))
-    job.bands = (job.channels + job.band - 1) // job.band
-    job.parts_across = (job.inner + job.part - 1) // job.part
-
-
-cdef void share(Job* job, int threads) noexcept nogil:
-    cdef Py_ssize_t size = job.x.size * (2 if job.backward else 1)  # of what is read
-    cdef size_t moved = job.channels * job.outer * job.inner * (size + (job.y.size if job.apply else 0))
-    job.given = job.coefficients is not NULL
-    describe_loops(job)
-    job.whole = False
-    if job.sums and job.columns:
-        share_columns(job, size, moved, threads)
-    elif job.sums:
-        share_rows(job, size, threads)
-    if job.sums:
-        job.groups = (job.channels + job.group - 1) // job.group
-    if job.apply:
-        share_blocks(job, threads)
-    job.far = moved > <size_t>(GROUP_BYTES * threads)
-    job.past = job.apply and moved > CACHE and (job.inner < 32 or job.inner >= LONG)
-
-
-cdef size_t aligned(size_t bytes) noexcept nogil:
-    return (bytes + LINE - 1) // LINE * LINE
-
-
-cdef size_t lay_workspace(Job* job, char* base, int threads) noexcept nogil:
-    """Bytes of what a call needs beside its arrays, and its places from `base` on, each at the start of a cache line.
-
-    A table that did not start at one had each load of 64 bytes read two lines: backward of NHWC took 1.15 times as long.
-    """
-    cdef Py_ssize_t n = job.channels, row = n * job.inner, kinds = COEFFICIENTS if job.backward else SHIFT + 1
-    cdef size_t at = 0
-    base += <size_t>(-<size_t>base) % LINE
-    job.pivots = <double*>base
-    at += aligned(n * sizeof(double))
-    if not job.given:
-        job.coefficients = <double*>(base + at)
-        at += aligned(kinds * n * sizeof(double))
-    job.parts = <double*>(base + at)
-    at += aligned(2 * n * job.spans * sizeof(double))
-    if job.apply and job.columns_apply and not job.prepared:
-        job.period = row * (1 if row >= 32 else (32 + row - 1) // row)
-        job.length = (job.period + 32 + 15) // 16 * 16
-        job.table = base + at
-        at += aligned(kinds * job.length * sizeof(double))
-    job.scratch = base + at
-    if job.sums:
-        at += threads * job.kernels.scratch
-    job.states = <uint8_t*>(base + at)
-    if not job.prepared:
-        job.wide = <uint8_t*>(base + at + n)
-    return at + 2 * n + LINE
-
-
-cdef void leave_workspace(Job* job) noexcept nogil:
-    """The job may be run again, for another image, in a workspace of its own."""
-    if not job.prepared:
-        job.table = NULL
-    if not job.given:
-        job.coefficients = NULL
-
-
-cdef enum Phase:
-    WHOLE  # a group of channels from its sums to its output
-    PIVOTS  # of a group
-    SUMS  # of one span of one group
-    CLOSE  # a group's spans to its results and coefficients
-    APPLY  # a block of outer rows, of channels and of inner elements
-
-
-cdef void finish_group(Job* job, Py_ssize_t c0, Py_ssize_t n, void* scratch) noexcept nogil:
-    cdef Block block = Block(0, job.outer, 0, job.inner, c0, c0 + n)
-    cdef Py_ssize_t span
-    job.kernels.prepare(job, c0, c0 + n)
-    if not job.backward:
-        job.kernels.find_pivots(job, c0, n)
-    while True:
-        for span in range(job.spans):
-            job.kernels.sum_span(job, c0, n, span, scratch)
-        if job.kernels.close(job, c0, c0 + n) == 0:
-            break
-    if job.apply:
-        job.kernels.apply(job, &block)
-
-
-cdef void unit(Job* job, Phase phase, Py_ssize_t u, int thread) noexcept nogil:
-    """One unit of work of a phase; units may run in any order and at the same time."""
-    cdef Block block
-    cdef Py_ssize_t c0, n
-    cdef void* scratch = job.scratch + thread * job.kernels.scratch
-    if phase == APPLY:
-        block.i0 = u % job.parts_across * job.part
-        block.n = min(job.part, job.inner - block.i0)
-        u = u // job.parts_across
-        block.c0 = u % job.bands * job.band
-        block.c1 = min(block.c0 + job.band, job.channels)
-        block.o0 = u // job.bands * job.block
-        block.o1 = min(block.o0 + job.block, job.outer)
-        job.kernels.apply(job, &block)
-        return
-    c0 = u % job.groups * job.group
-    n = min(job.group, job.channels - c0)
-    if phase == WHOLE:
-        finish_group(job, c0, n, scratch)
-    elif phase == PIVOTS:
-        job.kernels.find_pivots(job, c0, n)
-    elif phase == SUMS:
-        job.kernels.sum_span(job, c0, n, u // job.groups, scratch)
-    else:
-        job.kernels.close(job, c0, c0 + n)
-
-
-cdef void calm_unit(Job* job, Phase phase, Py_ssize_t u, int thread) noexcept nogil:
-    cdef uint64_t before = cpubn_calm()
-    unit(job, phase, u, thread)
-    cpubn_restore(before)
-
-
-cdef void share_out(Job* job, Phase phase, Py_ssize_t units, int threads) noexcept nogil:
-    cdef Py_ssize_t u
-    if threads == 1 or units == 1:  # a forked child may not enter OpenMP
-        for u in range(units):
-            unit(job, phase, u, 0)
-    else:
-        for u in prange(units, num_threads=threads, schedule="static"):
-            calm_unit(job, phase, u, threadid())
-
-
-cdef bint is_pending(const Job* job) noexcept nogil:
-    cdef Py_ssize_t c
-    for c in range(job.channels):
-        if job.states[c] != ALL_DONE:
-            return True
-    return False
-
-
-cdef void run(Job* job, int threads) noexcept nogil:
-    cdef uint64_t before = cpubn_calm()
-    if job.sums and job.whole:
-        share_out(job, WHOLE, job.groups, threads)
-    elif not job.prepared:
-        job.kernels.prepare(job, 0, job.channels)
-    if job.sums and not job.whole:
-        if not job.backward:
-            share_out(job, PIVOTS, job.groups, threads)
-        while is_pending(job):
-            share_out(job, SUMS, job.spans * job.groups, threads)
-            share_out(job, CLOSE, job.groups, threads)
-    if job.apply and not job.whole:
-        share_out(job, APPLY, (job.outer + job.block - 1) // job.block * job.bands * job.parts_across, threads)
-    cpubn_restore(before)
 
 
 cdef int start(Job* job, int threads) except -1:
