@@ -15,7 +15,7 @@ from numba import types
 from numba.extending import overload
 
 from cpubn.backends.jit.lanes import lanes
-from cpubn.backends.jit.samples import load, store
+from cpubn.backends.jit.samples import load, store, stream
 from cpubn.backends.jit.sums import compiled, gradient_of, is_there, part_of, part_of_source
 
 CENTRE, FACTOR, SHIFT, RSTD, SLOPE, LEVEL = range(6)
@@ -29,17 +29,33 @@ class Ends(NamedTuple):
     high: object
 
 
+class Table(NamedTuple):
+    """Coefficients, kind by kind, of columns that are repeated or, where the period is 0, of channels; and how to store."""
+
+    values: object
+    length: int  # from one kind to the next
+    period: int
+    past: bool  # the cache
+
+
 @compiled
-def coefficient(table, length, kind, column, columns):
+def coefficient(table, kind, column):
     """Of lanes from a column on, or of one channel."""
-    return load(table, kind * length + column) if columns else lanes(table[kind * length + column])
+    at = kind * table.length + column
+    return load(table.values, at) if table.period > 0 else lanes(table.values[at])
 
 
 @compiled
-def forward_lanes(activate, x, ends, i, table, length, column, columns):
+def before_line(y, first):
+    """Elements from `first` to the next cache line."""
+    return -(y.ctypes.data // y.itemsize + first) % (64 // y.itemsize)
+
+
+@compiled
+def forward_lanes(activate, x, ends, i, table, column):
     """y of the lanes from element i on."""
-    z = load(x, i) - coefficient(table, length, CENTRE, column, columns)
-    z = z * coefficient(table, length, FACTOR, column, columns) + coefficient(table, length, SHIFT, column, columns)
+    z = load(x, i) - coefficient(table, CENTRE, column)
+    z = z * coefficient(table, FACTOR, column) + coefficient(table, SHIFT, column)
     return ended(activate, ends, i, z)
 
 
@@ -73,73 +89,88 @@ def store_where_there(to, i, value):
 
 
 @compiled
-def backward_lanes(derive, x, source, g_to, is_scale, i, table, length, column, columns):
+def backward_lanes(derive, x, source, g_to, is_scale, i, table, column):
     """dx of the lanes from element i on; their g where it is wanted."""
-    d = load(x, i) - coefficient(table, length, CENTRE, column, columns)
-    scale = coefficient(table, length, FACTOR, column, columns)
-    g = gradient_of(derive, source, i, d * scale + coefficient(table, length, SHIFT, column, columns))
+    d = load(x, i) - coefficient(table, CENTRE, column)
+    scale = coefficient(table, FACTOR, column)
+    g = gradient_of(derive, source, i, d * scale + coefficient(table, SHIFT, column))
     store_where(g_to, i, g)
     if is_scale:
         return g * scale
-    x_hat = d * coefficient(table, length, RSTD, column, columns)
+    x_hat = d * coefficient(table, RSTD, column)
     return scale * (
-        (g - coefficient(table, length, LEVEL, column, columns))
-        - x_hat * coefficient(table, length, SLOPE, column, columns)
+        (g - coefficient(table, LEVEL, column))
+        - x_hat * coefficient(table, SLOPE, column)
     )
 
 
 @compiled
-def forward_run(activate, x, ends, y, first, n, table, length, column, period):
-    """At least as many elements from `first` on as there are lanes; of a period of 0: of one channel."""
-    count, rest = 128 // x.itemsize, lanes(x.dtype.type(0))
-    for block in range(-1, n // count):  # the last lanes first; written once, since LLVM would make each call a copy
-        j = n - count if block < 0 else block * count
-        at = column if period == 0 else (column + j) % period
-        value = forward_lanes(activate, x, ends, first + j, table, length, at, period > 0)
-        if block < 0:
+def forward_run(activate, x, ends, y, first, n, table, column):
+    """At least as many elements from `first` on as there are lanes."""
+    count, lead = 128 // x.itemsize, before_line(y, first) if table.past else 0
+    head = rest = lanes(x.dtype.type(0))
+    # The first and the last lanes before the others; written once, since LLVM would make each call a copy.
+    for block in range(-2 if table.past else -1, (n - lead) // count):
+        j = 0 if block == -2 else n - count if block == -1 else lead + block * count
+        at = column if table.period == 0 else (column + j) % table.period
+        value = forward_lanes(activate, x, ends, first + j, table, at)
+        if block == -2:
+            head = value
+        elif block == -1:
             rest = value
+        elif table.past:
+            stream(y, first + j, value)
         else:
             store(y, first + j, value)
+    if table.past:
+        store(y, first, head)
     store(y, first + n - count, rest)
 
 
 @compiled
-def backward_run(derive, x, source, g_to, is_scale, dx, first, n, table, length, column, period):
+def backward_run(derive, x, source, g_to, is_scale, dx, first, n, table, column):
     """At least as many elements from `first` on as there are lanes, as in `forward_run`."""
-    count, rest = 128 // x.itemsize, lanes(x.dtype.type(0))
-    for block in range(-1, n // count):
-        j = n - count if block < 0 else block * count
-        at = column if period == 0 else (column + j) % period
-        value = backward_lanes(derive, x, source, g_to, is_scale, first + j, table, length, at, period > 0)
-        if block < 0:
+    count, lead = 128 // x.itemsize, before_line(dx, first) if table.past else 0
+    head = rest = lanes(x.dtype.type(0))
+    for block in range(-2 if table.past else -1, (n - lead) // count):
+        j = 0 if block == -2 else n - count if block == -1 else lead + block * count
+        at = column if table.period == 0 else (column + j) % table.period
+        value = backward_lanes(derive, x, source, g_to, is_scale, first + j, table, at)
+        if block == -2:
+            head = value
+        elif block == -1:
             rest = value
+        elif table.past:
+            stream(dx, first + j, value)
         else:
             store(dx, first + j, value)
+    if table.past:
+        store(dx, first, head)
     store(dx, first + n - count, rest)
 
 
 @compiled
-def forward_part(activate, x, ends, y, first, n, table, length, column, period):
+def forward_part(activate, x, ends, y, first, n, table, column):
     """Any number of elements: a few go through arrays of as many as there are lanes."""
     count, start, many, made = 128 // x.itemsize, first, n, y
     if n < count:
         zeros = np.zeros(count, x.dtype)
         x, ends = part_of(x, first, n, zeros), Ends(part_of(ends.residual, first, n, zeros), ends.low, ends.high)
         start, many, made = 0, count, np.empty(count, x.dtype)
-    forward_run(activate, x, ends, made, start, many, table, length, column, period)
+    forward_run(activate, x, ends, made, start, many, table, column)
     if n < count:
         put_part(y, first, n, made)
 
 
 @compiled
-def backward_part(derive, x, source, g_to, is_scale, dx, first, n, table, length, column, period):
+def backward_part(derive, x, source, g_to, is_scale, dx, first, n, table, column):
     """Any number of elements: a few go through arrays of as many as there are lanes."""
     count, start, many, made, g = 128 // x.itemsize, first, n, dx, g_to
     if n < count:
         zeros = np.zeros(count, x.dtype)
         x, source, g = part_of(x, first, n, zeros), part_of_source(source, first, n, zeros), part_of(g, first, n, zeros)
         start, many, made = 0, count, np.empty(count, x.dtype)
-    backward_run(derive, x, source, g, is_scale, made, start, many, table, length, column, period)
+    backward_run(derive, x, source, g, is_scale, made, start, many, table, column)
     if n < count:
         put_part(dx, first, n, made)
         put_part(g_to, first, n, g)

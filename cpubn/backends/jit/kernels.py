@@ -121,19 +121,19 @@ def pivots() -> Any:
 
 
 @sums.compiled
-def runs_of(shape, period, part, parts):
+def runs_of(shape, table, part, parts):
     """The runs of a thread: one of columns, or inner ones."""
-    if period > 0:
+    if table.period > 0:
         return part, part + 1
     return shape[0] * shape[1] * part // parts, shape[0] * shape[1] * (part + 1) // parts
 
 
 @sums.compiled
-def run_bounds(shape, period, run, part, parts):
+def run_bounds(shape, table, run, part, parts):
     """Where a run starts and ends, and its column or channel."""
     n = shape[0] * shape[1] * shape[2]
-    if period > 0:
-        return n * part // parts, n * (part + 1) // parts, n * part // parts % period
+    if table.period > 0:
+        return n * part // parts, n * (part + 1) // parts, n * part // parts % table.period
     return run * shape[2], (run + 1) * shape[2], run % shape[1]
 
 
@@ -141,14 +141,14 @@ def run_bounds(shape, period, run, part, parts):
 def forward(function: Any) -> Any:
     activate, name, on_disk = _named(function)
 
-    def apply_forward(x, ends, y, shape, table, length, period, parts):
+    def apply_forward(x, ends, y, shape, table, parts):
         for part in prange(parts):
             before = calm()
-            start, stop = runs_of(shape, period, part, parts)
+            start, stop = runs_of(shape, table, part, parts)
             for run in range(start, stop):
-                first, after, column = run_bounds(shape, period, run, part, parts)
+                first, after, column = run_bounds(shape, table, run, part, parts)
                 if after > first:
-                    forward_part(activate, x, ends, y, first, after - first, table, length, column, period)
+                    forward_part(activate, x, ends, y, first, after - first, table, column)
             restore(before)
 
     return kept(apply_forward, name, on_disk)
@@ -158,15 +158,15 @@ def forward(function: Any) -> Any:
 def backward(function: Any) -> Any:
     derive, name, on_disk = _named(function)
 
-    def apply_backward(x, source, g, is_scale, dx, shape, table, length, period, parts):
+    def apply_backward(x, source, g, is_scale, dx, shape, table, parts):
         for part in prange(parts):
             before = calm()
-            start, stop = runs_of(shape, period, part, parts)
+            start, stop = runs_of(shape, table, part, parts)
             for run in range(start, stop):
-                first, after, column = run_bounds(shape, period, run, part, parts)
+                first, after, column = run_bounds(shape, table, run, part, parts)
                 if after > first:
                     n = after - first
-                    backward_part(derive, x, source, g, is_scale, dx, first, n, table, length, column, period)
+                    backward_part(derive, x, source, g, is_scale, dx, first, n, table, column)
             restore(before)
 
     return kept(apply_backward, name, on_disk)

@@ -16,7 +16,7 @@ from cpubn import _activations, _algebra
 from cpubn._epilogue import Activation, Epilogue
 from cpubn._gradient import PADDING, Prologue, Statistics
 from cpubn.backends.jit import kernels
-from cpubn.backends.jit.apply import Ends
+from cpubn.backends.jit.apply import Ends, Table
 from cpubn.backends.jit.sums import Source, Walk
 from cpubn.backends.jit.threads import team, thread_limit, threading_layer
 from cpubn.kernels import _numpy
@@ -40,6 +40,7 @@ Array = NDArray[Any]
 ANY_TYPE = False
 FAR, LOST = 1.25, 2.0**-110  # see backends/compiled/sums.pxd and channels.pxd
 NONE: Array = np.empty((0, 0))
+CACHE, LONG = 32 << 20, 1024  # results go past the cache as in backends/compiled/sharing.pxd
 STRIPS = 8  # of columns that a thread sums together
 
 
@@ -143,11 +144,11 @@ def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: in
         _, low, high, function, _ = activation
         function = function or _activations.FUNCTIONS[activation.code - 1]
     real = x.dtype.type
-    table, length, period = _table(affine, x.shape, real)
+    table = _table(affine, x.shape, real, 2)
     with np.errstate(all="ignore"):
         ends = Ends(_flat(residual), real(low), real(high))
     with team(_serial_for(activation, threads)) as parts:
-        kernels.forward(function)(parts > 1)(_flat(x), ends, y.reshape(-1), x.shape, table, length, period, parts)
+        kernels.forward(function)(parts > 1)(_flat(x), ends, y.reshape(-1), x.shape, table, parts)
     if result is not None:
         with np.errstate(all="ignore"):
             y[:, wide] = result
@@ -253,12 +254,11 @@ def _apply_backward(
         _apply_backward(
             x[:, wide].astype(np.float64), terms.of(wide, np.float64), rows[:, wide], training, given, threads
         )
-    table, length, period = _table(rows, x.shape, x.dtype.type)
+    table = _table(rows, x.shape, x.dtype.type, 3)
     with team(_serial_for(terms.activation, threads)) as parts:
         kernels.backward(terms.derivative)(parts > 1)(
-            _flat(x), terms.source(x.dtype.type), _flat(g), not training, dx.reshape(-1), x.shape,
-            table, length, period, parts,
-        )  # fmt: skip
+            _flat(x), terms.source(x.dtype.type), _flat(g), not training, dx.reshape(-1), x.shape, table, parts
+        )
     with np.errstate(all="ignore"):
         for to, result in zip([t for t in targets if t is not None], results, strict=False):
             to[:, wide] = result
@@ -322,15 +322,16 @@ def _affine(x: Array, statistics: Statistics, bias: Array | None) -> Array:
         return np.stack((centre, *_algebra.affine(mean, low, var, weight, 0.0 if bias is None else bias, eps, centre)))
 
 
-def _table(rows: Array, shape: tuple[int, ...], real: Any) -> tuple[Array, int, int]:
-    """Coefficients in the data's type, flat, the length of a row, and its period in columns; 0: by channel."""
+def _table(rows: Array, shape: tuple[int, ...], real: Any, arrays: int) -> Table:
+    """Coefficients in the data's type, by column or by channel, for a pass over so many arrays of a shape."""
+    past = np.prod(shape) * arrays * np.dtype(real).itemsize > CACHE and not LANES <= shape[2] < LONG
     with np.errstate(all="ignore"):
         if shape[2] >= LANES:
-            return np.ascontiguousarray(rows, real).reshape(-1), shape[1], 0
+            return Table(np.ascontiguousarray(rows, real).reshape(-1), shape[1], 0, bool(past))
         columns = np.repeat(rows, shape[2], axis=1).astype(real)
     period = columns.shape[1] * -(-LANES // columns.shape[1])
     table = np.take(columns, np.arange(period + LANES) % columns.shape[1], axis=1)
-    return np.ascontiguousarray(table).reshape(-1), period + LANES, period
+    return Table(np.ascontiguousarray(table).reshape(-1), period + LANES, period, bool(past))
 
 
 def _sum(
