@@ -97,14 +97,14 @@ cdef inline Py_ssize_t segment_end(const uint8_t* wide, Py_ssize_t c, Py_ssize_t
 
 cdef inline void apply_block(const Job* job, const Block* block) noexcept nogil:
     """A block, segment by segment of channels that are wide, or are not; all rows of a segment of columns, or row by row."""
-    cdef Py_ssize_t c = block.c0, first, o
+    cdef Py_ssize_t c = block.c0, first, o, rows = block.o1 - block.o0, n = block.n, i = block.i0
+    if job.down:
+        rows, n, i = 1, rows, 0
     while c < block.c1:
         first = c
         c = segment_end(job.wide, c, block.c1)
         if job.columns_apply and not job.wide[first]:
             apply_columns(job, block, first, c)
-        elif job.down:
-            apply_channels(job, block.o0, first, c, 0, block.o1 - block.o0)
-        else:
-            for o in range(block.o0, block.o1):
-                apply_channels(job, o, first, c, block.i0, block.n)
+        else:  # one call for both: inlined twice, it had twice the buffers, and the frame took 30 KB of the stack
+            for o in range(block.o0, block.o0 + rows):
+                apply_channels(job, o, first, c, i, n)
