@@ -1,10 +1,16 @@
 # What the direct path asks of Python's objects, and how it reads and writes vectors of channels.
 
 cimport numpy as cnp
+from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
 from cpubn.backends.compiled.job cimport BFLOAT16, FLOAT32, Kernels
 from cpubn.backends.compiled.planner cimport type_of
+
+
+cdef extern from "machine.hpp" nogil:
+    uint64_t cpubn_calm()
+    void cpubn_restore(uint64_t before)
 
 
 cdef inline cnp.ndarray new_vectors(int count, Py_ssize_t n):
@@ -77,10 +83,13 @@ cdef inline object output_for(dy, x, out):
 
 cdef inline bint read_vector(const Kernels* kernels, v, Py_ssize_t n, double* into) noexcept:
     """into (n,) <- v; whether v is a plain vector of n."""
+    cdef uint64_t before
     if not is_plain(v) or cnp.PyArray_NDIM(<cnp.ndarray>v) != 1 or cnp.PyArray_SIZE(v) != n:
         return False
     if is_single(v):
+        before = cpubn_calm()
         kernels.widen_vector(<const float*>cnp.PyArray_DATA(<cnp.ndarray>v), n, into)
+        cpubn_restore(before)
     else:
         memcpy(into, cnp.PyArray_DATA(<cnp.ndarray>v), n * sizeof(double))
     return True

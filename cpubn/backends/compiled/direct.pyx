@@ -5,6 +5,7 @@ Each method answers None, with nothing written, for whatever it does not take at
 """
 
 cimport numpy as cnp
+from libc.stdint cimport uint64_t
 from libc.string cimport memset
 
 from cpubn.backends.compiled.arrays cimport *
@@ -63,6 +64,7 @@ cdef class DirectKernels(CompiledKernels):
         cdef double* s
         cdef double count
         cdef Py_ssize_t n
+        cdef uint64_t before
         if not (
             is_sample(x) and describe(self, &job, x, channels_last(layout))
             and is_number(eps, 5e-324, 1e308) and is_number(momentum, 0.0, 1.0)
@@ -95,9 +97,11 @@ cdef class DirectKernels(CompiledKernels):
         job.weight, job.bias, job.eps, job.result = v, v + n, eps, s
         run_direct(&job, x, y, threads)
         if running_mean is not None:
+            before = cpubn_calm()
             self.kernels.move_running(v + 2 * n, s, n, count, momentum)
             write_vector(self.kernels, running_mean, n, v + 2 * n)
             write_vector(self.kernels, running_var, n, v + 3 * n)
+            cpubn_restore(before)
         return y, stats
 
     def backward_directly(self, dy, x, mean, low, var, weight, eps, bint training, layout, out, threads):
@@ -107,6 +111,7 @@ cdef class DirectKernels(CompiledKernels):
         cdef double* v
         cdef double* s
         cdef Py_ssize_t n
+        cdef uint64_t before
         if not (
             is_sample(x) and describe(self, &job, x, channels_last(layout))
             and is_number(eps, 5e-324 if training else 0.0, 1e308) and is_like(dy, x)
@@ -131,7 +136,9 @@ cdef class DirectKernels(CompiledKernels):
         job.mean, job.mean_low, job.var, job.weight, job.eps, job.result = v, v + n, v + 2 * n, v + 3 * n, eps, s
         job.dy = contiguous(&job, dy)
         run_direct(&job, x, dx, threads)
+        before = cpubn_calm()
         self.kernels.scale_by_rstd(s + n, v + 2 * n, n, job.eps)
+        cpubn_restore(before)
         return dx, sums[1], sums[0]
 
     def moments_directly(self, x, layout, threads):

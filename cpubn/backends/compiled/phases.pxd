@@ -111,6 +111,14 @@ cdef inline void calm_unit(Job* job, Phase phase, Py_ssize_t u, int thread) noex
     cpubn_restore(before)
 
 
+cdef inline void calm_pack(
+    signs_function pack, const void* y, Py_ssize_t n, const Bounds* bounds, uint8_t* bits
+) noexcept nogil:
+    cdef uint64_t before = cpubn_calm()
+    pack(y, n, bounds, bits)
+    cpubn_restore(before)
+
+
 cdef inline void share_out(Job* job, Phase phase, Py_ssize_t units, int threads) noexcept nogil:
     cdef Py_ssize_t u
     if threads == 1 or units == 1:  # a forked child may not enter OpenMP

@@ -8,7 +8,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from cpubn.backends.compiled.job cimport *
-from cpubn.backends.compiled.phases cimport lay_workspace, leave_workspace, run
+from cpubn.backends.compiled.phases cimport calm_pack, lay_workspace, leave_workspace, run
 from cpubn.backends.compiled.sharing cimport share
 
 from cpubn.kernels import _order
@@ -281,13 +281,13 @@ cdef class CompiledKernels:
         cdef signs_function pack = self.kernels.loops[loops_of(type_of(y))].pack_signs
         cdef const char* data = <const char*>cnp.PyArray_DATA(y)
         cdef uint8_t* to = <uint8_t*>cnp.PyArray_DATA(bits)
-        cdef Py_ssize_t n = cnp.PyArray_SIZE(y), size = cnp.PyArray_ITEMSIZE(y), units = (n + SIGNS - 1) // SIGNS, u
+        cdef Py_ssize_t n = cnp.PyArray_SIZE(y), step = SIGNS * cnp.PyArray_ITEMSIZE(y), units = (n + SIGNS - 1) // SIGNS, u
         with nogil:
             if threads == 1 or units == 1:
-                pack(data, n, &bounds, to)
+                calm_pack(pack, data, n, &bounds, to)
             else:
                 for u in prange(units, num_threads=threads, schedule="static"):
-                    pack(data + u * SIGNS * size, min(n - u * SIGNS, <Py_ssize_t>SIGNS), &bounds, to + u * (SIGNS // 8))
+                    calm_pack(pack, data + u * step, min(n - u * SIGNS, <Py_ssize_t>SIGNS), &bounds, to + u * (SIGNS // 8))
 
 
 def openmp_max_threads():
