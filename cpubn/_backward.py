@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cpubn import _check, _check_output, _dispatch
+from cpubn import _check, _check_output, _dispatch, _register
 from cpubn._epilogue import Activation
 from cpubn._gradient import NO_PROLOGUE, Prologue, Statistics
 from cpubn._place import place_of
@@ -63,19 +63,20 @@ def backward_through(asked: Request) -> tuple[Array, Vector, Vector, Any]:
             if done:
                 return *done, None
     kernels = _dispatch.kernels_for(asked.x, asked.backend)
-    plan = _planned(asked, kernels.ANY_TYPE)
-    place, statistics = place_of(plan.x), plan.statistics
-    sums = place.room(plan.x, (2, plan.walk.shape[1]), kept=True)
-    if plan.x.size:
-        threads = _dispatch.threads(plan.x.nbytes)
-        kernels.backward(plan.dy, plan.x, statistics, plan.prologue, sums, plan.dx.view, threads)
-        plan.dx.deliver(plan.walk)
-        if plan.g is not None:
-            plan.g.deliver(plan.walk)
-    dweight = place.weight_gradient(sums, statistics.var, statistics.eps)
-    g = plan.copied if plan.g is None else plan.g.array
-    dx, dweight, dbias = (place.result(a) for a in (plan.dx.array, dweight, sums[0]))
-    return dx, dweight, dbias, None if g is None else place.result(g)
+    with _register.usual():
+        plan = _planned(asked, kernels.ANY_TYPE)
+        place, statistics = place_of(plan.x), plan.statistics
+        sums = place.room(plan.x, (2, plan.walk.shape[1]), kept=True)
+        if plan.x.size:
+            threads = _dispatch.threads(plan.x.nbytes)
+            kernels.backward(plan.dy, plan.x, statistics, plan.prologue, sums, plan.dx.view, threads)
+            plan.dx.deliver(plan.walk)
+            if plan.g is not None:
+                plan.g.deliver(plan.walk)
+        dweight = place.weight_gradient(sums, statistics.var, statistics.eps)
+        g = plan.copied if plan.g is None else plan.g.array
+        dx, dweight, dbias = (place.result(a) for a in (plan.dx.array, dweight, sums[0]))
+        return dx, dweight, dbias, None if g is None else place.result(g)
 
 
 def check_besides(

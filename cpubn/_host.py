@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cpubn import _algebra
+from cpubn import _algebra, _register
 from cpubn._gradient import bytes_of
 from cpubn._types import Array, Vector
 
@@ -83,11 +83,13 @@ def update_running(running_mean: Array, running_var: Array, stats: Array, count:
             running[...] = _algebra.running_update(running.astype(np.float64), batch, momentum)
 
 
+@_register.usual()
 def variance(m2: Vector, freedom: float) -> Vector:
     with np.errstate(all="ignore"):
         return m2 / freedom
 
 
+@_register.usual()
 def merge(count: int, stats: tuple[Vector, ...], other_count: int, other: tuple[Vector, ...]) -> tuple[Vector, ...]:
     """Mean, its low word and m2 of both sets of samples together."""
     (mean_a, low_a, m2_a), (mean_b, low_b, m2_b) = stats, other
@@ -95,6 +97,7 @@ def merge(count: int, stats: tuple[Vector, ...], other_count: int, other: tuple[
         return _algebra.merge(float(count), mean_a, low_a, m2_a, float(other_count), mean_b, low_b, m2_b)
 
 
+@_register.usual()
 def accumulate(totals: Sequence[Vector], new: Sequence[Vector]) -> None:
     """total += v, of two of them."""
     with np.errstate(all="ignore"):  # opposite infinities add up to NaN, without a warning

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cpubn import _dispatch
+from cpubn import _dispatch, _register
 from cpubn._epilogue import Activation, rounded
 from cpubn._gradient import Bits, bytes_of
 from cpubn._place import place_of
@@ -28,7 +28,8 @@ class Signs(NamedTuple):
         bits = place_of(y).empty(y, (bytes_of(y.size),), np.dtype(np.uint8))
         # NaN hands its gradient on, but for leaky_relu's: as the functions have it, and torch.
         nan = activation.name != "leaky_relu"
-        kernels.pack_signs(_flat(y, axes), *bounds(activation, y.dtype), nan, bits, _dispatch.threads(y.nbytes))
+        with _register.usual():
+            kernels.pack_signs(_flat(y, axes), *bounds(activation, y.dtype), nan, bits, _dispatch.threads(y.nbytes))
         return cls(bits, axes, activation)
 
     def along(self, walk: Walk, shape: tuple[int, ...]) -> Bits:

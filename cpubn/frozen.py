@@ -9,7 +9,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn import _check, _check_output, _device, _dispatch, _host, _plan
+from cpubn import _check, _check_output, _device, _dispatch, _host, _plan, _register
 from cpubn._device import DeviceArray
 from cpubn._epilogue import Quantization
 from cpubn._place import located
@@ -40,6 +40,7 @@ class FrozenBatchNorm:
     _affine: Affine
     _direct: Callable[[Any, Any, Any], Array | None]
 
+    @_register.usual()
     def __init__(
         self,
         weight: ArrayLike | None,
@@ -85,6 +86,7 @@ class FrozenBatchNorm:
         return self._quantization is not None
 
     @classmethod
+    @_register.usual()
     def quantized(
         cls,
         weight: ArrayLike | None,
@@ -175,6 +177,7 @@ class FrozenBatchNorm:
         affine: Affine = {t: _host.affine(t, *vectors) for t in map(np.dtype, (np.float32, np.float64))}
         vars(self).update(_affine=affine, _direct=self._direct_path(affine))
 
+    @_register.usual()
     def _any(self, x: ArrayLike, residual: ArrayLike | None, out: Array | None) -> Array:
         if self._quantization is not None and residual is not None:
             raise ValueError("residual must be None where data is quantized, got one; add it to what comes next")

@@ -14,7 +14,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn import _check_output, _dispatch, _plan
+from cpubn import _check_output, _dispatch, _plan, _register
 from cpubn._backward import Request, backward_through, check_besides
 from cpubn._place import located, place_of
 from cpubn._types import ActivationLike, Array, Layout
@@ -140,28 +140,29 @@ def batch_norm(
             return y  # type: ignore[no-any-return]
     x = located(x, "x")
     kernels = _dispatch.kernels_for(x, backend)
-    plan = _plan.forward(
-        *(x, running_mean, running_var, weight, bias, training, momentum, eps, layout),
-        *(act, residual, kind, out_layout, out),
-    )
-    output = plan.output
-    samples, threads = output.walk.samples, _dispatch.threads(output.x.nbytes)
-    place = place_of(output.x)
-    stats = place.room(output.x, (3, output.walk.shape[1]), kept=return_moments)
-    if not output.x.size:
-        pass
-    elif training:
-        call = output.call(kernels.ANY_TYPE)
-        kernels.train_forward(call.x, plan.weight, plan.bias, plan.eps, stats, call.epilogue, call.y.view, threads)
-        call.y.deliver(call.walk)
-        if plan.running:
-            place.update_running(*plan.updated, stats, samples, plan.momentum)
-    elif plan.running:
-        if return_moments:
-            kernels.moments(_plan.sample(output.x, layout, kernels.ANY_TYPE)[0], stats, threads)
-        apply(output, place.affine(output.computed_in, *plan.running, plan.weight, plan.bias, plan.eps), kernels)
-    y = place.result(output.array)
-    return (y, Moments.of(samples, stats)) if return_moments else y
+    with _register.usual():
+        plan = _plan.forward(
+            *(x, running_mean, running_var, weight, bias, training, momentum, eps, layout),
+            *(act, residual, kind, out_layout, out),
+        )
+        output = plan.output
+        samples, threads = output.walk.samples, _dispatch.threads(output.x.nbytes)
+        place = place_of(output.x)
+        stats = place.room(output.x, (3, output.walk.shape[1]), kept=return_moments)
+        if not output.x.size:
+            pass
+        elif training:
+            call = output.call(kernels.ANY_TYPE)
+            kernels.train_forward(call.x, plan.weight, plan.bias, plan.eps, stats, call.epilogue, call.y.view, threads)
+            call.y.deliver(call.walk)
+            if plan.running:
+                place.update_running(*plan.updated, stats, samples, plan.momentum)
+        elif plan.running:
+            if return_moments:
+                kernels.moments(_plan.sample(output.x, layout, kernels.ANY_TYPE)[0], stats, threads)
+            apply(output, place.affine(output.computed_in, *plan.running, plan.weight, plan.bias, plan.eps), kernels)
+        y = place.result(output.array)
+        return (y, Moments.of(samples, stats)) if return_moments else y
 
 
 def apply(output: _plan.Output, affine: Array, kernels: Any) -> Array:
@@ -255,8 +256,9 @@ def moments(x: ArrayLike, *, layout: Layout = "NCHW", backend: str | None = None
             return Moments.of(np.size(x) // stats.shape[1], stats)
     x = located(x, "x")
     kernels = _dispatch.kernels_for(x, backend)
-    array, walk = _plan.sample(x, layout, kernels.ANY_TYPE)
-    stats = place_of(array).room(array, (3, walk.shape[1]), kept=True)
-    if array.size:
-        kernels.moments(array, stats, _dispatch.threads(array.nbytes))
+    with _register.usual():
+        array, walk = _plan.sample(x, layout, kernels.ANY_TYPE)
+        stats = place_of(array).room(array, (3, walk.shape[1]), kept=True)
+        if array.size:
+            kernels.moments(array, stats, _dispatch.threads(array.nbytes))
     return Moments.of(walk.samples, stats)

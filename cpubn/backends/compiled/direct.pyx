@@ -16,6 +16,17 @@ from cpubn.backends.compiled.planner cimport CompiledKernels, set_epilogue, type
 
 cnp.import_array()
 
+
+def calm():
+    """Set this thread's control register to rounding to nearest, with denormal numbers as such; return what it was."""
+    return cpubn_calm()
+
+
+def restore(uint64_t before):
+    """Set the control register to what `calm` returned."""
+    cpubn_restore(before)
+
+
 cdef class DirectKernels(CompiledKernels):
     """The kernels of one instruction set, and the short ways to them."""
 

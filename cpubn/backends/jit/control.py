@@ -60,6 +60,17 @@ def restore(typing, before):
     return types.void(types.int64), generate
 
 
+@njit(nogil=True)
+def calm_thread():
+    """`calm`, of the thread that calls from Python."""
+    return calm()
+
+
+@njit(nogil=True)
+def restore_thread(before):
+    restore(before)
+
+
 @intrinsic
 def put_aside(typing, a):
     """Lanes as an array in memory."""
