@@ -33,7 +33,7 @@ cdef inline size_t lay_workspace(Job* job, char* base, int threads) noexcept nog
         at += aligned(kinds * n * sizeof(double))
     job.parts = <double*>(base + at)
     at += aligned(2 * n * job.spans * sizeof(double))
-    if job.apply and job.columns_apply and not job.prepared:
+    if row > 0 and job.apply and job.columns_apply and not job.prepared:
         job.period = row * (1 if row >= 32 else (32 + row - 1) // row)
         job.length = (job.period + 32 + 15) // 16 * 16
         job.table = base + at
