@@ -60,6 +60,22 @@ def test_gradients_at_the_edges_of_float32(case, layout, shape, backend):
     assert oracle.worst(got, expected.dx, expected.dx_bound) <= 1
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("mean", [1e39, -1e300])
+@pytest.mark.parametrize(("layout", "shape"), LAYOUTS)
+def test_gradients_about_a_mean_beyond_float32(layout, shape, mean, training, backend):
+    """From which x is infinitely far in float32: its products are summed once more about another pivot."""
+    x = cases.make("offset 1", shape, layout)
+    dy = cases.make_gradient("independent", x, layout)
+    statistics = np.array([0.0, mean, 1.0]), np.ones(3)
+    how = {"training": training, "layout": layout}
+    expected = oracle.batch_norm_backward(dy, x, *statistics, **how)
+    dx, dweight, dbias = cpubn.batch_norm_backward(dy, x, *statistics, **how, backend=backend)
+    assert oracle.worst(dweight, expected.dweight, expected.dweight_bound) <= 1
+    assert oracle.worst(dbias, expected.dbias, expected.dbias_bound) <= 1
+    assert training or oracle.worst(dx, expected.dx, expected.dx_bound) <= 1
+
+
 @pytest.mark.parametrize(("layout", "shape"), LAYOUTS)
 @pytest.mark.parametrize("wide", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])
 def test_wide_channels_stand_anywhere(wide, layout, shape, backend):

@@ -190,12 +190,14 @@ def gradient_sums(dy: Array, x: Array, statistics: Statistics, prologue: Prologu
         _sum(x, terms, affine, walk, (pending, double), (s, q), threads)
         lost = ~(abs(s) < np.inf) | ~(abs(q) < np.inf) | (abs(q) < count * LOST)
         pending = lost & single & ~double
+        pivot = affine[0]
         if pending.any():
             first = s.copy()
-            _sum(x, terms, affine, walk, (pending, double | pending), (s, q), threads)
+            pivot = np.where(pending & ~np.isfinite(pivot), 0.0, pivot)
+            _sum(x, terms, (pivot, *affine[1:]), walk, (pending, double | pending), (s, q), threads)
             s = np.where(pending & np.isfinite(first), first, s)
         sums[0] = s
-        sums[1] = q + ((affine[0] - statistics.mean) - statistics.low) * s
+        sums[1] = q + ((pivot - statistics.mean) - statistics.low) * s
 
 
 def backward(
@@ -240,7 +242,7 @@ def _apply_backward(
     by_z = terms.activation is not None and terms.kept is None
     wide = _algebra.backward_is_wide(centre, r, s, k, scale)
     if not training:
-        wide = _algebra.forward_is_wide(0.0 * centre, scale, 0.0 * centre)
+        wide = _algebra.forward_is_wide(np.zeros_like(centre), scale, np.zeros_like(centre))
     if by_z:
         wide = wide | _algebra.forward_is_wide(centre, scale, shift)
     wide = wide & (x.dtype != np.float64)
