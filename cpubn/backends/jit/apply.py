@@ -30,12 +30,12 @@ class Ends(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Coefficients, kind by kind, of columns that are repeated or, where the period is 0, of channels; and how to store."""
+    """Coefficients, kind by kind: of columns that are repeated or, where the period is 0, of channels."""
 
     values: object
     length: int  # from one kind to the next
     period: int
-    past: bool  # the cache
+    past: bool  # results are written past the cache
 
 
 @compiled
@@ -98,10 +98,7 @@ def backward_lanes(derive, x, source, g_to, is_scale, i, table, column):
     if is_scale:
         return g * scale
     x_hat = d * coefficient(table, RSTD, column)
-    return scale * (
-        (g - coefficient(table, LEVEL, column))
-        - x_hat * coefficient(table, SLOPE, column)
-    )
+    return scale * ((g - coefficient(table, LEVEL, column)) - x_hat * coefficient(table, SLOPE, column))
 
 
 @compiled

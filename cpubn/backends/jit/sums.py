@@ -295,9 +295,9 @@ def sum_columns(derive, x, source, walk, chunk, table, first, after, s, q):
 
 @compiled
 def fold_columns(walk, columns, to):
-    """Add the columns of each channel to its sum: `inner` of them in 16 lanes, which are folded, for each row laid together."""
+    """Add the columns of each channel to its sum: `inner` of them in 16 lanes, which are folded, for each row laid."""
     few = np.zeros(16)
-    for j in range(0, walk.channels * walk.together):
+    for j in range(walk.channels * walk.together):
         total = lanes(0.0)
         for i in range(j * walk.inner, (j + 1) * walk.inner, 16):
             n = (j + 1) * walk.inner - i
