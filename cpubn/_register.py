@@ -30,9 +30,8 @@ def _words() -> tuple[Callable[[], int], Callable[[int], object]]:
     direct = _compiled()
     if direct is not None:
         return direct.calm, direct.restore
-    if "cpubn.backends.jit.passes" in sys.modules:
-        from cpubn.backends.jit import control
-
+    control: Any = sys.modules.get("cpubn.backends.jit.control")  # if Numba has been asked for
+    if control is not None:
         return control.calm_thread, control.restore_thread
     return int, bool  # which do nothing
 
