@@ -9,8 +9,6 @@ from cpubn.backends.compiled.planner import CompiledKernels
 
 _Array = NDArray[Any]
 
-__test__: dict[str, object]
-
 class DirectKernels(CompiledKernels):
     def affine(
         self,
