@@ -9,6 +9,7 @@ from cpubn._gradient import Prologue, Statistics
 _Array = NDArray[Any]
 
 __pyx_capi__: dict[str, object]
+
 @disjoint_base
 class CompiledKernels:
     ANY_TYPE: ClassVar[bool]

@@ -15,8 +15,8 @@ from numba import types
 from numba.extending import overload
 
 from cpubn.backends.jit.lanes import lanes
+from cpubn.backends.jit.prologue import compiled, gradient_of, is_there, part_of, part_of_source
 from cpubn.backends.jit.samples import load, store, stream
-from cpubn.backends.jit.sums import compiled, gradient_of, is_there, part_of, part_of_source
 
 CENTRE, FACTOR, SHIFT, RSTD, SLOPE, LEVEL = range(6)
 

@@ -14,12 +14,14 @@ import numba
 from numba import prange
 
 from cpubn import _activations, _algebra, _elementary
-from cpubn.backends.jit import apply, control, formulas, lanes, samples, sums
+from cpubn.backends.jit import apply, control, formulas, lanes, pivots, prologue, samples, sums
 from cpubn.backends.jit.apply import backward_part, forward_part
 from cpubn.backends.jit.control import calm, each, restore
-from cpubn.backends.jit.sums import column_pivots, fold_columns, row_pivot, sum_columns, sum_rows
+from cpubn.backends.jit.pivots import column_pivots, row_pivot
+from cpubn.backends.jit.prologue import compiled
+from cpubn.backends.jit.sums import fold_columns, sum_columns, sum_rows
 
-SOURCES = _activations, _algebra, _elementary, apply, control, formulas, lanes, samples, sums
+SOURCES = _activations, _algebra, _elementary, apply, control, formulas, lanes, pivots, prologue, samples, sums
 VERSION = hashlib.sha256("".join(map(inspect.getsource, SOURCES)).encode()).hexdigest()[:16]
 
 
@@ -105,7 +107,7 @@ def columns(function: Any) -> Any:
 
 
 @functools.cache
-def pivots() -> Any:
+def means() -> Any:
     def find_pivots(x, walk, totals):
         if walk.columns:
             before = calm()
@@ -117,10 +119,10 @@ def pivots() -> Any:
                 totals[c] = row_pivot(x, walk, c)
                 restore(before)
 
-    return kept(find_pivots, "mean")
+    return kept(find_pivots, "means")
 
 
-@sums.compiled
+@compiled
 def runs_of(shape, table, part, parts):
     """The runs of a thread: one of columns, or inner ones."""
     if table.period > 0:
@@ -128,7 +130,7 @@ def runs_of(shape, table, part, parts):
     return shape[0] * shape[1] * part // parts, shape[0] * shape[1] * (part + 1) // parts
 
 
-@sums.compiled
+@compiled
 def run_bounds(shape, table, run, part, parts):
     """Where a run starts and ends, and its column or channel."""
     n = shape[0] * shape[1] * shape[2]

@@ -6,21 +6,22 @@ by the same kernels in float64: channels whose sums do not stand, and those whos
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cpubn import _activations, _algebra
 from cpubn._epilogue import Activation, Epilogue
-from cpubn._gradient import PADDING, Prologue, Statistics
+from cpubn._gradient import Prologue, Statistics
+from cpubn._types import Array
 from cpubn.backends.jit import kernels
-from cpubn.backends.jit.apply import Ends, Table
-from cpubn.backends.jit.sums import Source, Walk
+from cpubn.backends.jit.apply import Ends
+from cpubn.backends.jit.arrays import Terms, flat, groups, is_plain, plain, table_of, terms_of
+from cpubn.backends.jit.sums import Walk
 from cpubn.backends.jit.threads import team, thread_limit, threading_layer
 from cpubn.kernels import _numpy
-from cpubn.kernels._order import LANES, order_of
+from cpubn.kernels._order import order_of
 
 __all__ = [
     "ANY_TYPE",
@@ -34,49 +35,10 @@ __all__ = [
     "train_forward",
 ]
 
-Array = NDArray[Any]
-
 # Samples are of the type that is computed in.
 ANY_TYPE = False
 FAR, LOST = 1.25, 2.0**-110  # see backends/compiled/sums.pxd and channels.pxd
-NONE: Array = np.empty((0, 0))
-CACHE, LONG = 32 << 20, 1024  # results go past the cache as in backends/compiled/sharing.pxd
 STRIPS = 8  # of columns that a thread sums together
-
-
-class Terms(NamedTuple):
-    """Arrays (O, C, I), signs as flags, and the activation that g is made by; None where there is none."""
-
-    dy: Array | None = None
-    residual: Array | None = None
-    kept: Array | None = None
-    signs: Array | None = None
-    slope: float = 0.0
-    activation: Activation | None = None
-
-    def of(self, channels: Array, real: Any) -> Terms:
-        """Those of some channels, in another type."""
-        dy, residual, kept = (None if a is None else _copy(a[:, channels].astype(real, copy=False)) for a in self[:3])
-        return self._replace(
-            dy=dy, residual=residual, kept=kept, signs=None if self.signs is None else self.signs[:, channels]
-        )
-
-    def source(self, real: Any) -> Source:
-        low, high = (self.activation or Activation(0))[1:3]
-        packed = NONE
-        if self.signs is not None:
-            packed = np.append(np.packbits(self.signs, bitorder="little"), np.zeros(PADDING, np.uint8))
-        with np.errstate(all="ignore"):
-            dy, residual, kept = map(_flat, self[:3])
-            return Source(dy, residual, kept, packed, real(self.slope), real(low), real(high))
-
-    @property
-    def derivative(self) -> Any:
-        if self.activation is None:
-            return None
-        if self.activation.function is not None:
-            return self.activation.derivative
-        return _activations.GRADIENTS[self.activation.code - 1]
 
 
 def moments(x: Array, stats: Array, threads: int) -> None:
@@ -89,10 +51,10 @@ def moments(x: Array, stats: Array, threads: int) -> None:
     walk = _walk(x.shape)
     count = np.float64(walk.outer * walk.inner)
     pivot = np.empty(walk.channels)
-    for group in _groups(x, np.arange(walk.channels), x):
+    for group in groups(x, np.arange(walk.channels), x):
         part = x[:, group]
         with team(threads) as parts:
-            kernels.pivots()(parts > 1)(_flat(part), walk._replace(channels=part.shape[1]), pivot[group])
+            kernels.means()(parts > 1)(flat(part), walk._replace(channels=part.shape[1]), pivot[group])
     with np.errstate(all="ignore"):
         pivot = _algebra.centre(pivot, x.dtype.type)
         double = np.full(walk.channels, x.dtype == np.float64)
@@ -125,11 +87,11 @@ def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: in
     Reads x and the residual once, writes y once.
     """
     activation, residual, _ = epilogue
-    if not (_is_plain(x) and _is_plain(y) and _is_plain(residual)):
-        for group in _groups(x, np.arange(x.shape[1]), x, y, residual):
-            added = None if residual is None else _copy(residual[:, group])
+    if not (is_plain(x) and is_plain(y) and is_plain(residual)):
+        for group in groups(x, np.arange(x.shape[1]), x, y, residual):
+            added = None if residual is None else plain(residual[:, group])
             made = np.empty((x.shape[0], affine[:, group].shape[1], x.shape[2]), x.dtype)
-            normalize(_copy(x[:, group]), affine[:, group], Epilogue(activation, added), made, threads)
+            normalize(plain(x[:, group]), affine[:, group], Epilogue(activation, added), made, threads)
             y[:, group] = made
             del made, added
         return
@@ -144,11 +106,11 @@ def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: in
         _, low, high, function, _ = activation
         function = function or _activations.FUNCTIONS[activation.code - 1]
     real = x.dtype.type
-    table = _table(affine, x.shape, real, 2)
+    table = table_of(affine, x.shape, real, 2)
     with np.errstate(all="ignore"):
-        ends = Ends(_flat(residual), real(low), real(high))
+        ends = Ends(flat(residual), real(low), real(high))
     with team(_serial_for(activation, threads)) as parts:
-        kernels.forward(function)(parts > 1)(_flat(x), ends, y.reshape(-1), x.shape, table, parts)
+        kernels.forward(function)(parts > 1)(flat(x), ends, y.reshape(-1), x.shape, table, parts)
     if result is not None:
         with np.errstate(all="ignore"):
             y[:, wide] = result
@@ -181,7 +143,7 @@ def gradient_sums(dy: Array, x: Array, statistics: Statistics, prologue: Prologu
     """
     walk = _walk(x.shape)
     count, single = np.float64(walk.outer * walk.inner), x.dtype != np.float64
-    terms, affine = _terms(dy, x, prologue), _affine(x, statistics, prologue.bias)
+    terms, affine = terms_of(dy, x, prologue), _affine(x, statistics, prologue.bias)
     pending = np.ones(walk.channels, bool)
     double = np.full(walk.channels, not single)
     if terms.activation is not None and terms.kept is None:
@@ -216,7 +178,7 @@ def backward(
     count = x.shape[0] * x.shape[2]
     with np.errstate(all="ignore"):
         r, s, k, _ = _algebra.gradient(count, mean, low, var, weight, eps, affine[0], *sums)
-    _apply_backward(x, _terms(dy, x, prologue), np.stack((*affine, r, s, k)), training, (dx, prologue.g), threads)
+    _apply_backward(x, terms_of(dy, x, prologue), np.stack((*affine, r, s, k)), training, (dx, prologue.g), threads)
 
 
 def pack_signs(y: Array, low: float, high: float, nan: bool, bits: NDArray[np.uint8], threads: int) -> None:
@@ -229,9 +191,9 @@ def _apply_backward(
 ) -> None:
     """dx and, where it is wanted, g by the coefficients rows (6, C)."""
     dx, g = targets
-    if not all(map(_is_plain, (x, dx, g, *terms[:3]))):
-        for group in _groups(x, np.arange(x.shape[1]), x, *targets, *terms[:3]):
-            part = _copy(x[:, group])
+    if not all(map(is_plain, (x, dx, g, *terms[:3]))):
+        for group in groups(x, np.arange(x.shape[1]), x, *targets, *terms[:3]):
+            part = plain(x[:, group])
             made = np.empty_like(part), None if g is None else np.empty_like(part)
             _apply_backward(part, terms.of(group, x.dtype), rows[:, group], training, made, threads)
             for to, own in zip(targets, made, strict=True):
@@ -254,10 +216,10 @@ def _apply_backward(
         _apply_backward(
             x[:, wide].astype(np.float64), terms.of(wide, np.float64), rows[:, wide], training, given, threads
         )
-    table = _table(rows, x.shape, x.dtype.type, 3)
+    table = table_of(rows, x.shape, x.dtype.type, 3)
     with team(_serial_for(terms.activation, threads)) as parts:
         kernels.backward(terms.derivative)(parts > 1)(
-            _flat(x), terms.source(x.dtype.type), _flat(g), not training, dx.reshape(-1), x.shape, table, parts
+            flat(x), terms.source(x.dtype.type), flat(g), not training, dx.reshape(-1), x.shape, table, parts
         )
     with np.errstate(all="ignore"):
         for to, result in zip([t for t in targets if t is not None], results, strict=False):
@@ -269,49 +231,9 @@ def _walk(shape: tuple[int, ...]) -> Walk:
     return Walk(outer, channels, inner, *order_of(outer, channels, inner))
 
 
-def _flat(a: Array | None) -> Any:
-    """A contiguous array's elements, copied if read-only, another type to Numba; for None what kernels take for it."""
-    if a is None:
-        return NONE
-    return np.require(a, requirements=["C", "W"]).reshape(-1)
-
-
-def _is_plain(a: Array | None) -> bool:
-    """Whether kernels take an array as it is."""
-    return a is None or bool(a.flags.c_contiguous and a.flags.writeable)
-
-
-def _copy(a: Array) -> Array:
-    return np.require(a, requirements=["C", "W"])
-
-
-def _groups(x: Array, channels: Array, *arrays: Array | None) -> Iterator[Any]:
-    """All of the channels where every array is plain; else so few at a time that their copies take 256 KB."""
-    if len(channels) == x.shape[1] and all(map(_is_plain, arrays)):
-        yield slice(None)
-        return
-    copied = sum(a is not None for a in arrays) * x.shape[0] * x.shape[2] * x.itemsize
-    step = max(1, (1 << 18) // copied)
-    for first in range(0, len(channels), step):
-        group = channels[first : first + step]
-        start, stop = int(group[0]), int(group[-1]) + 1
-        yield slice(start, stop) if stop - start == len(group) else group
-
-
 def _serial_for(activation: Activation | None, threads: int) -> int:
     """What a function of a user's raises would be lost in Numba's own threads."""
     return 1 if activation is not None and activation.function is not None else threads
-
-
-def _terms(dy: Array, x: Array, prologue: Prologue) -> Terms:
-    if prologue.signs is None:
-        return Terms(dy, prologue.residual, prologue.kept, activation=prologue.activation)
-    bits, strides, slope = prologue.signs
-    places = sum(
-        np.arange(n).reshape([-1 if a == b else 1 for b in range(3)]) * strides[a] for a, n in enumerate(x.shape)
-    )
-    flags = np.unpackbits(bits[:-PADDING], bitorder="little")[places]
-    return Terms(dy, signs=flags, slope=slope)
 
 
 def _affine(x: Array, statistics: Statistics, bias: Array | None) -> Array:
@@ -320,18 +242,6 @@ def _affine(x: Array, statistics: Statistics, bias: Array | None) -> Array:
     with np.errstate(all="ignore"):
         centre = _algebra.centre(mean, x.dtype.type)
         return np.stack((centre, *_algebra.affine(mean, low, var, weight, 0.0 if bias is None else bias, eps, centre)))
-
-
-def _table(rows: Array, shape: tuple[int, ...], real: Any, arrays: int) -> Table:
-    """Coefficients in the data's type, by column or by channel, for a pass over so many arrays of a shape."""
-    past = np.prod(shape) * arrays * np.dtype(real).itemsize > CACHE and not LANES <= shape[2] < LONG
-    with np.errstate(all="ignore"):
-        if shape[2] >= LANES:
-            return Table(np.ascontiguousarray(rows, real).reshape(-1), shape[1], 0, bool(past))
-        columns = np.repeat(rows, shape[2], axis=1).astype(real)
-    period = columns.shape[1] * -(-LANES // columns.shape[1])
-    table = np.take(columns, np.arange(period + LANES) % columns.shape[1], axis=1)
-    return Table(np.ascontiguousarray(table).reshape(-1), period + LANES, period, bool(past))
 
 
 def _sum(
@@ -343,14 +253,14 @@ def _sum(
         wanted = np.flatnonzero(pending & (double == (real is np.float64)))
         if not len(wanted):
             continue
-        if len(wanted) == walk.channels and x.dtype == real and all(map(_is_plain, (x, *terms[:3]))):
+        if len(wanted) == walk.channels and x.dtype == real and all(map(is_plain, (x, *terms[:3]))):
             sums[0][:], sums[1][:] = _sum_group(x, terms, rows, walk, threads)
             continue
-        for group in _groups(x, wanted, x, *terms[:3], None if x.dtype == real else x):
+        for group in groups(x, wanted, x, *terms[:3], None if x.dtype == real else x):
             chosen = np.arange(walk.channels)[group]
             filled = _enough(chosen, walk, 128 // np.dtype(real).itemsize)
             own = [np.asarray(row, np.float64)[filled] for row in rows]
-            some = _copy(x[:, filled].astype(real, copy=False)), terms.of(filled, real)
+            some = plain(x[:, filled].astype(real, copy=False)), terms.of(filled, real)
             sums[0][chosen], sums[1][chosen] = _sum_group(*some, own, walk, threads)[:, : len(chosen)]
             del some  # before the next ones are copied
 
@@ -365,10 +275,10 @@ def _sum_group(x: Array, terms: Terms, rows: Any, walk: Walk, threads: int) -> A
         if own.columns:
             columns = np.empty((walk.chunks, 2, own.channels * own.inner * own.together))
             loops = kernels.columns(terms.derivative)(count > 1)
-            loops(_flat(x), terms.source(real), own, table, STRIPS, columns, parts)
+            loops(flat(x), terms.source(real), own, table, STRIPS, columns, parts)
         else:
             loops = kernels.rows(terms.derivative)(count > 1)
-            loops(_flat(x), terms.source(real), own, table, np.ones(own.channels, bool), parts)
+            loops(flat(x), terms.source(real), own, table, np.ones(own.channels, bool), parts)
     totals: Array = parts[0]
     for span in parts[1:]:
         totals = totals + span

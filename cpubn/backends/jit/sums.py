@@ -10,15 +10,13 @@ Arrays are flat and contiguous; `take` and `gradient_of` are compiled for those 
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, types
 from numba.extending import overload
 
-from cpubn.backends.jit.lanes import DOUBLES, FLOATS, fold, lanes, last, plus, select, unpack, widen
+from cpubn.backends.jit.lanes import DOUBLES, FLOATS, fold, lanes, last, plus, widen
+from cpubn.backends.jit.prologue import compiled, gradient_of, is_there, part_of, part_of_source
 from cpubn.backends.jit.samples import load, store
 
-compiled = njit(error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-
-STEPS, ROW_PLACES, COLUMN_PLACES = 8, 16, 64
+STEPS = 8
 
 
 class Walk(NamedTuple):
@@ -36,18 +34,6 @@ class Walk(NamedTuple):
     spans: int
 
 
-class Source(NamedTuple):
-    """What g is made of, and the derivative's parameters; see `is_there`."""
-
-    dy: object
-    residual: object
-    kept: object
-    signs: object
-    slope: object
-    low: object
-    high: object
-
-
 def widened(a, last_half):
     """Half of float lanes as doubles; of double lanes all, and zeros."""
     raise NotImplementedError
@@ -60,20 +46,6 @@ def widened_lanes(a, last_half):
     if a == DOUBLES:
         return lambda a, last_half: lanes(0.0) if last_half else a
     return None
-
-
-@compiled
-def bits_at(packed, bit):
-    """The 32 bits from that one on; behind the last one there is room."""
-    first, word = bit // 8, np.uint64(0)
-    for k in range(5):
-        word |= np.uint64(packed[first + k]) << np.uint64(8 * k)
-    return np.uint32((word >> np.uint64(bit % 8)) & np.uint64(0xFFFFFFFF))
-
-
-def is_there(a):
-    """Of a type: whether it is a flat array; one of two dimensions stands for none."""
-    return isinstance(a, types.Array) and a.ndim == 1
 
 
 def take(derive, x, source, i, centre, scale, shift):
@@ -96,71 +68,6 @@ def take_of(derive, x, source, i, centre, scale, shift):
         return d, gradient_of(derive, source, i, d * scale + shift)
 
     return gradient
-
-
-def gradient_of(derive, source, i, z):
-    """g of the lanes from element i on, whose z is given but for the residual."""
-    raise NotImplementedError
-
-
-@overload(gradient_of, error_model="numpy")
-def gradient_by(derive, source, i, z):
-    _, residual, kept, signs = map(is_there, source.types[:4])
-    if signs:
-
-        def by_signs(derive, source, i, z):
-            g, zero = load(source.dy, i), lanes(source.slope - source.slope)
-            flags = unpack(bits_at(source.signs, i), zero)
-            return select(flags, g, zero if source.slope == 0 else g * source.slope)
-
-        return by_signs
-    if isinstance(derive, types.NoneType):
-        return lambda derive, source, i, z: load(source.dy, i)
-    if kept:
-        return lambda derive, source, i, z: load(source.dy, i) * derive(load(source.kept, i), source.low, source.high)
-    if residual:
-        return lambda derive, source, i, z: (
-            load(source.dy, i) * derive(z + load(source.residual, i), source.low, source.high)
-        )
-    return lambda derive, source, i, z: load(source.dy, i) * derive(z, source.low, source.high)
-
-
-def part_of(a, first, n, fill):
-    """n elements of a flat array, and numbers to fill the lanes behind them with; of none none."""
-    raise NotImplementedError
-
-
-@overload(part_of, error_model="numpy")
-def part_of_array(a, first, n, fill):
-    if not is_there(a):
-        return lambda a, first, n, fill: a
-
-    def part(a, first, n, fill):
-        made = np.empty(fill.size, fill.dtype)
-        for k in range(fill.size):
-            made[k] = a[first + k] if k < n else fill[k]
-        return made
-
-    return part
-
-
-def part_of_signs(signs, first):
-    """The 32 bits from that one on."""
-    raise NotImplementedError
-
-
-@overload(part_of_signs, error_model="numpy")
-def part_of_bits(signs, first):
-    if not is_there(signs):
-        return lambda signs, first: signs
-
-    def part(signs, first):
-        word, made = bits_at(signs, first), np.zeros(16, np.uint8)
-        for k in range(4):
-            made[k] = np.uint8((word >> np.uint32(8 * k)) & np.uint32(255))
-        return made
-
-    return part
 
 
 @compiled
@@ -249,14 +156,6 @@ def put_aside(s0, s1, to, at, count):
 
 
 @compiled
-def part_of_source(source, first, n, zeros):
-    """A part of what g is made of."""
-    dy, residual = part_of(source.dy, first, n, zeros), part_of(source.residual, first, n, zeros)
-    kept, signs = part_of(source.kept, first, n, zeros), part_of_signs(source.signs, first)
-    return Source(dy, residual, kept, signs, source.slope, source.low, source.high)
-
-
-@compiled
 def sum_columns(derive, x, source, walk, chunk, table, first, after, s, q):
     """One chunk of the columns of strips from `first` to before `after`, to s and q (width,)."""
     count, row = 128 // x.itemsize, walk.channels * walk.inner
@@ -307,48 +206,3 @@ def fold_columns(walk, columns, to):
             else:
                 total = total + load(columns, i)
         to[j % walk.channels] += fold(total)
-
-
-@compiled
-def row_pivot(x, walk, c):
-    """The mean of steps of lanes spread over channel c."""
-    count = 128 // x.itemsize
-    steps = walk.inner // count
-    total = walk.outer * steps
-    places = min(total, ROW_PLACES, max(2, total // 8))
-    s0, s1 = lanes(0.0), lanes(0.0)
-    for k in range(places):
-        step = total * k // places
-        a = load(x, ((step // steps) * walk.channels + c) * walk.inner + step % steps * count)
-        s0, s1 = s0 + widened(a, 0), s1 + widened(a, 1)
-    return fold(s0 + s1) / np.float64(places * count)
-
-
-@compiled
-def column_pivots(x, walk, totals):
-    """The means of rows spread over the channels, totals (C,)."""
-    count, row, zero = 128 // x.itemsize, walk.channels * walk.inner, lanes(x.dtype.type(0))
-    width, rows = row * walk.together, walk.outer // walk.together
-    wanted = max(8, COLUMN_PLACES // (walk.together * walk.inner))
-    places = (wanted * rows - 1) // (rows + wanted) + 1
-    columns, sums = np.empty(width), np.empty(32)
-    zeros = np.zeros(count, x.dtype)
-    for k in range(-(-width // count)):
-        j = max(0, min(k * count, width - count))
-        s0, s1 = lanes(0.0), lanes(0.0)
-        for v in range(0, places, 8):
-            s = zero
-            for u in range(v, min(v + 8, places)):
-                if width >= count:
-                    s = s + load(x, u * rows // places * width + j)
-                else:
-                    s = s + load(part_of(x, u * rows // places * width, width, zeros), 0)
-            s0, s1 = s0 + widened(s, 0), s1 + widened(s, 1)
-        put_aside(s0, s1, sums, 0, count)
-        for lane in range(count):
-            if j + lane < width:
-                columns[j + lane] = sums[lane]
-    totals[:] = 0.0
-    fold_columns(walk, columns, totals)
-    for c in range(walk.channels):
-        totals[c] /= np.float64(places * walk.together * walk.inner)
