@@ -3,20 +3,19 @@
     forward:    y  = activation((x - centre) * scale + shift + residual)
     backward:   dx = scale * ((g - k) - ((x - centre) * r) * s),  or g * scale in inference
 
-Arrays are flat and contiguous; y may be x or the residual, and dx may be dy or x: of a run, the last lanes are computed
-first, since those before them overlap them.
+Arrays are given by where their elements stand; y may be x or the residual, and dx may be dy or x: of a run, the last
+lanes are computed first, since those before them overlap them.
 """
 # mypy: allow-untyped-defs, allow-untyped-calls
 
 from typing import NamedTuple
 
-import numpy as np
 from numba import types
 from numba.extending import overload
 
 from cpubn.backends.jit.lanes import lanes
-from cpubn.backends.jit.prologue import compiled, gradient_of, is_there, part_of, part_of_source
-from cpubn.backends.jit.samples import load, store, stream
+from cpubn.backends.jit.prologue import compiled, gradient_of, inlined, is_there, part_of, part_of_source
+from cpubn.backends.jit.samples import address, after, lane_count, load, room, store, stream, zeros
 
 CENTRE, FACTOR, SHIFT, RSTD, SLOPE, LEVEL = range(6)
 
@@ -39,24 +38,16 @@ class Table(NamedTuple):
 
 
 @compiled
-def coefficient(table, kind, column):
-    """Of lanes from a column on, or of one channel."""
-    at = kind * table.length + column
+def coefficient(table, kind, at):
+    """Of lanes of columns from `at` on, or of the channel that stands there."""
+    at += kind * table.length
     return load(table.values, at) if table.period > 0 else lanes(table.values[at])
 
 
 @compiled
 def before_line(y, first):
-    """Elements from `first` to the next cache line."""
-    return -(y.ctypes.data // y.itemsize + first) % (64 // y.itemsize)
-
-
-@compiled
-def forward_lanes(activate, x, ends, i, table, column):
-    """y of the lanes from element i on."""
-    z = load(x, i) - coefficient(table, CENTRE, column)
-    z = z * coefficient(table, FACTOR, column) + coefficient(table, SHIFT, column)
-    return ended(activate, ends, i, z)
+    """Elements from `first` to the next cache line, which is half of what lanes take."""
+    return -(address(y) * lane_count(y) // 128 + first) % (lane_count(y) // 2)
 
 
 def ended(activate, ends, i, z):
@@ -77,7 +68,7 @@ def ended_by(activate, ends, i, z):
 
 
 def store_where(to, i, value):
-    """Store lanes in an array, where there is one."""
+    """Store lanes; of none nothing."""
     raise NotImplementedError
 
 
@@ -89,92 +80,119 @@ def store_where_there(to, i, value):
 
 
 @compiled
-def backward_lanes(derive, x, source, g_to, is_scale, i, table, column):
-    """dx of the lanes from element i on; their g where it is wanted."""
-    d = load(x, i) - coefficient(table, CENTRE, column)
-    scale = coefficient(table, FACTOR, column)
-    g = gradient_of(derive, source, i, d * scale + coefficient(table, SHIFT, column))
-    store_where(g_to, i, g)
-    if is_scale:
-        return g * scale
-    x_hat = d * coefficient(table, RSTD, column)
-    return scale * ((g - coefficient(table, LEVEL, column)) - x_hat * coefficient(table, SLOPE, column))
+def stretch(phase, y, first, n, lead, edges):
+    """Where a phase of a run starts and ends, and the array that it is written to with the element there.
+
+    The first lanes and the last go to `edges`, since those between them overlap them and y may be what is read.
+    """
+    count = lane_count(y)
+    if phase == 0:
+        return 0, count, edges, 0
+    if phase == 1:
+        return n - count, n, edges, count
+    return lead, n, y, first + lead
 
 
 @compiled
-def forward_run(activate, x, ends, y, first, n, table, column):
+def put_edges(y, first, n, lead, past, edges):
+    """What of them no lanes were written to or, all, if not past: lines just streamed would be read again."""
+    count = lane_count(y)
+    if not past:
+        store(y, first + n - count, load(edges, count))
+        return
+    for k in range(lead):
+        y[first + k] = edges[k]
+    for k in range(count - (n - lead) % count, count):
+        y[first + n - count + k] = edges[count + k]
+
+
+@inlined
+def forward_run(activate, x, ends, y, first, n, table, column, edges):
     """At least as many elements from `first` on as there are lanes."""
-    count, lead = 128 // x.itemsize, before_line(y, first) if table.past else 0
-    head = rest = lanes(x.dtype.type(0))
-    # The first and the last lanes before the others; written once, since LLVM would make each call a copy.
-    for block in range(-2 if table.past else -1, (n - lead) // count):
-        j = 0 if block == -2 else n - count if block == -1 else lead + block * count
-        at = column if table.period == 0 else (column + j) % table.period
-        value = forward_lanes(activate, x, ends, first + j, table, at)
-        if block == -2:
-            head = value
-        elif block == -1:
-            rest = value
-        elif table.past:
-            stream(y, first + j, value)
-        else:
-            store(y, first + j, value)
-    if table.past:
-        store(y, first, head)
-    store(y, first + n - count, rest)
+    count, past = lane_count(x), table.past
+    lead = before_line(y, first) if past else 0
+    centre, scale = coefficient(table, CENTRE, column), coefficient(table, FACTOR, column)
+    shift = coefficient(table, SHIFT, column)
+    for phase in range(0 if past else 1, 3):
+        j, stop, to, at = stretch(phase, y, first, n, lead, edges)
+        own = (column + j) % table.period if table.period > 0 else 0
+        while j + count <= stop:
+            if table.period > 0:
+                own -= table.period if own >= table.period else 0
+                centre, scale = coefficient(table, CENTRE, own), coefficient(table, FACTOR, own)
+                shift = coefficient(table, SHIFT, own)
+                own += count
+            value = ended(activate, ends, first + j, (load(x, first + j) - centre) * scale + shift)
+            if past and phase == 2:
+                stream(to, at, value)
+            else:
+                store(to, at, value)
+            j, at = j + count, at + count
+    put_edges(y, first, n, lead, past, edges)
 
 
-@compiled
-def backward_run(derive, x, source, g_to, is_scale, dx, first, n, table, column):
+@inlined
+def backward_run(derive, x, source, g_to, is_scale, dx, first, n, table, column, edges):
     """At least as many elements from `first` on as there are lanes, as in `forward_run`."""
-    count, lead = 128 // x.itemsize, before_line(dx, first) if table.past else 0
-    head = rest = lanes(x.dtype.type(0))
-    for block in range(-2 if table.past else -1, (n - lead) // count):
-        j = 0 if block == -2 else n - count if block == -1 else lead + block * count
-        at = column if table.period == 0 else (column + j) % table.period
-        value = backward_lanes(derive, x, source, g_to, is_scale, first + j, table, at)
-        if block == -2:
-            head = value
-        elif block == -1:
-            rest = value
-        elif table.past:
-            stream(dx, first + j, value)
-        else:
-            store(dx, first + j, value)
-    if table.past:
-        store(dx, first, head)
-    store(dx, first + n - count, rest)
+    count, past = lane_count(x), table.past
+    lead = before_line(dx, first) if past else 0
+    centre, scale = coefficient(table, CENTRE, column), coefficient(table, FACTOR, column)
+    shift, r = coefficient(table, SHIFT, column), coefficient(table, RSTD, column)
+    s, k = coefficient(table, SLOPE, column), coefficient(table, LEVEL, column)
+    for phase in range(0 if past else 1, 3):
+        j, stop, to, at = stretch(phase, dx, first, n, lead, edges)
+        own = (column + j) % table.period if table.period > 0 else 0
+        while j + count <= stop:
+            if table.period > 0:
+                own -= table.period if own >= table.period else 0
+                centre, scale = coefficient(table, CENTRE, own), coefficient(table, FACTOR, own)
+                shift, r = coefficient(table, SHIFT, own), coefficient(table, RSTD, own)
+                s, k = coefficient(table, SLOPE, own), coefficient(table, LEVEL, own)
+                own += count
+            d = load(x, first + j) - centre
+            g = gradient_of(derive, source, first + j, d * scale + shift)
+            store_where(g_to, first + j, g)
+            value = g * scale if is_scale else scale * ((g - k) - (d * r) * s)
+            if past and phase == 2:
+                stream(to, at, value)
+            else:
+                store(to, at, value)
+            j, at = j + count, at + count
+    put_edges(dx, first, n, lead, past, edges)
 
 
-@compiled
+@inlined
 def forward_part(activate, x, ends, y, first, n, table, column):
-    """Any number of elements: a few go through arrays of as many as there are lanes."""
-    count, start, many, made = 128 // x.itemsize, first, n, y
+    """Any number of elements: a few go through blocks of as many as there are lanes."""
+    count, start, many, made, edges = lane_count(x), first, n, y, room(x)
     if n < count:
-        zeros = np.zeros(count, x.dtype)
-        x, ends = part_of(x, first, n, zeros), Ends(part_of(ends.residual, first, n, zeros), ends.low, ends.high)
-        start, many, made = 0, count, np.empty(count, x.dtype)
-    forward_run(activate, x, ends, made, start, many, table, column)
+        residual = part_of(ends.residual, first, n, zeros(x), after(edges, 3 * count))
+        x, ends = part_of(x, first, n, zeros(x), after(edges, 2 * count)), Ends(residual, ends.low, ends.high)
+        start, many, made = 0, count, after(edges, 4 * count)
+    forward_run(activate, x, ends, made, start, many, table, column, edges)
     if n < count:
         put_part(y, first, n, made)
 
 
-@compiled
+@inlined
 def backward_part(derive, x, source, g_to, is_scale, dx, first, n, table, column):
-    """Any number of elements: a few go through arrays of as many as there are lanes."""
-    count, start, many, made, g = 128 // x.itemsize, first, n, dx, g_to
+    """Any number of elements: a few go through blocks of as many as there are lanes."""
+    count, start, many, made, g, edges = lane_count(x), first, n, dx, g_to, room(x)
     if n < count:
-        zeros = np.zeros(count, x.dtype)
-        x, source, g = part_of(x, first, n, zeros), part_of_source(source, first, n, zeros), part_of(g, first, n, zeros)
-        start, many, made = 0, count, np.empty(count, x.dtype)
-    backward_run(derive, x, source, g, is_scale, made, start, many, table, column)
+        source = part_of_source(source, first, n, zeros(x), after(edges, 3 * count), room(source.signs))
+        x, g = (
+            part_of(x, first, n, zeros(x), after(edges, 2 * count)),
+            part_of(g, first, n, zeros(x), after(edges, 6 * count)),
+        )
+        start, many, made = 0, count, after(edges, 7 * count)
+    backward_run(derive, x, source, g, is_scale, made, start, many, table, column, edges)
     if n < count:
         put_part(dx, first, n, made)
         put_part(g_to, first, n, g)
 
 
 def put_part(to, first, n, made):
-    """The first n elements into a flat array, where there is one."""
+    """The first n elements to where others stand; of none nothing."""
     raise NotImplementedError
 
 

@@ -15,12 +15,14 @@ from numba import prange
 
 from cpubn import _activations, _algebra, _elementary
 from cpubn.backends.jit import apply, control, formulas, lanes, pivots, prologue, samples, sums
-from cpubn.backends.jit.apply import backward_part, forward_part
+from cpubn.backends.jit.apply import Ends, Table, backward_part, forward_part
 from cpubn.backends.jit.control import calm, each, restore
 from cpubn.backends.jit.pivots import column_pivots, row_pivot
-from cpubn.backends.jit.prologue import compiled
-from cpubn.backends.jit.sums import fold_columns, sum_columns, sum_rows
+from cpubn.backends.jit.prologue import compiled, placed
+from cpubn.backends.jit.samples import after, lane_count, pointer
+from cpubn.backends.jit.sums import bounds, fold_columns, sum_columns, sum_rows
 
+STRIPS = 8  # of columns that a thread sums together
 SOURCES = _activations, _algebra, _elementary, apply, control, formulas, lanes, pivots, prologue, samples, sums
 VERSION = hashlib.sha256("".join(map(inspect.getsource, SOURCES)).encode()).hexdigest()[:16]
 
@@ -62,113 +64,162 @@ def _named(function: Any) -> tuple[Any, str, bool]:
     return lane_function(function), getattr(function, "__name__", "none"), on_disk
 
 
+# What a thread does. It is given arrays once, and goes on with where their elements stand: see `samples.pointer`.
+
+
+@compiled
+def sum_channels(derive, x, source, walk, table, parts, thread, threads):
+    """Spans of the chunks of channels."""
+    x, source, table, parts = pointer(x), placed(source), pointer(table), pointer(parts)
+    first, last = bounds(walk.spans * walk.channels, threads, thread)
+    for unit in range(first, last):
+        span, c = unit // walk.channels, unit % walk.channels
+        s, q = 0.0, 0.0
+        for chunk in range(span * walk.span, min((span + 1) * walk.span, walk.chunks)):
+            more_s, more_q = sum_rows(derive, x, source, walk, c, chunk, table)
+            s, q = s + more_s, q + more_q
+        parts[2 * span * walk.channels + c], parts[(2 * span + 1) * walk.channels + c] = s, q
+
+
+@compiled
+def sum_strips(derive, x, source, walk, table, columns, thread, threads):
+    """Chunks of strips of columns, some strips together."""
+    x, source, table, columns = pointer(x), placed(source), pointer(table), pointer(columns)
+    width = walk.channels * walk.inner * walk.together
+    strips = (width - 1) // lane_count(x) + 1
+    blocks = (strips - 1) // STRIPS + 1
+    first, last = bounds(walk.chunks * blocks, threads, thread)
+    for unit in range(first, last):
+        chunk, k = unit // blocks, unit % blocks * STRIPS
+        s = after(columns, 2 * chunk * width)
+        sum_columns(derive, x, source, walk, chunk, table, k, min(strips, k + STRIPS), s, after(s, width))
+
+
+@compiled
+def fold_spans(walk, columns, parts, thread, threads):
+    """The columns of spans of chunks to the sums of channels."""
+    columns, parts = pointer(columns), pointer(parts)
+    width = walk.channels * walk.inner * walk.together
+    first, last = bounds(walk.spans, threads, thread)
+    for span in range(first, last):
+        s = after(parts, 2 * span * walk.channels)
+        for c in range(2 * walk.channels):
+            s[c] = 0.0
+        for chunk in range(span * walk.span, min((span + 1) * walk.span, walk.chunks)):
+            own = after(columns, 2 * chunk * width)
+            fold_columns(walk, own, s)
+            fold_columns(walk, after(own, width), after(s, walk.channels))
+
+
+@compiled
+def find_pivots(x, walk, columns, totals, thread, threads):
+    """Of channels; of columns the first thread finds them all."""
+    x, columns, totals = pointer(x), pointer(columns), pointer(totals)
+    if walk.columns:
+        if thread == 0:
+            column_pivots(x, walk, columns, totals)
+        return
+    first, last = bounds(walk.channels, threads, thread)
+    for c in range(first, last):
+        totals[c] = row_pivot(x, walk, c)
+
+
+@compiled
+def runs_of(shape, table, thread, threads):
+    """Where a thread's runs start, their length and number, and the first one's column or channel."""
+    outer, channels, inner = shape
+    if table.period > 0:
+        first, last = bounds(outer * channels * inner, threads, thread)
+        return first, last - first, min(1, last - first), first % table.period
+    start, stop = bounds(outer * channels, threads, thread)
+    return start * inner, inner, stop - start, start % channels
+
+
+@compiled
+def apply_forward(activate, x, ends, y, shape, table, thread, threads):
+    x, y, ends = pointer(x), pointer(y), Ends(pointer(ends.residual), ends.low, ends.high)
+    table = Table(pointer(table.values), table.length, table.period, table.past)
+    first, n, runs, column = runs_of(shape, table, thread, threads)
+    for _ in range(runs):
+        forward_part(activate, x, ends, y, first, n, table, column)
+        first, column = first + n, column + 1 if column + 1 < shape[1] else 0
+
+
+@compiled
+def apply_backward(derive, x, source, g, is_scale, dx, shape, table, thread, threads):
+    x, g, dx, source = pointer(x), pointer(g), pointer(dx), placed(source)
+    table = Table(pointer(table.values), table.length, table.period, table.past)
+    first, n, runs, column = runs_of(shape, table, thread, threads)
+    for _ in range(runs):
+        backward_part(derive, x, source, g, is_scale, dx, first, n, table, column)
+        first, column = first + n, column + 1 if column + 1 < shape[1] else 0
+
+
+# What is called: the same by all threads.
+
+
 @functools.cache
 def rows(function: Any) -> Any:
     derive, name, on_disk = _named(function)
 
-    def sum_rows_of(x, source, walk, table, wanted, parts):
-        for unit in prange(walk.spans * walk.channels):
+    def sum_all_rows(x, source, walk, table, parts, threads):
+        for thread in prange(threads):
             before = calm()
-            span, c = unit // walk.channels, unit % walk.channels
-            if wanted[c]:
-                s, q = 0.0, 0.0
-                for chunk in range(span * walk.span, min((span + 1) * walk.span, walk.chunks)):
-                    more_s, more_q = sum_rows(derive, x, source, walk, c, chunk, table)
-                    s, q = s + more_s, q + more_q
-                parts[span, 0, c], parts[span, 1, c] = s, q
+            sum_channels(derive, x, source, walk, table, parts, thread, threads)
             restore(before)
 
-    return kept(sum_rows_of, name, on_disk)
+    return kept(sum_all_rows, name, on_disk)
 
 
 @functools.cache
 def columns(function: Any) -> Any:
     derive, name, on_disk = _named(function)
 
-    def sum_columns_of(x, source, walk, table, together, sums_of_columns, parts):
-        width = walk.channels * walk.inner * walk.together
-        strips = -(-width // (128 // x.itemsize))
-        blocks = -(-strips // together)
-        for unit in prange(walk.chunks * blocks):
+    def sum_all_columns(x, source, walk, table, sums_of_columns, parts, threads):
+        for thread in prange(threads):
             before = calm()
-            chunk, first = unit // blocks, unit % blocks * together
-            s, q = sums_of_columns[chunk, 0], sums_of_columns[chunk, 1]
-            sum_columns(derive, x, source, walk, chunk, table, first, min(strips, first + together), s, q)
+            sum_strips(derive, x, source, walk, table, sums_of_columns, thread, threads)
             restore(before)
-        for span in prange(walk.spans):
+        for thread in prange(threads):
             before = calm()
-            parts[span] = 0.0
-            for chunk in range(span * walk.span, min((span + 1) * walk.span, walk.chunks)):
-                fold_columns(walk, sums_of_columns[chunk, 0], parts[span, 0])
-                fold_columns(walk, sums_of_columns[chunk, 1], parts[span, 1])
+            fold_spans(walk, sums_of_columns, parts, thread, threads)
             restore(before)
 
-    return kept(sum_columns_of, name, on_disk)
+    return kept(sum_all_columns, name, on_disk)
 
 
 @functools.cache
 def means() -> Any:
-    def find_pivots(x, walk, totals):
-        if walk.columns:
+    def find_means(x, walk, sums_of_columns, totals, threads):
+        for thread in prange(threads):
             before = calm()
-            column_pivots(x, walk, totals)
+            find_pivots(x, walk, sums_of_columns, totals, thread, threads)
             restore(before)
-        else:
-            for c in prange(walk.channels):
-                before = calm()
-                totals[c] = row_pivot(x, walk, c)
-                restore(before)
 
-    return kept(find_pivots, "means")
-
-
-@compiled
-def runs_of(shape, table, part, parts):
-    """The runs of a thread: one of columns, or inner ones."""
-    if table.period > 0:
-        return part, part + 1
-    return shape[0] * shape[1] * part // parts, shape[0] * shape[1] * (part + 1) // parts
-
-
-@compiled
-def run_bounds(shape, table, run, part, parts):
-    """Where a run starts and ends, and its column or channel."""
-    n = shape[0] * shape[1] * shape[2]
-    if table.period > 0:
-        return n * part // parts, n * (part + 1) // parts, n * part // parts % table.period
-    return run * shape[2], (run + 1) * shape[2], run % shape[1]
+    return kept(find_means, "means")
 
 
 @functools.cache
 def forward(function: Any) -> Any:
     activate, name, on_disk = _named(function)
 
-    def apply_forward(x, ends, y, shape, table, parts):
-        for part in prange(parts):
+    def forward_all(x, ends, y, shape, table, threads):
+        for thread in prange(threads):
             before = calm()
-            start, stop = runs_of(shape, table, part, parts)
-            for run in range(start, stop):
-                first, after, column = run_bounds(shape, table, run, part, parts)
-                if after > first:
-                    forward_part(activate, x, ends, y, first, after - first, table, column)
+            apply_forward(activate, x, ends, y, shape, table, thread, threads)
             restore(before)
 
-    return kept(apply_forward, name, on_disk)
+    return kept(forward_all, name, on_disk)
 
 
 @functools.cache
 def backward(function: Any) -> Any:
     derive, name, on_disk = _named(function)
 
-    def apply_backward(x, source, g, is_scale, dx, shape, table, parts):
-        for part in prange(parts):
+    def backward_all(x, source, g, is_scale, dx, shape, table, threads):
+        for thread in prange(threads):
             before = calm()
-            start, stop = runs_of(shape, table, part, parts)
-            for run in range(start, stop):
-                first, after, column = run_bounds(shape, table, run, part, parts)
-                if after > first:
-                    n = after - first
-                    backward_part(derive, x, source, g, is_scale, dx, first, n, table, column)
+            apply_backward(derive, x, source, g, is_scale, dx, shape, table, thread, threads)
             restore(before)
 
-    return kept(apply_backward, name, on_disk)
+    return kept(backward_all, name, on_disk)

@@ -38,7 +38,6 @@ __all__ = [
 # Samples are of the type that is computed in.
 ANY_TYPE = False
 FAR, LOST = 1.25, 2.0**-110  # see backends/compiled/sums.pxd and channels.pxd
-STRIPS = 8  # of columns that a thread sums together
 
 
 def moments(x: Array, stats: Array, threads: int) -> None:
@@ -54,7 +53,9 @@ def moments(x: Array, stats: Array, threads: int) -> None:
     for group in groups(x, np.arange(walk.channels), x):
         part = x[:, group]
         with team(threads) as parts:
-            kernels.means()(parts > 1)(flat(part), walk._replace(channels=part.shape[1]), pivot[group])
+            own = walk._replace(channels=part.shape[1])
+            columns = np.empty(own.channels * own.inner * own.together if own.columns else 0)
+            kernels.means()(parts > 1)(flat(part), own, columns, pivot[group], parts)
     with np.errstate(all="ignore"):
         pivot = _algebra.centre(pivot, x.dtype.type)
         double = np.full(walk.channels, x.dtype == np.float64)
@@ -67,9 +68,12 @@ def moments(x: Array, stats: Array, threads: int) -> None:
             m2 = q - s * offset
             m2 = np.where(m2 < 0.0, 0.0, m2)
             mean, low = _algebra.two_sum(pivot, offset)
-            stats[:, pending] = np.stack((mean, low, m2 + 0.0 * m2))[:, pending]
+            for row, made in zip(stats, (mean, low, m2 + 0.0 * m2), strict=True):
+                np.copyto(row, made, where=pending)
             far = ~(q <= FAR * m2)
             lost = (~(q < np.inf) | (q < count * LOST)) & (x.dtype != np.float64)
+            if not (pending & (far | lost)).any():
+                break
             to_double = pending & ~double & (lost | (far & again))
             moved = pending & ~to_double & far & ~again & np.isfinite(mean)
             pivot = np.where(to_double & ~np.isfinite(pivot), 0.0, pivot)
@@ -269,16 +273,16 @@ def _sum_group(x: Array, terms: Terms, rows: Any, walk: Walk, threads: int) -> A
     """s and q, (2, C), of plain arrays of one type."""
     real, own = x.dtype.type, walk._replace(channels=x.shape[1])
     with np.errstate(all="ignore"):
-        table = np.stack([np.asarray(row, np.float64) for row in rows]).astype(real)
+        table = np.concatenate([np.asarray(row, np.float64) for row in rows]).astype(real)
     parts = np.empty((walk.spans, 2, own.channels))
     with team(_serial_for(terms.activation, threads)) as count:
         if own.columns:
-            columns = np.empty((walk.chunks, 2, own.channels * own.inner * own.together))
+            columns = np.empty(own.chunks * 2 * own.channels * own.inner * own.together)
             loops = kernels.columns(terms.derivative)(count > 1)
-            loops(flat(x), terms.source(real), own, table, STRIPS, columns, parts)
+            loops(flat(x), terms.source(real), own, table, columns, flat(parts), count)
         else:
             loops = kernels.rows(terms.derivative)(count > 1)
-            loops(flat(x), terms.source(real), own, table, np.ones(own.channels, bool), parts)
+            loops(flat(x), terms.source(real), own, table, flat(parts), count)
     totals: Array = parts[0]
     for span in parts[1:]:
         totals = totals + span

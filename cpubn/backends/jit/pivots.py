@@ -5,8 +5,8 @@ import numpy as np
 
 from cpubn.backends.jit.lanes import fold, lanes
 from cpubn.backends.jit.prologue import compiled, part_of
-from cpubn.backends.jit.samples import load
-from cpubn.backends.jit.sums import fold_columns, put_aside, widened
+from cpubn.backends.jit.samples import lane_count, load, room, zeros
+from cpubn.backends.jit.sums import close_up, fold_columns, widened
 
 ROW_PLACES, COLUMN_PLACES = 16, 64
 
@@ -14,7 +14,7 @@ ROW_PLACES, COLUMN_PLACES = 16, 64
 @compiled
 def row_pivot(x, walk, c):
     """The mean of steps of lanes spread over channel c."""
-    count = 128 // x.itemsize
+    count = lane_count(x)
     steps = walk.inner // count
     total = walk.outer * steps
     places = min(total, ROW_PLACES, max(2, total // 8))
@@ -27,30 +27,24 @@ def row_pivot(x, walk, c):
 
 
 @compiled
-def column_pivots(x, walk, totals):
-    """The means of rows spread over the channels, totals (C,)."""
-    count, row, zero = 128 // x.itemsize, walk.channels * walk.inner, lanes(x.dtype.type(0))
-    width, rows = row * walk.together, walk.outer // walk.together
+def column_pivots(x, walk, columns, totals):
+    """The means of rows spread over the channels, totals (C,); columns (width,) is for their sums."""
+    count, few = lane_count(x), room(x)
+    width, rows = walk.channels * walk.inner * walk.together, walk.outer // walk.together
     wanted = max(8, COLUMN_PLACES // (walk.together * walk.inner))
     places = (wanted * rows - 1) // (rows + wanted) + 1
-    columns, sums = np.empty(width), np.empty(32)
-    zeros = np.zeros(count, x.dtype)
-    for k in range(-(-width // count)):
-        j = max(0, min(k * count, width - count))
+    for first in range(0, width, count):
+        j = max(0, min(first, width - count))
         s0, s1 = lanes(0.0), lanes(0.0)
         for v in range(0, places, 8):
-            s = zero
+            s = zeros(x)
             for u in range(v, min(v + 8, places)):
-                if width >= count:
-                    s = s + load(x, u * rows // places * width + j)
-                else:
-                    s = s + load(part_of(x, u * rows // places * width, width, zeros), 0)
+                at = u * rows // places * width + j
+                s = s + (load(x, at) if width >= count else load(part_of(x, at, width, zeros(x), few), 0))
             s0, s1 = s0 + widened(s, 0), s1 + widened(s, 1)
-        put_aside(s0, s1, sums, 0, count)
-        for lane in range(count):
-            if j + lane < width:
-                columns[j + lane] = sums[lane]
-    totals[:] = 0.0
+        close_up(s0, s1, columns, j, min(count, width - j), min(count, width - j))
+    for c in range(walk.channels):
+        totals[c] = 0.0
     fold_columns(walk, columns, totals)
     for c in range(walk.channels):
         totals[c] /= np.float64(places * walk.together * walk.inner)

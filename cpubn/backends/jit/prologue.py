@@ -1,6 +1,6 @@
 """What g is made of in the Numba backend, as in backends/compiled/prologue.pxd: g = dy * activation'(z).
 
-Arrays are flat and contiguous; what is not there has a type of its own, by which `gradient_of` is compiled without it.
+Where an array is not there, its place is none, for which `gradient_of` is compiled without it.
 """
 # mypy: allow-untyped-defs, allow-untyped-calls
 
@@ -11,9 +11,11 @@ from numba import njit, types
 from numba.extending import overload
 
 from cpubn.backends.jit.lanes import lanes, select, unpack
-from cpubn.backends.jit.samples import load
+from cpubn.backends.jit.samples import after, lane_count, load, pointer, store
 
 compiled = njit(error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+# Of what is called at one place: a call of a function with this many arguments takes as long as a short run.
+inlined = njit(error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 
 
 class Source(NamedTuple):
@@ -37,9 +39,16 @@ def bits_at(packed, bit):
     return np.uint32((word >> np.uint64(bit % 8)) & np.uint64(0xFFFFFFFF))
 
 
-def is_there(a):
-    """Of a type: whether it is a flat array; one of two dimensions stands for none."""
-    return isinstance(a, types.Array) and a.ndim == 1
+@compiled
+def placed(source):
+    """Of arrays, where their elements stand."""
+    dy, residual, kept = pointer(source.dy), pointer(source.residual), pointer(source.kept)
+    return Source(dy, residual, kept, pointer(source.signs), source.slope, source.low, source.high)
+
+
+def is_there(place):
+    """Of a type."""
+    return isinstance(place, types.CPointer)
 
 
 def gradient_of(derive, source, i, z):
@@ -69,47 +78,54 @@ def gradient_by(derive, source, i, z):
     return lambda derive, source, i, z: load(source.dy, i) * derive(z, source.low, source.high)
 
 
-def part_of(a, first, n, fill):
-    """n elements of a flat array, and numbers to fill the lanes behind them with; of none none."""
+def part_of(place, first, n, filling, to):
+    """n elements, and behind them lanes to fill the others with, put elsewhere; of none none."""
     raise NotImplementedError
 
 
 @overload(part_of, error_model="numpy")
-def part_of_array(a, first, n, fill):
-    if not is_there(a):
-        return lambda a, first, n, fill: a
+def part_of_samples(place, first, n, filling, to):
+    if not is_there(place):
+        return lambda place, first, n, filling, to: place
 
-    def part(a, first, n, fill):
-        made = np.empty(fill.size, fill.dtype)
-        for k in range(fill.size):
-            made[k] = a[first + k] if k < n else fill[k]
-        return made
+    def part(place, first, n, filling, to):
+        store(to, 0, filling)
+        for k in range(n):
+            to[k] = place[first + k]
+        return to
 
     return part
 
 
-def part_of_signs(signs, first):
-    """The 32 bits from that one on."""
+def part_of_signs(place, first, to):
+    """32 bits, put elsewhere."""
     raise NotImplementedError
 
 
 @overload(part_of_signs, error_model="numpy")
-def part_of_bits(signs, first):
-    if not is_there(signs):
-        return lambda signs, first: signs
+def part_of_bits(place, first, to):
+    if not is_there(place):
+        return lambda place, first, to: place
 
-    def part(signs, first):
-        word, made = bits_at(signs, first), np.zeros(16, np.uint8)
-        for k in range(4):
-            made[k] = np.uint8((word >> np.uint32(8 * k)) & np.uint32(255))
-        return made
+    def part(place, first, to):
+        word = bits_at(place, first)
+        for k in range(5):
+            to[k] = np.uint8((np.uint64(word) >> np.uint64(8 * k)) & np.uint64(255))
+        return to
 
     return part
 
 
 @compiled
-def part_of_source(source, first, n, zeros):
-    """A part of what g is made of."""
-    dy, residual = part_of(source.dy, first, n, zeros), part_of(source.residual, first, n, zeros)
-    kept, signs = part_of(source.kept, first, n, zeros), part_of_signs(source.signs, first)
+def part_of_source(source, first, n, filling, to, signs_to):
+    """A part of what g is made of, put in three blocks."""
+    count = lane_count(to)
+    dy, residual = (
+        part_of(source.dy, first, n, filling, to),
+        part_of(source.residual, first, n, filling, after(to, count)),
+    )
+    kept, signs = (
+        part_of(source.kept, first, n, filling, after(to, 2 * count)),
+        part_of_signs(source.signs, first, signs_to),
+    )
     return Source(dy, residual, kept, signs, source.slope, source.low, source.high)

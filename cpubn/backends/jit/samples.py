@@ -15,13 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 from cpubn._types import Array
 from cpubn.backends.jit.lanes import DOUBLES, FLOATS, SHORT, WORD, constant, has_feature, machine
 
-BYTE = ir.IntType(8)
+BYTE, LONG = ir.IntType(8), ir.IntType(64)
+BLOCK = 128  # bytes of lanes
 FLOAT_LANES, SHORTS, WORDS = (ir.VectorType(kind, 32) for kind in (ir.FloatType(), SHORT, WORD))
 
 
@@ -142,6 +144,63 @@ def at(typing, address, real):
         return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
 
     return types.CPointer(real.dtype)(types.intp, real), generate
+
+
+@intrinsic
+def pointer(typing, array):
+    """Where the elements of a flat array stand, and of any other array none.
+
+    Numba counts who holds an array whenever a function is given one: threads that do so at once wait for each other.
+    """
+    if array.ndim != 1:
+        return types.none(array), lambda context, builder, signature, args: context.get_dummy_value()
+
+    def generate(context, builder, signature, args):
+        return context.make_array(array)(context, builder, args[0]).data
+
+    return types.CPointer(array.dtype)(array), generate
+
+
+@intrinsic
+def after(typing, place, n):
+    """The place n elements further on; of none none."""
+    if not isinstance(place, types.CPointer):
+        return place(place, n), lambda context, builder, signature, args: args[0]
+    return place(place, types.intp), lambda context, builder, signature, args: builder.gep(args[0], [args[1]])
+
+
+@intrinsic
+def address(typing, place):
+    """Its number."""
+    return types.intp(place), lambda context, builder, signature, args: builder.ptrtoint(args[0], LONG)
+
+
+@intrinsic
+def room(typing, place):
+    """Memory of the calling function for ten blocks of lanes of the same samples; of none none."""
+    if not isinstance(place, types.CPointer):
+        return place(place), lambda context, builder, signature, args: args[0]
+
+    def generate(context, builder, signature, args):
+        memory = cgutils.alloca_once(builder, ir.ArrayType(BYTE, 10 * BLOCK))
+        memory.align = 64
+        return builder.bitcast(memory, context.get_value_type(place))
+
+    return place(place), generate
+
+
+@intrinsic
+def lane_count(typing, place):
+    """How many samples are loaded at once."""
+    count = BLOCK // (place.dtype.bitwidth // 8)
+    return types.intp(place), lambda context, builder, signature, args: LONG(count)
+
+
+@intrinsic
+def zeros(typing, place):
+    """As many zeros as samples are loaded at once."""
+    kind = DOUBLES if place.dtype == types.float64 else FLOATS
+    return kind(place), lambda context, builder, signature, args: constant(context.get_value_type(kind), 0.0)
 
 
 @intrinsic

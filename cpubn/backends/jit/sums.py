@@ -3,18 +3,17 @@
     moments:    s = sum(x - K),   q = sum((x - K) ** 2)
     gradient:   s = sum(g),       q = sum(g * (x - K))
 
-Arrays are flat and contiguous; `take` and `gradient_of` are compiled for those that are there.
+Arrays are given by where their elements stand; `take` and `gradient_of` are compiled for those that are there.
 """
 # mypy: allow-untyped-defs, allow-untyped-calls
 
 from typing import NamedTuple
 
-import numpy as np
 from numba.extending import overload
 
 from cpubn.backends.jit.lanes import DOUBLES, FLOATS, fold, lanes, last, plus, widen
 from cpubn.backends.jit.prologue import compiled, gradient_of, is_there, part_of, part_of_source
-from cpubn.backends.jit.samples import load, store
+from cpubn.backends.jit.samples import after, lane_count, load, room, store, zeros
 
 STEPS = 8
 
@@ -78,11 +77,12 @@ def bounds(n, parts, k):
 @compiled
 def sum_rows(derive, x, source, walk, c, chunk, table):
     """One chunk of channel c, whose inner runs are rows; table (3, C): centre, scale, shift."""
-    count, zero = 128 // x.itemsize, lanes(x.dtype.type(0))
+    count, zero = lane_count(x), zeros(x)
     o0, o1 = bounds(walk.outer, walk.levels, chunk // walk.pieces)
     i0, i1 = bounds(walk.inner, walk.pieces, chunk % walk.pieces)
     steps, rest = (i1 - i0) // count, (i1 - i0) % count
-    centre, scale, shift = lanes(table[0, c]), lanes(table[1, c]), lanes(table[2, c])
+    m = walk.channels
+    centre, scale, shift = lanes(table[c]), lanes(table[m + c]), lanes(table[2 * m + c])
     s, q, pending = zero, zero, 0
     s0, s1, q0, q1 = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
     for o in range(o0, o1):
@@ -121,7 +121,7 @@ def sum_rows(derive, x, source, walk, c, chunk, table):
 @compiled
 def sum_strip(derive, x, source, first, step, rows, keep, table):
     """The sums of `rows` rows of lanes, `step` apart from element `first` on; table: of those lanes."""
-    count, zero = 128 // x.itemsize, lanes(x.dtype.type(0))
+    count, zero = lane_count(x), zeros(x)
     centre, scale, shift = load(table, 0), load(table, count), load(table, 2 * count)
     s0, s1, q0, q1 = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
     i, done = first, 0
@@ -149,26 +149,30 @@ def sum_strip(derive, x, source, first, step, rows, keep, table):
 
 
 @compiled
-def put_aside(s0, s1, to, at, count):
-    store(to, at, s0)
-    if count == 32:
-        store(to, at + 16, s1)
+def close_up(s0, s1, to, first, keep, n):
+    """The last `keep` of n lanes as those of the columns from `first` on; what stands there already keeps it."""
+    made = room(to)
+    store(made, 0, s0)
+    store(made, 16, s1)
+    for lane in range(n - keep, n):
+        to[first + lane] = made[lane]
 
 
 @compiled
-def sum_columns(derive, x, source, walk, chunk, table, first, after, s, q):
-    """One chunk of the columns of strips from `first` to before `after`, to s and q (width,)."""
-    count, row = 128 // x.itemsize, walk.channels * walk.inner
+def sum_columns(derive, x, source, walk, chunk, table, first, after_last, s, q):
+    """One chunk of the columns of strips from `first` to before `after_last`, to s and q (width,)."""
+    count, row = lane_count(x), walk.channels * walk.inner
     width, whole = row * walk.together, walk.outer // walk.together
     v0, v1 = bounds(-(-walk.outer // walk.together), walk.levels, chunk)
-    zeros, sums = np.zeros(count, x.dtype), np.empty((4, 32))
-    own = np.empty(3 * count, x.dtype)
-    for k in range(first, after):
+    own, bits = room(x), room(source.signs)
+    few, given_few = after(own, 3 * count), after(own, 4 * count)
+    for k in range(first, after_last):
         j = max(0, min(k * count, width - count))
         keep = min(count, width - k * count) if width >= count else count
         for lane in range(count):
             c = min(j + lane, width - 1) % row // walk.inner
-            own[lane], own[count + lane], own[2 * count + lane] = table[0, c], table[1, c], table[2, c]
+            for kind in range(3):
+                own[kind * count + lane] = table[kind * walk.channels + c]
         s0, s1, q0, q1 = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
         for piece in range(2):  # whole rows of lanes, and the last, shorter one
             some, given, at, step, rows = x, source, v0 * width + j, width, min(v1, whole) - v0
@@ -181,28 +185,25 @@ def sum_columns(derive, x, source, walk, chunk, table, first, after, s, q):
             if n <= 0 or rows <= 0:
                 continue
             if piece == 1 or n < count:
-                some, given = part_of(x, at, n, own[:count]), part_of_source(source, at, n, zeros)
+                some, given = (
+                    part_of(x, at, n, load(own, 0), few),
+                    part_of_source(source, at, n, zeros(x), given_few, bits),
+                )
                 at, step, rows = 0, 0, 1
             t0, t1, r0, r1 = sum_strip(derive, some, given, at, step, rows, keep, own)
             s0, s1, q0, q1 = s0 + t0, s1 + t1, q0 + r0, q1 + r1
-        put_aside(s0, s1, sums[0], 0, count)
-        put_aside(q0, q1, sums[1], 0, count)
-        for lane in range(count):
-            if count - lane <= keep and j + lane < width:
-                s[j + lane], q[j + lane] = sums[0, lane], sums[1, lane]
+        n = min(count, width - j)
+        close_up(s0, s1, s, j, min(keep, n), n)
+        close_up(q0, q1, q, j, min(keep, n), n)
 
 
 @compiled
 def fold_columns(walk, columns, to):
     """Add the columns of each channel to its sum: `inner` of them in 16 lanes, which are folded, for each row laid."""
-    few = np.zeros(16)
+    few = room(columns)
     for j in range(walk.channels * walk.together):
         total = lanes(0.0)
         for i in range(j * walk.inner, (j + 1) * walk.inner, 16):
             n = (j + 1) * walk.inner - i
-            if n < 16:
-                few[:n], few[n:] = columns[i : i + n], 0.0
-                total = total + load(few, 0)
-            else:
-                total = total + load(columns, i)
+            total = total + (load(part_of(columns, i, n, lanes(0.0), few), 0) if n < 16 else load(columns, i))
         to[j % walk.channels] += fold(total)

@@ -40,6 +40,9 @@ def team(threads: int) -> Iterator[int]:
                 warnings.simplefilter("ignore", NumbaWarning)
                 numba.get_num_threads()
         before = numba.get_num_threads()
+        if before == threads:  # each call of Numba's takes a microsecond or two
+            yield threads
+            return
         numba.set_num_threads(threads)
         try:
             yield threads
