@@ -11,6 +11,7 @@ from types import FunctionType
 from typing import Any
 
 import numba
+import numpy as np
 from numba import prange
 
 from cpubn import _activations, _algebra, _elementary
@@ -96,12 +97,11 @@ def sum_strips(derive, x, source, walk, table, columns, thread, threads):
 
 
 @compiled
-def fold_spans(walk, columns, parts, thread, threads):
+def fold_spans(walk, columns, parts):
     """The columns of spans of chunks to the sums of channels."""
     columns, parts = pointer(columns), pointer(parts)
     width = walk.channels * walk.inner * walk.together
-    first, last = bounds(walk.spans, threads, thread)
-    for span in range(first, last):
+    for span in range(walk.spans):
         s = after(parts, 2 * span * walk.channels)
         for c in range(2 * walk.channels):
             s[c] = 0.0
@@ -109,19 +109,6 @@ def fold_spans(walk, columns, parts, thread, threads):
             own = after(columns, 2 * chunk * width)
             fold_columns(walk, own, s)
             fold_columns(walk, after(own, width), after(s, walk.channels))
-
-
-@compiled
-def find_pivots(x, walk, columns, totals, thread, threads):
-    """Of channels; of columns the first thread finds them all."""
-    x, columns, totals = pointer(x), pointer(columns), pointer(totals)
-    if walk.columns:
-        if thread == 0:
-            column_pivots(x, walk, columns, totals)
-        return
-    first, last = bounds(walk.channels, threads, thread)
-    for c in range(first, last):
-        totals[c] = row_pivot(x, walk, c)
 
 
 @compiled
@@ -155,7 +142,8 @@ def apply_backward(derive, x, source, g, is_scale, dx, shape, table, thread, thr
         first, column = first + n, column + 1 if column + 1 < shape[1] else 0
 
 
-# What is called: the same by all threads.
+# What is called: the same by all threads. Their number is unsigned within a parallel loop, signed where it is compiled
+# first: of one type, what they call is compiled once.
 
 
 @functools.cache
@@ -165,7 +153,7 @@ def rows(function: Any) -> Any:
     def sum_all_rows(x, source, walk, table, parts, threads):
         for thread in prange(threads):
             before = calm()
-            sum_channels(derive, x, source, walk, table, parts, thread, threads)
+            sum_channels(derive, x, source, walk, table, parts, np.int64(thread), threads)
             restore(before)
 
     return kept(sum_all_rows, name, on_disk)
@@ -178,25 +166,39 @@ def columns(function: Any) -> Any:
     def sum_all_columns(x, source, walk, table, sums_of_columns, parts, threads):
         for thread in prange(threads):
             before = calm()
-            sum_strips(derive, x, source, walk, table, sums_of_columns, thread, threads)
+            sum_strips(derive, x, source, walk, table, sums_of_columns, np.int64(thread), threads)
             restore(before)
-        for thread in prange(threads):
-            before = calm()
-            fold_spans(walk, sums_of_columns, parts, thread, threads)
-            restore(before)
+        before = calm()
+        fold_spans(walk, sums_of_columns, parts)
+        restore(before)
 
     return kept(sum_all_columns, name, on_disk)
 
 
-@functools.cache
-def means() -> Any:
-    def find_means(x, walk, sums_of_columns, totals, threads):
-        for thread in prange(threads):
-            before = calm()
-            find_pivots(x, walk, sums_of_columns, totals, thread, threads)
-            restore(before)
+# Pivots are found by one thread: so little is read that two took as long, and a parallel loop takes a second to
+# compile.
 
-    return kept(find_means, "means")
+
+@functools.cache
+def row_means() -> Any:
+    def find_row_pivots(x, walk, totals):
+        before = calm()
+        x, totals = pointer(x), pointer(totals)
+        for c in range(walk.channels):
+            totals[c] = row_pivot(x, walk, c)
+        restore(before)
+
+    return kept(find_row_pivots, "means")(False)
+
+
+@functools.cache
+def column_means() -> Any:
+    def find_column_pivots(x, walk, columns, totals):
+        before = calm()
+        column_pivots(pointer(x), walk, pointer(columns), pointer(totals))
+        restore(before)
+
+    return kept(find_column_pivots, "means")(False)
 
 
 @functools.cache
@@ -206,7 +208,7 @@ def forward(function: Any) -> Any:
     def forward_all(x, ends, y, shape, table, threads):
         for thread in prange(threads):
             before = calm()
-            apply_forward(activate, x, ends, y, shape, table, thread, threads)
+            apply_forward(activate, x, ends, y, shape, table, np.int64(thread), threads)
             restore(before)
 
     return kept(forward_all, name, on_disk)
@@ -219,7 +221,7 @@ def backward(function: Any) -> Any:
     def backward_all(x, source, g, is_scale, dx, shape, table, threads):
         for thread in prange(threads):
             before = calm()
-            apply_backward(derive, x, source, g, is_scale, dx, shape, table, thread, threads)
+            apply_backward(derive, x, source, g, is_scale, dx, shape, table, np.int64(thread), threads)
             restore(before)
 
     return kept(backward_all, name, on_disk)

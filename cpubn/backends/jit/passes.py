@@ -44,18 +44,19 @@ def moments(x: Array, stats: Array, threads: int) -> None:
     """mean, low word of the mean and sum((x - mean)**2) of each channel.
 
     x (O, C, I) real; stats (3, C) float64.
-    About one pivot a channel: partial sums then merge by addition.
-    Reads x once.
+    About one pivot a channel: partial sums then merge by addition. Reads x once.
     """
     walk = _walk(x.shape)
     count = np.float64(walk.outer * walk.inner)
     pivot = np.empty(walk.channels)
     for group in groups(x, np.arange(walk.channels), x):
         part = x[:, group]
-        with team(threads) as parts:
-            own = walk._replace(channels=part.shape[1])
-            columns = np.empty(own.channels * own.inner * own.together if own.columns else 0)
-            kernels.means()(parts > 1)(flat(part), own, columns, pivot[group], parts)
+        own = walk._replace(channels=part.shape[1])
+        if own.columns:
+            columns = np.empty(own.channels * own.inner * own.together)
+            kernels.column_means()(flat(part), own, columns, pivot[group])
+        else:
+            kernels.row_means()(flat(part), own, pivot[group])
     with np.errstate(all="ignore"):
         pivot = _algebra.centre(pivot, x.dtype.type)
         double = np.full(walk.channels, x.dtype == np.float64)
@@ -237,7 +238,7 @@ def _walk(shape: tuple[int, ...]) -> Walk:
 
 def _serial_for(activation: Activation | None, threads: int) -> int:
     """What a function of a user's raises would be lost in Numba's own threads."""
-    return 1 if activation is not None and activation.function is not None else threads
+    return threads if activation is None or activation.function is None else 1
 
 
 def _affine(x: Array, statistics: Statistics, bias: Array | None) -> Array:
