@@ -91,39 +91,83 @@ cdef inline const void* table_of(const sample* x, const void* tables, Py_ssize_t
         return <const float*>tables + first
 
 
-cdef inline void apply_loop(
-    const Job* job, const sample* x, const Stretch* run, bint backward, bint columns, bint plain
+cdef inline void set_two(
+    const Job* job, const sample* x, double* table, Py_ssize_t channel, Py_ssize_t n, bint backward
 ) noexcept nogil:
-    """A run of at least as many elements as there are lanes."""
-    cdef Coefficients a
+    """Of lanes of which the first n are a channel's, and the others, if there are, those of the next one."""
+    cdef const double* own = job.coefficients + channel
+    cdef Py_ssize_t next = n < lanes_of(x), k
+    for k in range(COEFFICIENTS if backward else SHIFT + 1):
+        if sample is double:
+            put_two(table + 16 * k, own[0], own[next], n)
+        else:
+            put_two(<float*>(table + 16 * k), own[0], own[next], n)
+        own += job.channels
+
+
+cdef inline void put(sample* y, Lane[sample] value, bint past) noexcept nogil:
+    if past:
+        stream(y, value)
+    else:
+        store(y, value)
+
+
+cdef enum Alone:  # lanes that are computed one by one, in this order
+    LAST  # before those that overlap them
+    FIRST
+    BETWEEN  # of the end of one run and the start of the next
+
+
+cdef inline void apply_loop(
+    const Job* job, const sample* x, const Stretch* run, Py_ssize_t runs, bint backward, bint columns, bint plain
+) noexcept nogil:
+    """Runs end to end, each of at least as many elements as there are lanes; of columns one."""
+    cdef Coefficients own, alone
+    cdef double table[COEFFICIENTS * 16]
     cdef sample edge[32]
     cdef sample* y = <sample*>run.y
     cdef Lane[sample] value, rest, first
-    cdef Py_ssize_t lanes = lanes_of(x), n = run.n, j = 0, column = run.column, period = job.period, k
-    cdef Py_ssize_t last_column = column + n - lanes
+    cdef Py_ssize_t lanes = lanes_of(x), n = run.n * runs, j = 0, end = run.n, channel = run.channel
+    cdef Py_ssize_t column, last, k
+    cdef Py_ssize_t kinds = COEFFICIENTS if backward else SHIFT + 1
     cdef bint past = run.past, whole_lines = past or n >= 4 * lanes  # and what stands before and behind them as usual
-    for k in range(COEFFICIENTS if backward else SHIFT + 1):
-        if columns:
-            a.tables[k] = table_of(x, run.table, k * job.length)
+    cdef Alone which = LAST
+    for k in range(kinds):
+        own.tables[k] = alone.tables[k] = table_of(x, run.table, k * job.length) if columns else table + 16 * k
+    while True:
+        k = n - lanes if which == LAST else 0 if which == FIRST else j
+        column = (run.column + k) % job.period if columns else 0
+        if not columns:
+            last = channel + runs - 1 if which == LAST else channel
+            set_two(job, x, table, last, lanes if which == LAST else min(lanes, end - k), backward)
+        value = lanes_of_result(job, x, run, &alone, k, column, backward, True, plain)
+        if which == LAST:
+            rest = value
+        elif which == FIRST:
+            first = value
         else:
-            a.own[k] = job.coefficients[k * job.channels + run.channel]
-    if columns and last_column >= period:
-        last_column = last_column % period
-    rest = lanes_of_result(job, x, run, &a, n - lanes, last_column, backward, columns, plain)
-    if whole_lines:
-        first = lanes_of_result(job, x, run, &a, 0, column, backward, columns, plain)
-        j = <Py_ssize_t>(-<size_t>y % 64) // <Py_ssize_t>sizeof(sample)
-        column += j
-    while j + lanes <= n:
-        if columns and column >= period:
-            column -= period
-        value = lanes_of_result(job, x, run, &a, j, column, backward, columns, plain)
-        if past:
-            stream(y + j, value)
-        else:
-            store(y + j, value)
-        j += lanes
-        column += lanes
+            put(y + j, value, past)
+            j += lanes
+            channel += 1
+            end += run.n
+        if which == LAST and whole_lines:
+            which = FIRST
+            continue
+        if which == FIRST:
+            j = <Py_ssize_t>(-<size_t>y % 64) // <Py_ssize_t>sizeof(sample)
+        which = BETWEEN
+        column = (run.column + j) % job.period if columns else 0
+        if not columns:
+            for k in range(kinds):
+                own.own[k] = job.coefficients[k * job.channels + channel]
+        while j + lanes <= end:
+            if columns and column >= job.period:
+                column -= job.period
+            put(y + j, lanes_of_result(job, x, run, &own, j, column, backward, columns, plain), past)
+            j += lanes
+            column += lanes
+        if j + lanes > n:
+            break
     if not past:
         store(y + n - lanes, rest)
         if whole_lines:
@@ -148,8 +192,11 @@ cdef inline void apply_runs(
     cdef Py_ssize_t residual_step = step_of(&job.residual, columns), kept_step = step_of(&job.kept, columns)
     cdef Py_ssize_t bit_step = step_of(&job.signs, columns), y_step = step_of(&job.y, columns)
     cdef Py_ssize_t g_step = step_of(&job.g, columns), k, count = runs.runs
+    if job.joined and run.n == job.inner and not columns:
+        apply_loop(job, x, &run, count, backward, columns, plain)
+        return
     for k in range(count):
-        apply_loop(job, <const sample*>run.spot.x, &run, backward, columns, plain)
+        apply_loop(job, <const sample*>run.spot.x, &run, 1, backward, columns, plain)
         run.channel += 1
         run.y += y_step
         if run.g is not NULL:

@@ -62,7 +62,7 @@ template <typename I> WORD Lanes<float> load(const I *p) { Lanes<float> r; EACH(
 
 // A store rounds to nearest, ties to even; a stream is a store past the cache, to an address that is a multiple of 64.
 WORD H rounded(const half *, F a) { return to_half(a); }
-WORD H rounded(const bfloat *, F a) {
+LONG_WORD H rounded(const bfloat *, F a) {
     U b = bits<U>(a), nearest = (b + 0x7fffu + (b >> 16 & 1u)) >> 16;
     return shorter(bits<U>(pick(mask(a == a, F()), bits<F>(nearest), bits<F>(b >> 16 | 0x40u))));
 }
@@ -221,6 +221,11 @@ LANE_WORD Mask<T> unpack(uint32_t packed) {
 
 // `yes` in the lanes whose bit is set, `no` in the others.
 LANE_WORD Lanes<T> signed_by(uint32_t packed, const Lanes<T> &yes, const Lanes<T> &no) { return select(unpack<T>(packed), yes, no); }
+
+// to <- lanes of which the first n are one number, and the others another.
+template <typename T> LONG_WORD void put_two(T *to, double first, double other, ptrdiff_t n) {
+    store(to, signed_by((uint32_t)(((uint64_t)1 << n) - 1), Lanes<T>((T)first), Lanes<T>((T)other)));
+}
 
 // 2**k from k + bias + 1.5 * 2**23 (2**52 in double), whose lowest bits are those of an exponent.
 WORD Lanes<float> power_of_two(const Lanes<float> &biased) {

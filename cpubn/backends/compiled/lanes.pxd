@@ -79,6 +79,8 @@ cdef extern from "maths.hpp" namespace "cpubn" nogil:
     Lane[float] load(const int8_t*)
     Lane[float] load(const uint16_t*)
     Lane[float] load(const int16_t*)
+    void put_two(float*, double, double, Py_ssize_t)
+    void put_two(double*, double, double, Py_ssize_t)
     double fold(Lane[double])
     Lane[double] fold_rows(const double*)
     Lane[double] some(const double*, Py_ssize_t)

@@ -12,12 +12,16 @@ cdef enum:
     GROUP_BYTES = 524288  # of a group of channels that one thread finishes on its own: a second-level cache
     SHORT_BYTES = 65536  # of the rows of channels that a thread takes together
     UNIT = 16384  # elements of a unit of an elementwise pass by rows
-    LONG = 1024  # shorter runs, written past the cache one by one, took 1.4 to 3.4 times as long
+    LONG = 960  # shorter runs, written past the cache one by one, took 1.4 to 3.4 times as long
     TRANSPOSED_BYTES = 16384  # of a block that is written in another layout than it is read in
 
 
 cdef inline bint is_like(const Strided* a, const Strided* x) noexcept nogil:
     return a.data is NULL or (a.inner == 1 and a.type == x.type)
+
+
+cdef inline bint is_joined(const Strided* a, Py_ssize_t n) noexcept nogil:
+    return a.data is NULL or a.channel == n
 
 
 cdef inline bint is_transposed(const Job* job) noexcept nogil:
@@ -37,6 +41,10 @@ cdef inline void describe_loops(Job* job) noexcept nogil:
     job.direct = job.direct and is_like(&job.x, &job.x) and is_like(&job.dy, &job.x) and is_like(&job.kept, &job.x)
     job.direct = job.direct and is_like(&job.residual, &job.x) and is_like(&job.g, &job.x)
     job.direct = job.direct and is_like(&job.y, &job.x) and (job.signs.data is NULL or job.signs.inner == 1)
+    job.joined = job.direct and is_joined(&job.x, job.inner) and is_joined(&job.dy, job.inner)
+    job.joined = job.joined and is_joined(&job.residual, job.inner) and is_joined(&job.kept, job.inner)
+    job.joined = job.joined and is_joined(&job.signs, job.inner) and is_joined(&job.g, job.inner)
+    job.joined = job.joined and is_joined(&job.y, job.inner)
 
 
 cdef inline void share_transposed(Job* job) noexcept nogil:
@@ -49,11 +57,13 @@ cdef inline void share_transposed(Job* job) noexcept nogil:
         job.part = min(samples, job.inner)
 
 
-cdef inline void share_rows(Job* job, Py_ssize_t size, int threads) noexcept nogil:
+cdef inline void share_rows(Job* job, Py_ssize_t size, size_t moved, int threads) noexcept nogil:
     """Channel by channel, or a few short ones together."""
     cdef Py_ssize_t bytes = job.outer * job.inner * size
     job.whole = threads == 1 or job.channels >= 4 * threads
     job.group = max(<Py_ssize_t>1, min(<Py_ssize_t>64, SHORT_BYTES // bytes))
+    if job.joined and moved > cpubn_cache_bytes():  # long enough to be written past the cache
+        job.group = max(job.group, min((LONG + job.inner - 1) // job.inner, <Py_ssize_t>(2 * GROUP_BYTES) // bytes))
     job.group = max(<Py_ssize_t>1, min(job.group, job.channels // (4 * threads)))
 
 
@@ -97,17 +107,20 @@ cdef inline void share_blocks(Job* job, int threads) noexcept nogil:
 cdef inline void share(Job* job, int threads) noexcept nogil:
     cdef Py_ssize_t size = job.x.size * (2 if job.backward else 1)  # of what is read
     cdef size_t moved = job.channels * job.outer * job.inner * (size + (job.y.size if job.apply else 0))
+    cdef Py_ssize_t end_to_end = 1
     job.given = job.coefficients is not NULL
     describe_loops(job)
     job.whole = False
     if job.sums and job.columns:
         share_columns(job, size, moved, threads)
     elif job.sums:
-        share_rows(job, size, threads)
+        share_rows(job, size, moved, threads)
     if job.sums:
         job.groups = (job.channels + job.group - 1) // job.group
     if job.apply:
         share_blocks(job, threads)
+    if job.joined:
+        end_to_end = job.group if job.whole else job.band
     job.far = moved > <size_t>(GROUP_BYTES * threads)
     # What is read and written is more than the last-level cache.
-    job.past = job.apply and moved > cpubn_cache_bytes() and (job.inner < 32 or job.inner >= LONG)
+    job.past = job.apply and moved > cpubn_cache_bytes() and (job.inner < 32 or job.inner * end_to_end >= LONG)
