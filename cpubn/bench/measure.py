@@ -1,10 +1,11 @@
 """How contestants are timed: interleaved rounds, so that a drift of the machine hits all alike, and medians.
 
-A visit to a contestant is: wait until the process is quiet, run its calls once untimed, run them again timed. The wait
-is for other libraries' threads. Measured on 2 cores: after a call, the workers of libgomp (one team for cpubn, oneDNN
-and Numba, another for torch) spin for 8 ms, OpenVINO's for 1 ms, JAX's and onnxruntime's for 0.1 ms or less; until
-then the next contestant might have half the machine. The untimed calls wake the contestant's own threads and bring to
-the caches what they would hold in a loop.
+A visit to a contestant is: wait until the process is quiet, run its calls untimed for five milliseconds or once, run
+them timed. The wait is for other libraries' threads. Measured on 2 cores: after a call, the workers of libgomp (one
+team for cpubn, oneDNN and Numba, another for torch) spin for 8 ms, OpenVINO's for 1 ms, JAX's and onnxruntime's for
+0.1 ms or less; until then the next contestant might have half the machine. The untimed calls wake the contestant's
+own threads and bring to the caches what they would hold in a loop; one call is not enough: after a pause, inference
+of (1, 64, 112, 112) took 365, 208, 142, 137, 139, ... us.
 
 Spinning threads need a machine to themselves: with one other busy process on 2 cores, whatever uses libgomp took 8 ms,
 two time slices, for what takes 0.1 ms. OtherWork tells whether that was so. OMP_WAIT_POLICY=passive avoids it, but
@@ -26,6 +27,7 @@ Call = Callable[[], object]
 Key = TypeVar("Key", bound=Hashable)
 
 SAMPLE_SECONDS = 200e-6  # a sample lasts at least this long: one call, or as many as it takes
+WARM_SECONDS = 5e-3
 # Above this, waking threads and filling caches is lost in the call itself, and one call a visit is enough.
 LONG_SECONDS = 50e-3
 # Linux accounts for other threads at its ticks, 1 to 10 ms apart.
@@ -57,7 +59,11 @@ def measure(calls: Mapping[Key, Call], rounds: int, after_round: Call = lambda: 
 def visit(call: Call, repetitions: int) -> float:
     wait_until_quiet()
     seconds = seconds_of(call, repetitions)
-    return seconds if seconds > LONG_SECONDS else seconds_of(call, repetitions)
+    if seconds > LONG_SECONDS:
+        return seconds
+    for _ in range(int(WARM_SECONDS / (seconds * repetitions))):
+        seconds_of(call, repetitions)
+    return seconds_of(call, repetitions)
 
 
 def seconds_of(call: Call, repetitions: int) -> float:

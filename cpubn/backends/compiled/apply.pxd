@@ -4,7 +4,8 @@
 #     backward:   dx = scale * ((g - k) - ((x - centre) * r) * s),  or g * scale in inference;  g: see prologue.pxd
 #
 # A channel whose coefficients float32 does not hold is computed in float64, through buffers. y may be x or the residual, and
-# dx may be dy or x: of a run, the last lanes are computed first, since those before them overlap them.
+# dx may be dy or x: of a run, the last lanes, and where whole lines are written the first ones, come before those that
+# overlap them.
 # Moves: every sample once each way.
 
 from libc.string cimport memcpy
@@ -15,7 +16,7 @@ from cpubn.backends.compiled.prologue cimport *
 from cpubn.backends.compiled.runs cimport *
 
 
-# Coefficients of a run: those of its channel, or where those of the columns stand. A copy, since a compiler must take what
+# Coefficients of a run: those of its channel, or where those of each lane stand, be they of columns or of two channels. A copy, since a compiler must take what
 # is stored for anything in memory: read from the job again at each step, they left too few samples in flight.
 cdef struct Coefficients:
     double own[COEFFICIENTS]
@@ -135,7 +136,7 @@ cdef inline void apply_loop(
     for k in range(kinds):
         own.tables[k] = alone.tables[k] = table_of(x, run.table, k * job.length) if columns else table + 16 * k
     while True:
-        k = n - lanes if which == LAST else 0 if which == FIRST else j
+        k = n - lanes if which == LAST else j
         column = (run.column + k) % job.period if columns else 0
         if not columns:
             last = channel + runs - 1 if which == LAST else channel

@@ -144,7 +144,7 @@ cdef struct Job:
     Quantizer quantizer  # of y; an inverse of 0: there is none
     bint plain  # the elementwise pass is the map and nothing else
     bint direct  # every array's inner steps are 1, and all samples are of x's type, which lanes can be loaded from
-    bint joined  # in every array, a channel's inner run starts where the one before it ends
+    bint joined  # direct, and in every array a channel's inner run starts where the one before it ends
     # The order of summation: see kernels/_order.py.
     bint columns
     Py_ssize_t together

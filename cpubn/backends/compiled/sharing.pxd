@@ -58,7 +58,7 @@ cdef inline void share_transposed(Job* job) noexcept nogil:
 
 
 cdef inline void share_rows(Job* job, Py_ssize_t size, size_t moved, int threads) noexcept nogil:
-    """Channel by channel, or a few short ones together."""
+    """Channel by channel, or a few short ones together; beyond the cache as many as are long together."""
     cdef Py_ssize_t bytes = job.outer * job.inner * size
     job.whole = threads == 1 or job.channels >= 4 * threads
     job.group = max(<Py_ssize_t>1, min(<Py_ssize_t>64, SHORT_BYTES // bytes))

@@ -1,10 +1,10 @@
-"""The elementwise pass of the Numba backend: that of backends/compiled/apply.pxd, in the same words.
+"""The elementwise pass of the Numba backend: that of backends/compiled/apply.pxd, run by run.
 
     forward:    y  = activation((x - centre) * scale + shift + residual)
     backward:   dx = scale * ((g - k) - ((x - centre) * r) * s),  or g * scale in inference
 
 Arrays are given by where their elements stand; y may be x or the residual, and dx may be dy or x: of a run, the last
-lanes are computed first, since those before them overlap them.
+lanes, and past the cache the first ones, are computed before those that overlap them.
 """
 # mypy: allow-untyped-defs, allow-untyped-calls
 
@@ -81,9 +81,9 @@ def store_where_there(to, i, value):
 
 @compiled
 def stretch(phase, y, first, n, lead, edges):
-    """Where a phase of a run starts and ends, and the array that it is written to with the element there.
+    """Where a phase of a run starts and ends, and the place that it writes to with the element there.
 
-    The first lanes and the last go to `edges`, since those between them overlap them and y may be what is read.
+    The last lanes, and past the cache the first ones, go to `edges`: the others overlap them, and y may be what is read.
     """
     count = lane_count(y)
     if phase == 0:
@@ -95,7 +95,7 @@ def stretch(phase, y, first, n, lead, edges):
 
 @compiled
 def put_edges(y, first, n, lead, past, edges):
-    """What of them no lanes were written to or, all, if not past: lines just streamed would be read again."""
+    """The last lanes; past the cache, what no lanes were written to, since lines just streamed would be read again."""
     count = lane_count(y)
     if not past:
         store(y, first + n - count, load(edges, count))

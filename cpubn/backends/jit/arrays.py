@@ -18,7 +18,7 @@ from cpubn.backends.jit.apply import Table
 from cpubn.backends.jit.prologue import Source
 from cpubn.kernels._order import LANES
 
-CACHE, LONG = 32 << 20, 1024  # results go past the cache as in backends/compiled/sharing.pxd
+CACHE, LONG = 32 << 20, 1024  # results go past the cache where so much moves, in runs that long
 NONE: Array = np.empty((0, 0))
 
 

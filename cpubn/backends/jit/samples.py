@@ -1,9 +1,8 @@
-"""Words that read and write memory: samples of any type as lanes, by (flat array, element).
+"""Words that read and write memory: samples of any type as lanes, by (flat array or place, element).
 
 A flat array is 1-dimensional and contiguous. Numba knows no arrays of float16 or bfloat16 on the CPU, so those come as
 their bits, a view as uint16, within a `Halves` or `Bfloats`: for Numba two types, as half and bfloat are in lanes.hpp,
-from which `load` and `store` know what the bits mean. A kernel takes either kind of argument and does not tell them
-apart; `samples` makes it of an array.
+from which `load` and `store` know what the bits mean. `samples` makes either of an array.
 
     entry(samples(x), samples(y), ...)      # in Python
     store(y, i, load(x, i) * scale)         # in a kernel

@@ -30,7 +30,7 @@ def contestants(threads: int) -> list[Contestant]:
     passes: dict[str, Prepare] = {"eval": evaluate, "train": train, "backward": backward, "moments": moments}
     passes |= dict.fromkeys(FUSED, fused) | dict.fromkeys(INPUT, image_input) | dict.fromkeys(QUANTIZED, quantized)
     passes |= {op: passes[op.partition("_")[0]] for op in HALF}
-    functions = {"overhead": function, "input": fresh_input} | dict.fromkeys(FUSED, fresh_fused)
+    functions = {"overhead": function, "eval": function, "input": fresh_input} | dict.fromkeys(FUSED, fresh_fused)
     return [
         Contestant("torch", "NCHW", passes, NOTE),
         Contestant("torch-channels-last", "NHWC", passes, NOTE),
