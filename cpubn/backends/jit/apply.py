@@ -83,7 +83,7 @@ def store_where_there(to, i, value):
 def stretch(phase, y, first, n, lead, edges):
     """Where a phase of a run starts and ends, and the place that it writes to with the element there.
 
-    The last lanes, and past the cache the first ones, go to `edges`: the others overlap them, and y may be what is read.
+    The last lanes, and past the cache the first, go to `edges`: the others overlap them, and y may be what is read.
     """
     count = lane_count(y)
     if phase == 0:
