@@ -16,8 +16,9 @@ from cpubn.backends.compiled.prologue cimport *
 from cpubn.backends.compiled.runs cimport *
 
 
-# Coefficients of a run: those of its channel, or where those of each lane stand, be they of columns or of two channels. A copy, since a compiler must take what
-# is stored for anything in memory: read from the job again at each step, they left too few samples in flight.
+# Coefficients of a run: those of its channel, or where those of each lane stand, be they of columns or of two channels. A
+# copy, since a compiler must take what is stored for anything in memory: read from the job again at each step, they left
+# too few samples in flight.
 cdef struct Coefficients:
     double own[COEFFICIENTS]
     const void* tables[COEFFICIENTS]
@@ -93,12 +94,12 @@ cdef inline const void* table_of(const sample* x, const void* tables, Py_ssize_t
 
 
 cdef inline void set_two(
-    const Job* job, const sample* x, double* table, Py_ssize_t channel, Py_ssize_t n, bint backward
+    const Job* job, const sample* x, double* table, Py_ssize_t channel, Py_ssize_t n, Py_ssize_t kinds
 ) noexcept nogil:
     """Of lanes of which the first n are a channel's, and the others, if there are, those of the next one."""
     cdef const double* own = job.coefficients + channel
     cdef Py_ssize_t next = n < lanes_of(x), k
-    for k in range(COEFFICIENTS if backward else SHIFT + 1):
+    for k in range(kinds):
         if sample is double:
             put_two(table + 16 * k, own[0], own[next], n)
         else:
@@ -137,10 +138,12 @@ cdef inline void apply_loop(
         own.tables[k] = alone.tables[k] = table_of(x, run.table, k * job.length) if columns else table + 16 * k
     while True:
         k = n - lanes if which == LAST else j
-        column = (run.column + k) % job.period if columns else 0
+        column = run.column + k if columns else 0
+        if columns and column >= job.period:
+            column = column % job.period
         if not columns:
             last = channel + runs - 1 if which == LAST else channel
-            set_two(job, x, table, last, lanes if which == LAST else min(lanes, end - k), backward)
+            set_two(job, x, table, last, lanes if which == LAST else min(lanes, end - k), kinds)
         value = lanes_of_result(job, x, run, &alone, k, column, backward, True, plain)
         if which == LAST:
             rest = value
@@ -157,7 +160,7 @@ cdef inline void apply_loop(
         if which == FIRST:
             j = <Py_ssize_t>(-<size_t>y % 64) // <Py_ssize_t>sizeof(sample)
         which = BETWEEN
-        column = (run.column + j) % job.period if columns else 0
+        column = run.column + j
         if not columns:
             for k in range(kinds):
                 own.own[k] = job.coefficients[k * job.channels + channel]

@@ -91,16 +91,14 @@ static CALLED void scatter(const T *source, const Place &p, ptrdiff_t first, ptr
         return;
     }
     if (q && q->inverse) {
-        const Lanes<float> inverse(q->inverse), zero(q->zero), lowest(q->lowest), highest(q->highest);
-        const Lanes<float> rounder(12582912.0f); // 1.5 * 2**23: a sum's last bits are a whole number, rounded to even
-        float values[32];
-        uint32_t words[32];
-        for (ptrdiff_t i = 0; i < end; i += 32) {
-            Lanes<float> a = load_floats(source + i) * inverse + zero;
-            a = select(a > lowest, a, lowest); // NaN, too
-            store(values, select(a < highest, a, highest) + rounder);
-            memcpy(words, values, sizeof words);
-            for (ptrdiff_t k = 0; k < 32; k++) ((uint8_t *)moved)[i + k] = (uint8_t)words[k];
+        const float rounder = 12582912.0f; // 1.5 * 2**23: a sum's last bits are a whole number, rounded to even
+        for (ptrdiff_t i = 0; i < end; i++) {
+            float value = (float)source[i] * q->inverse + q->zero;
+            value = value > q->lowest ? value : q->lowest;
+            value = (value < q->highest ? value : q->highest) + rounder;
+            uint32_t b;
+            memcpy(&b, &value, 4);
+            ((uint8_t *)moved)[i] = (uint8_t)b;
         }
     } else
         for (ptrdiff_t i = 0; i < end; i += 32) {

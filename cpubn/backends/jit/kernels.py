@@ -123,10 +123,15 @@ def runs_of(shape, table, thread, threads):
 
 
 @compiled
+def table_at(table):
+    """Of an array, where its elements stand."""
+    return Table(pointer(table.values), table.length, table.period, table.past)
+
+
+@compiled
 def apply_forward(activate, x, ends, y, shape, table, thread, threads):
     x, y, ends = pointer(x), pointer(y), Ends(pointer(ends.residual), ends.low, ends.high)
-    table = Table(pointer(table.values), table.length, table.period, table.past)
-    first, n, runs, column = runs_of(shape, table, thread, threads)
+    table, (first, n, runs, column) = table_at(table), runs_of(shape, table, thread, threads)
     for _ in range(runs):
         forward_part(activate, x, ends, y, first, n, table, column)
         first, column = first + n, column + 1 if column + 1 < shape[1] else 0
@@ -135,8 +140,7 @@ def apply_forward(activate, x, ends, y, shape, table, thread, threads):
 @compiled
 def apply_backward(derive, x, source, g, is_scale, dx, shape, table, thread, threads):
     x, g, dx, source = pointer(x), pointer(g), pointer(dx), placed(source)
-    table = Table(pointer(table.values), table.length, table.period, table.past)
-    first, n, runs, column = runs_of(shape, table, thread, threads)
+    table, (first, n, runs, column) = table_at(table), runs_of(shape, table, thread, threads)
     for _ in range(runs):
         backward_part(derive, x, source, g, is_scale, dx, first, n, table, column)
         first, column = first + n, column + 1 if column + 1 < shape[1] else 0

@@ -13,9 +13,10 @@ from numba.extending import overload
 from cpubn.backends.jit.lanes import lanes, select, unpack
 from cpubn.backends.jit.samples import after, lane_count, load, pointer, store
 
-compiled = njit(error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+HOW = {"error_model": "numpy", "nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+compiled = njit(**HOW)
 # Of what is called at one place: a call of a function with this many arguments takes as long as a short run.
-inlined = njit(error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
+inlined = njit(**HOW, forceinline=True)
 
 
 class Source(NamedTuple):
