@@ -16,102 +16,111 @@ from cpubn.backends.compiled.prologue cimport *
 from cpubn.backends.compiled.runs cimport *
 
 
-# Coefficients of a run: those of its channel, or where those of each lane stand, be they of columns or of two channels. A
-# copy, since a compiler must take what is stored for anything in memory: read from the job again at each step, they left
-# too few samples in flight.
-cdef struct Coefficients:
+cdef enum Kind:  # bits of what a loop does, which its compiler knows
+    BACKWARD = 1
+    COLUMNS = 2
+    PLAIN = 4  # the map and nothing else
+
+
+# Where lanes start, and their coefficients: those of their channel, or where those of each lane stand, be they of columns or
+# of two channels. A copy, since a compiler must take what is stored for anything in memory: read from the job again at each
+# step, they left too few samples in flight.
+cdef struct Here:
+    Py_ssize_t element
+    Py_ssize_t column
     double own[COEFFICIENTS]
     const void* tables[COEFFICIENTS]
-    Py_ssize_t column
 
 
-cdef inline Lane[sample] coefficient(const sample* x, const Coefficients* a, Py_ssize_t kind, bint columns) noexcept nogil:
-    if columns:
-        return lanes_at(x, a.tables[kind], a.column)
-    return Lane[sample](a.own[kind])
+cdef inline Lane[any_sample] coefficient(const any_sample* x, const Here* here, Py_ssize_t which, int kind) noexcept nogil:
+    if kind & COLUMNS:
+        return lanes_at(x, here.tables[which], here.column)
+    return Lane[any_sample](here.own[which])
 
 
-cdef inline Lane[sample] forward_lanes(
-    const Job* job, const Spot* spot, const sample* x, const Coefficients* a, bint columns, bint plain
+cdef inline void put(
+    const Job* job, any_sample* to, Py_ssize_t i, const Type* types, int role, Lane[any_sample] value
 ) noexcept nogil:
-    """y of the lanes at a spot."""
-    cdef Lane[sample] z = load(x) - coefficient(x, a, CENTRE, columns)
-    z = z * coefficient(x, a, FACTOR, columns) + coefficient(x, a, SHIFT, columns)
-    if plain:
+    if any_sample is mixed:
+        store_as(types[role], &job.quantizer, to, i, value)
+    else:
+        store(to + i, value)
+
+
+cdef inline void put_result(
+    const Job* job, const Stretch* run, any_sample* y, Py_ssize_t i, Lane[any_sample] value, bint past
+) noexcept nogil:
+    if not past:
+        put(job, y, i, run.types, OF_Y, value)
+    elif any_sample is mixed:
+        stream_as(run.types[OF_Y], &job.quantizer, y, i, value)
+    else:
+        stream(y + i, value)
+
+
+cdef inline Lane[any_sample] forward_lanes(
+    const Job* job, const any_sample* x, const Stretch* run, const Here* here, int kind
+) noexcept nogil:
+    """y of the lanes here."""
+    cdef Lane[any_sample] z = load_at(x, here.element, run.types, OF_X) - coefficient(x, here, CENTRE, kind)
+    z = z * coefficient(x, here, FACTOR, kind) + coefficient(x, here, SHIFT, kind)
+    if kind & PLAIN:
         return z
-    if spot.residual is not NULL:
-        z = z + load(<const sample*>spot.residual)
+    if run.spot.residual is not NULL:
+        z = z + load_at(<const any_sample*>run.spot.residual, here.element, run.types, OF_RESIDUAL)
     if job.activation:
         z = activate(job.activation, z, job.low, job.high)
     return z
 
 
-cdef inline Lane[sample] backward_lanes(
-    const Job* job, const Spot* spot, const sample* x, const Coefficients* a, bint columns, bint plain,
-    sample* g_to
+cdef inline Lane[any_sample] backward_lanes(
+    const Job* job, const any_sample* x, const Stretch* run, const Here* here, int kind
 ) noexcept nogil:
-    """dx of the lanes at a spot; their g where it is wanted."""
-    cdef Lane[sample] d = load(x) - coefficient(x, a, CENTRE, columns), z = d, g
-    cdef Lane[sample] scale = coefficient(x, a, FACTOR, columns)
-    if plain or job.prologue == NO_PROLOGUE:
-        g = load(<const sample*>spot.dy)
+    """dx of the lanes here; their g is written where it is wanted."""
+    cdef Lane[any_sample] d = load_at(x, here.element, run.types, OF_X) - coefficient(x, here, CENTRE, kind), z = d, g
+    cdef Lane[any_sample] scale = coefficient(x, here, FACTOR, kind)
+    if kind & PLAIN or job.prologue == NO_PROLOGUE:
+        g = load_at(<const any_sample*>run.spot.dy, here.element, run.types, OF_DY)
     else:
         if job.prologue == BY_Z:
-            z = d * scale + coefficient(x, a, SHIFT, columns)
-        g = gradient_of(job, x, spot, z)
-    if not plain:
-        if g_to is not NULL:
-            store(g_to, g)
+            z = d * scale + coefficient(x, here, SHIFT, kind)
+        g = gradient_of(job, x, &run.spot, here.element, run.types, z)
+    if not kind & PLAIN:
+        if run.g is not NULL:
+            put(job, <any_sample*>run.g, here.element, run.types, OF_G, g)
         if job.map == SCALE:
             return g * scale
-    z = (d * coefficient(x, a, RSTD, columns)) * coefficient(x, a, SLOPE, columns)
-    return scale * ((g - coefficient(x, a, LEVEL, columns)) - z)
+    z = (d * coefficient(x, here, RSTD, kind)) * coefficient(x, here, SLOPE, kind)
+    return scale * ((g - coefficient(x, here, LEVEL, kind)) - z)
 
 
-cdef inline Lane[sample] lanes_of_result(
-    const Job* job, const sample* x, const Stretch* run, Coefficients* a, Py_ssize_t j, Py_ssize_t column,
-    bint backward, bint columns, bint plain
+cdef inline Lane[any_sample] lanes_of_result(
+    const Job* job, const any_sample* x, const Stretch* run, const Here* here, int kind
 ) noexcept nogil:
-    """What is written to the lanes from element j on, whose first column is given."""
-    cdef Spot spot = run.spot
-    cdef sample* g = <sample*>run.g
-    a.column = column
-    spot.dy += j * <Py_ssize_t>sizeof(sample)
-    spot.kept += j * <Py_ssize_t>sizeof(sample)
-    spot.bit += j
-    if spot.residual is not NULL:
-        spot.residual += j * <Py_ssize_t>sizeof(sample)
-    if not backward:
-        return forward_lanes(job, &spot, x + j, a, columns, plain)
-    return backward_lanes(job, &spot, x + j, a, columns, plain, g + j if g is not NULL else NULL)
+    if kind & BACKWARD:
+        return backward_lanes(job, x, run, here, kind)
+    return forward_lanes(job, x, run, here, kind)
 
 
-cdef inline const void* table_of(const sample* x, const void* tables, Py_ssize_t first) noexcept nogil:
-    if sample is double:
+cdef inline const void* table_of(const any_sample* x, const void* tables, Py_ssize_t first) noexcept nogil:
+    if any_sample is double:
         return <const double*>tables + first
     else:
         return <const float*>tables + first
 
 
 cdef inline void set_two(
-    const Job* job, const sample* x, double* table, Py_ssize_t channel, Py_ssize_t n, Py_ssize_t kinds
+    const Job* job, const any_sample* x, double* table, Py_ssize_t channel, Py_ssize_t n, Py_ssize_t kinds
 ) noexcept nogil:
     """Of lanes of which the first n are a channel's, and the others, if there are, those of the next one."""
     cdef const double* own = job.coefficients + channel
     cdef Py_ssize_t next = n < lanes_of(x), k
     for k in range(kinds):
-        if sample is double:
+        if any_sample is double:
             put_two(table + 16 * k, own[0], own[next], n)
         else:
             put_two(<float*>(table + 16 * k), own[0], own[next], n)
         own += job.channels
-
-
-cdef inline void put(sample* y, Lane[sample] value, bint past) noexcept nogil:
-    if past:
-        stream(y, value)
-    else:
-        store(y, value)
 
 
 cdef enum Alone:  # lanes that are computed one by one, in this order
@@ -120,67 +129,70 @@ cdef enum Alone:  # lanes that are computed one by one, in this order
     BETWEEN  # of the end of one run and the start of the next
 
 
-cdef inline void apply_loop(
-    const Job* job, const sample* x, const Stretch* run, Py_ssize_t runs, bint backward, bint columns, bint plain
-) noexcept nogil:
+cdef inline void apply_loop(const Job* job, const any_sample* x, const Stretch* run, int kind) noexcept nogil:
     """Runs end to end, each of at least as many elements as there are lanes; of columns one."""
-    cdef Coefficients own, alone
+    cdef Here own, alone
     cdef double table[COEFFICIENTS * 16]
-    cdef sample edge[32]
-    cdef sample* y = <sample*>run.y
-    cdef Lane[sample] value, rest, first
-    cdef Py_ssize_t lanes = lanes_of(x), n = run.n * runs, j = 0, end = run.n, channel = run.channel
-    cdef Py_ssize_t column, last, k
-    cdef Py_ssize_t kinds = COEFFICIENTS if backward else SHIFT + 1
+    cdef any_sample edge[32]
+    cdef any_sample* y = <any_sample*>run.y
+    cdef Lane[any_sample] value, rest, first
+    cdef Py_ssize_t lanes = lanes_of(x), n = run.n * run.runs, size = size_at(x, run.types, OF_Y), end = run.n
+    cdef Py_ssize_t channel = run.channel, last, k, head = <Py_ssize_t>(-<size_t>y % <size_t>min(64, lanes * size)) // size
+    cdef Py_ssize_t kinds = COEFFICIENTS if kind & BACKWARD else SHIFT + 1
     cdef bint past = run.past, whole_lines = past or n >= 4 * lanes  # and what stands before and behind them as usual
     cdef Alone which = LAST
+    own.element = own.column = alone.column = 0
     for k in range(kinds):
-        own.tables[k] = alone.tables[k] = table_of(x, run.table, k * job.length) if columns else table + 16 * k
+        own.tables[k] = alone.tables[k] = table_of(x, run.table, k * job.length) if kind & COLUMNS else table + 16 * k
     while True:
-        k = n - lanes if which == LAST else j
-        column = run.column + k if columns else 0
-        if columns and column >= job.period:
-            column = column % job.period
-        if not columns:
-            last = channel + runs - 1 if which == LAST else channel
-            set_two(job, x, table, last, lanes if which == LAST else min(lanes, end - k), kinds)
-        value = lanes_of_result(job, x, run, &alone, k, column, backward, True, plain)
+        alone.element = n - lanes if which == LAST else own.element
+        if kind & COLUMNS:
+            alone.column = run.column + alone.element
+            if alone.column >= job.period:
+                alone.column = alone.column % job.period
+        else:
+            last = channel + run.runs - 1 if which == LAST else channel
+            set_two(job, x, table, last, lanes if which == LAST else min(lanes, end - own.element), kinds)
+        value = lanes_of_result(job, x, run, &alone, kind | COLUMNS)
         if which == LAST:
             rest = value
         elif which == FIRST:
             first = value
         else:
-            put(y + j, value, past)
-            j += lanes
+            put_result(job, run, y, own.element, value, past)
+            own.element += lanes
             channel += 1
             end += run.n
         if which == LAST and whole_lines:
             which = FIRST
             continue
         if which == FIRST:
-            j = <Py_ssize_t>(-<size_t>y % 64) // <Py_ssize_t>sizeof(sample)
+            own.element = head
         which = BETWEEN
-        column = run.column + j
-        if not columns:
+        if kind & COLUMNS:
+            own.column = run.column + own.element
+        else:
             for k in range(kinds):
                 own.own[k] = job.coefficients[k * job.channels + channel]
-        while j + lanes <= end:
-            if columns and column >= job.period:
-                column -= job.period
-            put(y + j, lanes_of_result(job, x, run, &own, j, column, backward, columns, plain), past)
-            j += lanes
-            column += lanes
-        if j + lanes > n:
+        while own.element + lanes <= end:
+            if kind & COLUMNS and own.column >= job.period:
+                own.column -= job.period
+            value = lanes_of_result(job, x, run, &own, kind)
+            put_result(job, run, y, own.element, value, past)
+            own.element += lanes
+            own.column += lanes
+        if own.element + lanes > n:
             break
     if not past:
-        store(y + n - lanes, rest)
+        put(job, y, n - lanes, run.types, OF_Y, rest)
         if whole_lines:
-            store(y, first)
+            put(job, y, 0, run.types, OF_Y, first)
         return
-    store(edge, first)
-    memcpy(y, edge, <Py_ssize_t>(-<size_t>y % 64))
-    store(edge, rest)
-    memcpy(y + j, edge + lanes - (n - j), (n - j) * sizeof(sample))
+    put(job, edge, 0, run.types, OF_Y, first)
+    memcpy(y, edge, head * size)
+    put(job, edge, 0, run.types, OF_Y, rest)
+    n -= own.element
+    memcpy(run.y + own.element * size, <char*>edge + (lanes - n) * size, n * size)
 
 
 cdef inline Py_ssize_t step_of(const Strided* a, bint columns) noexcept nogil:
@@ -188,19 +200,19 @@ cdef inline Py_ssize_t step_of(const Strided* a, bint columns) noexcept nogil:
     return (a.outer if columns else a.channel) * max(<Py_ssize_t>1, a.size)
 
 
-cdef inline void apply_runs(
-    const Job* job, const sample* x, const Stretch* runs, bint backward, bint columns, bint plain
-) noexcept nogil:
+cdef inline void apply_runs(const Job* job, const any_sample* x, const Stretch* runs, int kind) noexcept nogil:
     cdef Stretch run = runs[0]
+    cdef bint columns = kind & COLUMNS
     cdef Py_ssize_t x_step = step_of(&job.x, columns), dy_step = step_of(&job.dy, columns)
     cdef Py_ssize_t residual_step = step_of(&job.residual, columns), kept_step = step_of(&job.kept, columns)
     cdef Py_ssize_t bit_step = step_of(&job.signs, columns), y_step = step_of(&job.y, columns)
-    cdef Py_ssize_t g_step = step_of(&job.g, columns), k, count = runs.runs
+    cdef Py_ssize_t g_step = step_of(&job.g, columns), k
     if job.joined and run.n == job.inner and not columns:
-        apply_loop(job, x, &run, count, backward, columns, plain)
+        apply_loop(job, x, &run, kind)
         return
-    for k in range(count):
-        apply_loop(job, <const sample*>run.spot.x, &run, 1, backward, columns, plain)
+    run.runs = 1
+    for k in range(runs.runs):
+        apply_loop(job, <const any_sample*>run.spot.x, &run, kind)
         run.channel += 1
         run.y += y_step
         if run.g is not NULL:
@@ -208,22 +220,25 @@ cdef inline void apply_runs(
         move_spot(&run.spot, x_step, dy_step, residual_step, kept_step, bit_step)
 
 
-cdef inline void apply_stretch(const Job* job, const sample* x, const Stretch* run) noexcept nogil:
+cdef inline void apply_stretch(const Job* job, const any_sample* x, const Stretch* run) noexcept nogil:
     """Runs, by a loop of its own for each kind."""
-    if job.plain:
-        if job.backward and run.table is not NULL:
-            apply_runs(job, x, run, True, True, True)
-        elif job.backward:
-            apply_runs(job, x, run, True, False, True)
-        elif run.table is not NULL:
-            apply_runs(job, x, run, False, True, True)
+    cdef int kind = (BACKWARD if job.backward else 0) + (COLUMNS if run.table is not NULL else 0)
+    if any_sample is not mixed and job.plain:
+        kind += PLAIN
+    if kind == 0:
+        apply_runs(job, x, run, 0)
+    elif kind == BACKWARD:
+        apply_runs(job, x, run, BACKWARD)
+    elif kind == COLUMNS:
+        apply_runs(job, x, run, COLUMNS)
+    elif kind == BACKWARD + COLUMNS:
+        apply_runs(job, x, run, BACKWARD + COLUMNS)
+    elif any_sample is not mixed:
+        if kind == PLAIN:
+            apply_runs(job, x, run, PLAIN)
+        elif kind == PLAIN + BACKWARD:
+            apply_runs(job, x, run, PLAIN + BACKWARD)
+        elif kind == PLAIN + COLUMNS:
+            apply_runs(job, x, run, PLAIN + COLUMNS)
         else:
-            apply_runs(job, x, run, False, False, True)
-    elif job.backward and run.table is not NULL:
-        apply_runs(job, x, run, True, True, False)
-    elif job.backward:
-        apply_runs(job, x, run, True, False, False)
-    elif run.table is not NULL:
-        apply_runs(job, x, run, False, True, False)
-    else:
-        apply_runs(job, x, run, False, False, False)
+            apply_runs(job, x, run, PLAIN + BACKWARD + COLUMNS)

@@ -5,12 +5,8 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
 from cpubn.backends.compiled.job cimport BFLOAT16, FLOAT32, Kernels
+from cpubn.backends.compiled.machine cimport cpubn_calm, cpubn_restore
 from cpubn.backends.compiled.planner cimport type_of
-
-
-cdef extern from "machine.hpp" nogil:
-    uint64_t cpubn_calm()
-    void cpubn_restore(uint64_t before)
 
 
 cdef inline cnp.ndarray new_vectors(int count, Py_ssize_t n):

@@ -9,52 +9,91 @@ cdef inline Stretch new_stretch(const Job* job, Py_ssize_t n) noexcept nogil:
     cdef Stretch stretch
     stretch.n, stretch.channel, stretch.runs, stretch.column, stretch.past = n, 0, 1, 0, job.past
     stretch.table = NULL
+    stretch.types = &job.types[0]
     stretch.y = stretch.g = NULL
     return stretch
 
 
-cdef inline void apply_buffered(
-    const Job* job, bint wide, const Run* run, Py_ssize_t start, Stretch stretch
+cdef inline bint are_rows(const Run* run, Type wanted) noexcept nogil:
+    return reads_rows(run, wanted) and is_row(&run.y, wanted) and is_row(&run.g, wanted)
+
+
+cdef inline run_function loop_for(const Job* job, bint wide, bint direct) noexcept nogil:
+    """That of the data's type, or of whatever type each array has, or its buffer."""
+    return job.kernels.loops[loops_of(job.x.type) if direct else loops_of(FLOAT64) if wide else MIXED].apply
+
+
+cdef inline int settle(const Place* p, int role, bint wide, Py_ssize_t end, Type* types) noexcept nogil:
+    """The bit of an array whose first `end` elements lanes can be loaded from, each of its own type."""
+    if not is_row(p, FLOAT64 if wide else OTHER) or not is_line(p, end):
+        return 0
+    types[role] = p.type
+    return bit_of(role)
+
+
+cdef inline int settle_all(const Run* run, bint wide, Py_ssize_t end, Type* types) noexcept nogil:
+    return (
+        settle(&run.x, OF_X, wide, end, types) | settle(&run.dy, OF_DY, wide, end, types)
+        | settle(&run.residual, OF_RESIDUAL, wide, end, types) | settle(&run.kept, OF_KEPT, wide, end, types)
+        | settle(&run.g, OF_G, wide, end, types) | settle(&run.y, OF_Y, wide, end, types)
+    )
+
+
+cdef inline void put_back(
+    const Job* job, const Run* run, Py_ssize_t first, Py_ssize_t n, const real* y, const real* g
 ) noexcept nogil:
-    """Elements of a run of any strides, types and length from `start` on, BUFFER at a time."""
+    if not run.standing & bit_of(OF_Y):
+        scatter(y, run.y, first, n, &job.quantizer)
+    if not run.standing & bit_of(OF_G) and run.g.data is not NULL:
+        scatter(g, run.g, first, n, NULL)
+
+
+cdef inline void apply_buffered(const Job* job, bint wide, Run* run, Py_ssize_t start, Stretch stretch) noexcept nogil:
+    """Elements of a run of any strides, types and length from `start` on, by buffers where lanes are not loaded or stored."""
     cdef Buffers buffers
     cdef double y[256]
     cdef double g[256]
-    cdef Py_ssize_t first, n = stretch.n, part, column = stretch.column
-    stretch.past = False
-    stretch.y = <char*>y
-    if run.g.data is not NULL:
-        stretch.g = <char*>g
-    for first in range(0, n, 256):
-        part = min(n - first, BUFFER)
+    cdef Type types[ROLES]
+    cdef Py_ssize_t first = 0, n = stretch.n, part, column = stretch.column
+    cdef int role
+    cdef bint whole
+    for role in range(ROLES):
+        types[role] = FLOAT64 if wide else FLOAT32
+    run.standing = settle_all(run, wide, start + n, types) if n >= 32 else 0
+    whole = run.standing == bit_of(ROLES) - 1 and run.signs.data is NULL
+    stretch.types, stretch.past = types, stretch.past and whole
+    while first < n:
+        part = n - first
+        if part > BUFFER and not whole:  # and what is left is at least as much as there are lanes
+            part = BUFFER if part >= BUFFER + 32 else BUFFER - 32
         fill(run, wide, &buffers, start + first, 0, part)
-        stretch.spot = buffered_spot(run, &buffers)
-        stretch.n = (part + 31) // 32 * 32
+        stretch.spot = buffered_spot(run, &buffers, start + first)
+        stretch.n = max(part, <Py_ssize_t>32)
+        stretch.y = <char*>address(&run.y, start + first) if run.standing & bit_of(OF_Y) else <char*>y
+        if run.g.data is not NULL:
+            stretch.g = <char*>address(&run.g, start + first) if run.standing & bit_of(OF_G) else <char*>g
         if stretch.table is not NULL:
             stretch.column = (column + first) % job.period
-        loops_for(job, wide, False).apply(job, stretch.spot.x, &stretch)
+        loop_for(job, wide, False)(job, stretch.spot.x, &stretch)
         if wide:
-            scatter(<const double*>y, run.y, start + first, part, &job.quantizer)
+            put_back(job, run, start + first, part, y, g)
         else:
-            scatter(<const float*>y, run.y, start + first, part, &job.quantizer)
-        if run.g.data is not NULL and wide:
-            scatter(<const double*>g, run.g, start + first, part, NULL)
-        elif run.g.data is not NULL:
-            scatter(<const float*>g, run.g, start + first, part, NULL)
+            put_back(job, run, start + first, part, <const float*>y, <const float*>g)
+        first += part
 
 
 cdef inline void apply_channels(
     const Job* job, Py_ssize_t o, Py_ssize_t c0, Py_ssize_t c1, Py_ssize_t i, Py_ssize_t n
 ) noexcept nogil:
     """n elements of each channel, all of them wide or none, from (o, i): inner ones or, where y runs along those, outer ones."""
-    cdef bint wide = job.x.type == FLOAT64 or job.wide[c0] != 0
+    cdef bint wide = job.x.type == FLOAT64 or job.wide[c0] != 0, direct = is_direct(job, wide)
     cdef Stretch stretch = new_stretch(job, n)
     cdef Run run
     cdef Py_ssize_t c
-    if is_direct(job, wide) and n >= 32:
+    if (direct or (job.in_rows and not wide)) and n >= 32:
         stretch.spot, stretch.channel, stretch.runs = spot_of(job, o, c0, i), c0, c1 - c0
         stretch.y, stretch.g = at(&job.y, o, c0, i), at(&job.g, o, c0, i)
-        loops_for(job, wide, True).apply(job, stretch.spot.x, &stretch)
+        loop_for(job, wide, direct)(job, stretch.spot.x, &stretch)
         return
     for c in range(c0, c1):
         stretch.channel = c
@@ -67,18 +106,18 @@ cdef inline void apply_columns(const Job* job, const Block* block, Py_ssize_t c0
     cdef bint wide = job.x.type == FLOAT64
     cdef Run run = columns_run(job, block.o0, c0, c1 - c0)
     cdef Py_ssize_t row = (c1 - c0) * job.inner, n = row * (block.o1 - block.o0), first = 0
-    cdef bint direct = reads_rows(&run, job.x.type) and is_row(&run.y, job.x.type) and is_row(&run.g, job.x.type)
+    cdef bint direct = are_rows(&run, job.x.type), in_rows = direct or (not wide and are_rows(&run, OTHER))
     cdef bint end_to_end = reads_lines(&run, n) and is_line(&run.y, n) and is_line(&run.g, n)
     cdef bint all = c1 - c0 == job.channels
     cdef Stretch stretch = new_stretch(job, row)
     stretch.table, stretch.column = job.table, c0 * job.inner
-    if all and ((direct and end_to_end) or not direct or row < 32):
-        direct = direct and end_to_end
+    if all and (end_to_end or not in_rows or row < 32):
+        in_rows = in_rows and end_to_end
         stretch.n = n
-    if direct and stretch.n >= 32:
+    if in_rows and stretch.n >= 32:
         stretch.spot = spot_at(&run, 0)
         stretch.y, stretch.g, stretch.runs = run.y.data, run.g.data, n // stretch.n
-        loops_for(job, wide, True).apply(job, stretch.spot.x, &stretch)
+        loop_for(job, wide, direct)(job, stretch.spot.x, &stretch)
         return
     while first < n:
         apply_buffered(job, wide, &run, first, stretch)

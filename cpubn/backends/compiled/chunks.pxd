@@ -95,7 +95,7 @@ cdef inline void add_buffered_row(
         part = min(n - first, STEPS * lanes)
         back = lanes - part if part < lanes else 0
         fill(run, wide, buffers, first - back, 0, part + back)
-        strip.spot = buffered_spot(run, buffers)
+        strip.spot = buffered_spot(run, buffers, 0)
         if back:
             move_buffered(&strip.spot, wide, back)
         strip.closes = last and first + part == n
@@ -158,7 +158,7 @@ cdef inline void add_buffered_strip(
         part = min(rows - done, <Py_ssize_t>STEPS)
         for row in range(part):
             fill(run, wide, buffers, first + (done + row) * width, row * lanes, min(width, lanes))
-        strip.spot = buffered_spot(run, buffers)
+        strip.spot = buffered_spot(run, buffers, 0)
         loops_for(job, wide, False).add_rows(job, strip.spot.x, strip, 1, part, 0)
         done += part
 
@@ -175,7 +175,7 @@ cdef inline void add_last_row(
             buffers.x[i] = (<const double*>strip.table)[i]
         else:
             (<float*>buffers.x)[i] = (<const float*>strip.table)[i]
-    strip.spot = buffered_spot(run, buffers)
+    strip.spot = buffered_spot(run, buffers, 0)
     loops_for(job, wide, False).add_rows(job, strip.spot.x, strip, 1, 1, 0)
 
 

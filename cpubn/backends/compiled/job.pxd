@@ -32,6 +32,15 @@ cdef struct Strided:  # an array (outer, channel, inner); no data: there is none
     Type type
     Py_ssize_t size  # bytes of an element
 
+cdef enum:  # the roles of arrays
+    OF_X
+    OF_DY
+    OF_RESIDUAL
+    OF_KEPT
+    OF_G
+    OF_Y
+    ROLES
+
 cdef enum Map:
     AFFINE  # y = (x - centre) * scale + shift
     GRADIENT  # dx = scale * ((g - k) - ((x - centre) * r) * s)
@@ -90,6 +99,7 @@ cdef struct Stretch:
     Py_ssize_t channel  # that the first one is of
     const void* table  # of the columns, in the type that is computed in
     Py_ssize_t column  # that each starts with
+    const Type* types  # of the samples of each role, for loops that are of no one type
     bint past  # they are written past the cache
 
 # Outer rows, inner elements and channels, each from the first to before the last.
@@ -143,8 +153,10 @@ cdef struct Job:
     double high
     Quantizer quantizer  # of y; an inverse of 0: there is none
     bint plain  # the elementwise pass is the map and nothing else
-    bint direct  # every array's inner steps are 1, and all samples are of x's type, which lanes can be loaded from
-    bint joined  # direct, and in every array a channel's inner run starts where the one before it ends
+    Type types[ROLES]
+    bint in_rows  # every array's inner steps are 1, and its samples of a type that has loops; those of `mixed` are of any
+    bint direct  # they are, and all of x's type
+    bint joined  # they are in rows, and in every array a channel's inner run starts where the one before it ends
     # The order of summation: see kernels/_order.py.
     bint columns
     Py_ssize_t together
@@ -220,7 +232,7 @@ cdef struct Loops:
 # The kernels of one instruction set. Loops are entered by pointer, so that each stands once in the machine's code.
 cdef struct Kernels:
     size_t scratch  # bytes that a thread needs to sum
-    Loops loops[4]  # of float32, float16, bfloat16 and float64
+    Loops loops[5]  # of float32, float16, bfloat16, float64 and, of the elementwise pass alone, mixed types
     prepare_function prepare
     pivots_function find_pivots
     span_function sum_span
@@ -230,6 +242,17 @@ cdef struct Kernels:
     narrow_function narrow_vector
     running_function move_running
     scale_function scale_by_rstd
+
+
+cdef inline bint fits(Type type, Type wanted) noexcept nogil:
+    """Whether samples of a type can be loaded as those of the wanted one, or with OTHER as floats, each of its own type."""
+    if wanted == OTHER:
+        return type != OTHER and type != FLOAT64
+    return type == wanted and type <= BFLOAT16
+
+
+cdef enum:
+    MIXED = 4  # where the loops stand that take samples of any type but float64
 
 
 cdef inline int loops_of(Type type) noexcept nogil:

@@ -32,12 +32,12 @@ kernels.loops[0] = Loops(
 )
 kernels.loops[1] = Loops(
     <places_function>add_places[half], <channels_function>add_channels[half],
-    <row_pivots_function>find_row_pivots[half], <rows_function>add_rows[half], <run_function>apply_stretch[half],
+    <row_pivots_function>find_row_pivots[half], <rows_function>add_rows[half], <run_function>apply_stretch[mixed],
     <signs_function>pack_some[half],
 )
 kernels.loops[2] = Loops(
     <places_function>add_places[bfloat], <channels_function>add_channels[bfloat],
-    <row_pivots_function>find_row_pivots[bfloat], <rows_function>add_rows[bfloat], <run_function>apply_stretch[bfloat],
+    <row_pivots_function>find_row_pivots[bfloat], <rows_function>add_rows[bfloat], <run_function>apply_stretch[mixed],
     <signs_function>pack_some[bfloat],
 )
 kernels.loops[3] = Loops(
@@ -45,5 +45,9 @@ kernels.loops[3] = Loops(
     <row_pivots_function>find_row_pivots[double], <rows_function>add_rows[double], <run_function>apply_stretch[double],
     <signs_function>pack_some[double],
 )
+kernels.loops[MIXED].apply = <run_function>apply_stretch[mixed]
+if HALVES_HAVE_LOOPS:
+    kernels.loops[1].apply = <run_function>apply_stretch[half]
+    kernels.loops[2].apply = <run_function>apply_stretch[bfloat]
 
 table = PyCapsule_New(&kernels, "cpubn.Kernels", NULL)

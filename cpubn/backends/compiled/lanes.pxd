@@ -9,6 +9,8 @@ cdef extern from "maths.hpp" namespace "cpubn" nogil:
         uint16_t bits
     ctypedef struct bfloat:
         uint16_t bits
+    ctypedef struct mixed:
+        pass
     cdef cppclass Mask[T]:
         Mask[T] operator|(Mask[T])
         Mask[T] operator&(Mask[T])
@@ -64,6 +66,9 @@ cdef extern from "maths.hpp" namespace "cpubn" nogil:
     uint32_t inside(Lane[bfloat], double, double, bint)
     Lane[bfloat] derive(int, Lane[bfloat], double, double)
     Lane[bfloat] signed_by(uint32_t, Lane[bfloat], Lane[bfloat])
+    Lane[mixed] activate(int, Lane[mixed], double, double)
+    Lane[mixed] derive(int, Lane[mixed], double, double)
+    Lane[mixed] signed_by(uint32_t, Lane[mixed], Lane[mixed])
     Lane[double] load(const double*)
     void store(double*, Lane[double])
     void stream(double*, Lane[double])
@@ -106,6 +111,7 @@ cdef extern from "maths.hpp" namespace "cpubn" nogil:
 
 cdef extern from "samples.hpp" namespace "cpubn" nogil:
     const Py_ssize_t BUFFER
+    const bint HALVES_HAVE_LOOPS
     cdef struct Place:
         char* data
         Py_ssize_t width
@@ -121,6 +127,10 @@ cdef extern from "samples.hpp" namespace "cpubn" nogil:
     void scatter(const double*, const Place&, Py_ssize_t, Py_ssize_t, const Quantizer*)
     void gather_bits(const Place&, Py_ssize_t, Py_ssize_t, uint8_t*)
     uint32_t bits_at(const uint8_t*, Py_ssize_t)
+    Py_ssize_t size_of(Type)
+    Lane[mixed] load_as(Type, const void*, Py_ssize_t)
+    void store_as(Type, const Quantizer*, void*, Py_ssize_t, Lane[mixed])
+    void stream_as(Type, const Quantizer*, void*, Py_ssize_t, Lane[mixed])
 
 ctypedef fused real:
     float
@@ -131,3 +141,10 @@ ctypedef fused sample:
     half
     bfloat
     double
+
+ctypedef fused any_sample:
+    float
+    half
+    bfloat
+    double
+    mixed

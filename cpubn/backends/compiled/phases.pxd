@@ -4,10 +4,7 @@ from cython.parallel cimport prange, threadid
 from libc.stdint cimport uint8_t, uint64_t
 
 from cpubn.backends.compiled.job cimport *
-
-cdef extern from "machine.hpp" nogil:
-    uint64_t cpubn_calm()
-    void cpubn_restore(uint64_t before)
+from cpubn.backends.compiled.machine cimport cpubn_calm, cpubn_restore
 
 cdef enum:
     LINE = 64  # bytes of a cache line

@@ -8,6 +8,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from cpubn.backends.compiled.job cimport *
+from cpubn.backends.compiled.machine cimport NAN, cpubn_has_avx2, cpubn_has_avx512, cpubn_openmp_max_threads
 from cpubn.backends.compiled.phases cimport calm_pack, lay_workspace, leave_workspace, run
 from cpubn.backends.compiled.sharing cimport share
 
@@ -15,12 +16,6 @@ from cpubn.kernels import _order
 
 cnp.import_array()
 order_of = _order.order_of  # an old one is told apart when this is loaded
-
-cdef extern from "machine.hpp" nogil:
-    const double NAN
-    int cpubn_openmp_max_threads()
-    int cpubn_has_avx2()
-    int cpubn_has_avx512()
 
 cdef enum:
     SIGNS = 65536  # elements of a unit of packing, a multiple of 32

@@ -20,10 +20,11 @@ cdef struct Run:
     Place signs
     Place g
     Place y
+    int standing  # a bit for the role of each array that lanes are loaded from, or stored, where it stands
 
 
-cdef inline Py_ssize_t lanes_of(const sample* x) noexcept nogil:
-    return 16 if sample is double else 32
+cdef inline Py_ssize_t lanes_of(const any_sample* x) noexcept nogil:
+    return 16 if any_sample is double else 32
 
 
 cdef inline Py_ssize_t whole_steps(bint wide, Py_ssize_t n) noexcept nogil:
@@ -48,12 +49,28 @@ cdef inline const Loops* loops_for(const Job* job, bint wide, bint direct) noexc
     return &job.kernels.loops[loops_of(job.x.type) if direct else 3 if wide else 0]
 
 
-cdef inline Lane[sample] lanes_at(const sample* x, const void* table, Py_ssize_t i) noexcept nogil:
+cdef inline Lane[any_sample] lanes_at(const any_sample* x, const void* table, Py_ssize_t i) noexcept nogil:
     """Lanes from element i of a table in the type that samples of x are computed in."""
-    if sample is double:
+    if any_sample is double:
         return load(<const double*>table + i)
     else:
-        return <Lane[sample]>load(<const float*>table + i)
+        return <Lane[any_sample]>load(<const float*>table + i)
+
+
+cdef inline Lane[any_sample] load_at(const any_sample* p, Py_ssize_t i, const Type* types, int role) noexcept nogil:
+    """Lanes from element i of an array; mixed ones tell their types."""
+    if any_sample is mixed:
+        return load_as(types[role], p, i)
+    else:
+        return load(p + i)
+
+
+cdef inline Py_ssize_t size_at(const any_sample* p, const Type* types, int role) noexcept nogil:
+    """Bytes of an element."""
+    if any_sample is mixed:
+        return size_of(types[role])
+    else:
+        return sizeof(any_sample)
 
 
 cdef inline char* at(const Strided* a, Py_ssize_t o, Py_ssize_t c, Py_ssize_t i) noexcept nogil:
@@ -98,6 +115,7 @@ cdef inline Run channel_run(
     run.signs = signs_place(job, channel_place(&job.signs, 0, 0, 0, n, down), o, c, i)
     run.g = channel_place(&job.g, o, c, i, n, down)
     run.y = channel_place(&job.y, o, c, i, n, down)
+    run.standing = 0
     return run
 
 
@@ -110,12 +128,13 @@ cdef inline Run columns_run(const Job* job, Py_ssize_t o, Py_ssize_t c, Py_ssize
     run.signs = signs_place(job, columns_place(&job.signs, 0, 0, channels, job.inner), o, c, 0)
     run.g = columns_place(&job.g, o, c, channels, job.inner)
     run.y = columns_place(&job.y, o, c, channels, job.inner)
+    run.standing = 0
     return run
 
 
-cdef inline bint is_row(const Place* p, Type type) noexcept nogil:
-    """Whether the elements of each line follow one another, as samples of that type, which has loops; nothing does."""
-    return p.data is NULL or (p.step == 1 and p.lines == 1 and p.type == type and type <= BFLOAT16)
+cdef inline bint is_row(const Place* p, Type wanted) noexcept nogil:
+    """Whether the elements of each line follow one another, and fit; nothing does."""
+    return p.data is NULL or (p.step == 1 and p.lines == 1 and fits(p.type, wanted))
 
 
 cdef inline bint is_line(const Place* p, Py_ssize_t n) noexcept nogil:
@@ -123,9 +142,9 @@ cdef inline bint is_line(const Place* p, Py_ssize_t n) noexcept nogil:
     return p.data is NULL or n <= p.width or p.plane == p.width
 
 
-cdef inline bint reads_rows(const Run* run, Type type) noexcept nogil:
+cdef inline bint reads_rows(const Run* run, Type wanted) noexcept nogil:
     return (
-        is_row(&run.x, type) and is_row(&run.dy, type) and is_row(&run.residual, type) and is_row(&run.kept, type)
+        is_row(&run.x, wanted) and is_row(&run.dy, wanted) and is_row(&run.residual, wanted) and is_row(&run.kept, wanted)
         and (run.signs.data is NULL or (run.signs.step == 1 and run.signs.lines == 1))
     )
 
@@ -182,6 +201,10 @@ cdef inline void move_spot(
         spot.residual += residual
 
 
+cdef inline int bit_of(int role) noexcept nogil:
+    return 1 << role
+
+
 # What a run reads of each array, BUFFER elements at a time, where it stands in no form that lanes can be loaded from.
 cdef struct Buffers:
     double x[256]
@@ -206,21 +229,34 @@ cdef inline void fill(
     const Run* run, bint wide, Buffers* buffers, Py_ssize_t first, Py_ssize_t to, Py_ssize_t n
 ) noexcept nogil:
     """Elements `to`, ... of the buffers <- n elements from the first on, as float64 if `wide`, else as float32."""
-    fill_one(&run.x, wide, first, buffers.x, to, n)
-    fill_one(&run.dy, wide, first, buffers.dy, to, n)
-    fill_one(&run.residual, wide, first, buffers.residual, to, n)
-    fill_one(&run.kept, wide, first, buffers.kept, to, n)
+    if not run.standing & bit_of(OF_X):
+        fill_one(&run.x, wide, first, buffers.x, to, n)
+    if not run.standing & bit_of(OF_DY):
+        fill_one(&run.dy, wide, first, buffers.dy, to, n)
+    if not run.standing & bit_of(OF_RESIDUAL):
+        fill_one(&run.residual, wide, first, buffers.residual, to, n)
+    if not run.standing & bit_of(OF_KEPT):
+        fill_one(&run.kept, wide, first, buffers.kept, to, n)
     if run.signs.data is not NULL:
         gather_bits(run.signs, first, n, buffers.signs + to // 8)
 
 
-cdef inline Spot buffered_spot(const Run* run, Buffers* buffers) noexcept nogil:
+cdef inline Spot buffered_spot(const Run* run, Buffers* buffers, Py_ssize_t first) noexcept nogil:
+    """Where lanes from element `first` on, with which the buffers were filled, are loaded from."""
     cdef Spot spot
     spot.x, spot.dy, spot.kept = <const char*>buffers.x, <const char*>buffers.dy, <const char*>buffers.kept
     spot.signs, spot.bit = buffers.signs, 0
     spot.residual = NULL
     if run.residual.data is not NULL:
         spot.residual = <const char*>buffers.residual
+    if run.standing & bit_of(OF_X):
+        spot.x = address(&run.x, first)
+    if run.standing & bit_of(OF_DY):
+        spot.dy = address(&run.dy, first)
+    if run.standing & bit_of(OF_RESIDUAL):
+        spot.residual = address(&run.residual, first)
+    if run.standing & bit_of(OF_KEPT):
+        spot.kept = address(&run.kept, first)
     return spot
 
 

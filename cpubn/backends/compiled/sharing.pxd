@@ -3,9 +3,7 @@
 from libc.stdlib cimport llabs
 
 from cpubn.backends.compiled.job cimport *
-
-cdef extern from "machine.hpp" nogil:
-    size_t cpubn_cache_bytes()
+from cpubn.backends.compiled.machine cimport cpubn_cache_bytes
 
 cdef enum:
     GROUP_COLUMNS = 1024  # that are summed together: see chunks.pxd
@@ -16,8 +14,16 @@ cdef enum:
     TRANSPOSED_BYTES = 16384  # of a block that is written in another layout than it is read in
 
 
-cdef inline bint is_like(const Strided* a, const Strided* x) noexcept nogil:
-    return a.data is NULL or (a.inner == 1 and a.type == x.type)
+cdef inline bint is_in_rows(const Strided* a, Type wanted) noexcept nogil:
+    return a.data is NULL or (a.inner == 1 and fits(a.type, wanted))
+
+
+cdef inline bint are_in_rows(const Job* job, Type wanted) noexcept nogil:
+    return (
+        not job.down and (job.signs.data is NULL or job.signs.inner == 1) and is_in_rows(&job.x, wanted)
+        and is_in_rows(&job.dy, wanted) and is_in_rows(&job.residual, wanted) and is_in_rows(&job.kept, wanted)
+        and is_in_rows(&job.g, wanted) and is_in_rows(&job.y, wanted)
+    )
 
 
 cdef inline bint is_joined(const Strided* a, Py_ssize_t n) noexcept nogil:
@@ -37,11 +43,11 @@ cdef inline void describe_loops(Job* job) noexcept nogil:
     job.plain = job.plain and job.prologue == NO_PROLOGUE and job.map != SCALE
     job.down = job.apply and not job.sums and job.inner == 1 and is_transposed(job)
     job.columns_apply = job.inner < 32 and not (job.apply and not job.sums and is_transposed(job))
-    job.direct = not job.down and job.quantizer.inverse == 0 and job.x.type >= FLOAT32 and job.x.type <= BFLOAT16
-    job.direct = job.direct and is_like(&job.x, &job.x) and is_like(&job.dy, &job.x) and is_like(&job.kept, &job.x)
-    job.direct = job.direct and is_like(&job.residual, &job.x) and is_like(&job.g, &job.x)
-    job.direct = job.direct and is_like(&job.y, &job.x) and (job.signs.data is NULL or job.signs.inner == 1)
-    job.joined = job.direct and is_joined(&job.x, job.inner) and is_joined(&job.dy, job.inner)
+    job.types[OF_X], job.types[OF_DY], job.types[OF_RESIDUAL] = job.x.type, job.dy.type, job.residual.type
+    job.types[OF_KEPT], job.types[OF_G], job.types[OF_Y] = job.kept.type, job.g.type, job.y.type
+    job.direct = job.x.type != OTHER and are_in_rows(job, job.x.type)
+    job.in_rows = job.direct or are_in_rows(job, OTHER)
+    job.joined = job.in_rows and is_joined(&job.x, job.inner) and is_joined(&job.dy, job.inner)
     job.joined = job.joined and is_joined(&job.residual, job.inner) and is_joined(&job.kept, job.inner)
     job.joined = job.joined and is_joined(&job.signs, job.inner) and is_joined(&job.g, job.inner)
     job.joined = job.joined and is_joined(&job.y, job.inner)
@@ -49,7 +55,8 @@ cdef inline void describe_loops(Job* job) noexcept nogil:
 
 cdef inline void share_transposed(Job* job) noexcept nogil:
     """Blocks of which all channels' samples stay in the first-level cache, so that it gathers the lines of x or of y."""
-    cdef Py_ssize_t samples = max(<Py_ssize_t>32, TRANSPOSED_BYTES // (job.channels * max(job.x.size, job.y.size)))
+    cdef Py_ssize_t size = job.x.size if job.down else job.y.size  # of the one whose lines are not read, or written, whole
+    cdef Py_ssize_t samples = max(<Py_ssize_t>32, TRANSPOSED_BYTES // (job.channels * size))
     job.band, job.block, job.part = job.channels, 1, job.inner
     if job.down:
         job.block = min(samples, job.outer)

@@ -44,11 +44,11 @@ cdef inline Lane[sample] take(
             g[0] = load(<const sample*>strip.spot.dy)
         elif job.prologue == BY_Z:
             g[0] = gradient_of(
-                job, x, &strip.spot,
+                job, x, &strip.spot, 0, NULL,
                 d * lanes_at(x, strip.table, strip.length) + lanes_at(x, strip.table, 2 * strip.length)
             )
         else:
-            g[0] = gradient_of(job, x, &strip.spot, d)
+            g[0] = gradient_of(job, x, &strip.spot, 0, NULL, d)
         strip.spot.dy += strip.dy_step * <Py_ssize_t>sizeof(sample)
     if terms == THROUGH:
         strip.spot.bit += strip.bit_step

@@ -68,6 +68,7 @@ WORD F whole(const int16_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32
 WORD U longer(const uint16_t *p) { return (U)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)); }
 WORD H shorter(U a) { return _mm512_cvtepi32_epi16((__m512i)a); }
 WORD F of_integers(U a) { return _mm512_cvtepi32_ps((__m512i)a); }
+WORD void put_bytes(uint8_t *p, U a) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8((__m512i)a)); }
 WORD F of_half(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 WORD H to_half(F a) { return _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT); }
 WORD uint32_t top_bits(U a) { return _mm512_movepi32_mask((__m512i)a); }
@@ -112,6 +113,7 @@ WORD F whole(const int16_t *p) { return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32
 WORD U longer(const uint16_t *p) { return (U)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)); }
 WORD H shorter(U a) { return _mm_packus_epi32(_mm256_castsi256_si128((__m256i)a), _mm256_extracti128_si256((__m256i)a, 1)); }
 WORD F of_integers(U a) { return _mm256_cvtepi32_ps((__m256i)a); }
+WORD void put_bytes(uint8_t *p, U a) { const H b = shorter(a & 0xffu); _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(b, b)); }
 WORD F of_half(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
 WORD H to_half(F a) { return _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT); }
 WORD uint32_t top_bits(U a) { return _mm256_movemask_ps((__m256)a); }
@@ -154,6 +156,11 @@ WORD F whole(const int16_t *p) { __m128i h = _mm_loadl_epi64((const __m128i *)p)
 WORD U longer(const uint16_t *p) { return (U)_mm_unpacklo_epi16(_mm_loadl_epi64((const __m128i *)p), _mm_setzero_si128()); }
 WORD H shorter(U a) { __m128i b = _mm_srai_epi32(_mm_slli_epi32((__m128i)a, 16), 16); return _mm_packs_epi32(b, b); }
 WORD F of_integers(U a) { return _mm_cvtepi32_ps((__m128i)a); }
+WORD void put_bytes(uint8_t *p, U a) {
+    const H b = shorter(a & 0xffu);
+    const int32_t four = _mm_cvtsi128_si32(_mm_packus_epi16(b, b));
+    memcpy(p, &four, 4);
+}
 WORD uint32_t top_bits(U a) { return _mm_movemask_ps((__m128)a); }
 WORD uint32_t top_bits(U64 a) { return _mm_movemask_pd((__m128d)a); }
 WORD D sums_of(const D *a) { return _mm_unpacklo_pd(a[0], a[1]) + _mm_unpackhi_pd(a[0], a[1]); }
@@ -189,6 +196,7 @@ WORD F whole(const int16_t *p) { return vcvtq_f32_s32(vmovl_s16(vld1_s16(p))); }
 WORD U longer(const uint16_t *p) { return vmovl_u16(vld1_u16(p)); }
 WORD H shorter(U a) { return vmovn_u32(a); }
 WORD F of_integers(U a) { return vcvtq_f32_s32((int32x4_t)a); }
+WORD void put_bytes(uint8_t *p, U a) { const uint16x4_t b = vmovn_u32(a); vst1_lane_u32((uint32_t *)p, (uint32x2_t)vmovn_u16(vcombine_u16(b, b)), 0); }
 WORD F of_half(const uint16_t *p) { return vcvt_f32_f16((float16x4_t)vld1_u16(p)); }
 WORD H to_half(F a) { return (H)vcvt_f16_f32(a); }
 WORD uint32_t top_bits(U a) { const U one = {1, 2, 4, 8}; return vaddvq_u32((a >> 31) * one); }
@@ -222,6 +230,7 @@ WORD F whole(const int16_t *p) { return *p; }
 WORD U longer(const uint16_t *p) { return *p; }
 WORD H shorter(U a) { return (H)a; }
 WORD F of_integers(U a) { return (float)(int32_t)a; }
+WORD void put_bytes(uint8_t *p, U a) { *p = (uint8_t)a; }
 WORD uint32_t top_bits(U a) { return a >> 31; }
 WORD uint32_t top_bits(U64 a) { return (uint32_t)(a >> 63); }
 WORD D sums_of(const D *a) { return a[0]; }

@@ -14,18 +14,38 @@ from numba import types
 from numba.extending import overload
 
 from cpubn.backends.jit.lanes import lanes
-from cpubn.backends.jit.prologue import compiled, gradient_of, inlined, is_there, part_of, part_of_source
-from cpubn.backends.jit.samples import address, after, lane_count, load, room, store, stream, zeros
+from cpubn.backends.jit.prologue import compiled, gradient_of, inlined, is_there, part_of, part_of_source, placed
+from cpubn.backends.jit.samples import address, after, lane_count, load, pointer, room, store, stream, zeros
 
 CENTRE, FACTOR, SHIFT, RSTD, SLOPE, LEVEL = range(6)
 
 
 class Ends(NamedTuple):
-    """What a forward pass ends with, its parameters in the type that is computed in; the residual may not be there."""
+    """The task of a forward pass: what it ends with, parameters in the type that is computed in; see `is_there`."""
 
     residual: object
     low: object
     high: object
+
+
+class Gradient(NamedTuple):
+    """The task of a backward pass: the fields of a Source, where g is written as well, and whether g * scale is all."""
+
+    dy: object
+    residual: object
+    kept: object
+    signs: object
+    slope: object
+    low: object
+    high: object
+    g: object
+    is_scale: object
+
+
+@compiled
+def gradient_with(a, g, is_scale):
+    """A task of a source, field by field: Numba unpacks no record of another type."""
+    return Gradient(a.dy, a.residual, a.kept, a.signs, a.slope, a.low, a.high, g, is_scale)
 
 
 class Table(NamedTuple):
@@ -45,9 +65,45 @@ def coefficient(table, kind, at):
 
 
 @compiled
+def forward_coefficients(table, at):
+    return coefficient(table, CENTRE, at), coefficient(table, FACTOR, at), coefficient(table, SHIFT, at)
+
+
+@compiled
+def backward_coefficients(table, at):
+    r, s, k = coefficient(table, RSTD, at), coefficient(table, SLOPE, at), coefficient(table, LEVEL, at)
+    centre, scale, shift = forward_coefficients(table, at)
+    return centre, scale, shift, r, s, k
+
+
+def coefficients(task, table, at):
+    """All that a task needs."""
+    raise NotImplementedError
+
+
+@overload(coefficients, error_model="numpy")
+def coefficients_for(task, table, at):
+    if task.instance_class is Ends:
+        return lambda task, table, at: forward_coefficients(table, at)
+    return lambda task, table, at: backward_coefficients(table, at)
+
+
+@compiled
 def before_line(y, first):
     """Elements from `first` to the next cache line, which is half of what lanes take."""
     return -(address(y) * lane_count(y) // 128 + first) % (lane_count(y) // 2)
+
+
+def store_where(to, i, value):
+    """Store lanes; of none nothing."""
+    raise NotImplementedError
+
+
+@overload(store_where, error_model="numpy")
+def store_where_there(to, i, value):
+    if is_there(to):
+        return lambda to, i, value: store(to, i, value)
+    return lambda to, i, value: None
 
 
 def ended(activate, ends, i, z):
@@ -67,16 +123,25 @@ def ended_by(activate, ends, i, z):
     return lambda activate, ends, i, z: z
 
 
-def store_where(to, i, value):
-    """Store lanes; of none nothing."""
+def result(function, x, task, i, own):
+    """What is written to the lanes from element i on, by their own coefficients."""
     raise NotImplementedError
 
 
-@overload(store_where, error_model="numpy")
-def store_where_there(to, i, value):
-    if is_there(to):
-        return lambda to, i, value: store(to, i, value)
-    return lambda to, i, value: None
+@overload(result, error_model="numpy")
+def result_of(function, x, task, i, own):
+    def forward(function, x, task, i, own):
+        centre, scale, shift = own
+        return ended(function, task, i, (load(x, i) - centre) * scale + shift)
+
+    def backward(function, x, task, i, own):
+        centre, scale, shift, r, s, k = own
+        d = load(x, i) - centre
+        g = gradient_of(function, task, i, d * scale + shift)
+        store_where(task.g, i, g)
+        return g * scale if task.is_scale else scale * ((g - k) - (d * r) * s)
+
+    return forward if task.instance_class is Ends else backward
 
 
 @compiled
@@ -107,22 +172,20 @@ def put_edges(y, first, n, lead, past, edges):
 
 
 @inlined
-def forward_run(activate, x, ends, y, first, n, table, column, edges):
+def apply_run(function, x, task, y, first, n, table, column, edges):
     """At least as many elements from `first` on as there are lanes."""
     count, past = lane_count(x), table.past
     lead = before_line(y, first) if past else 0
-    centre, scale = coefficient(table, CENTRE, column), coefficient(table, FACTOR, column)
-    shift = coefficient(table, SHIFT, column)
+    own = coefficients(task, table, column)
     for phase in range(0 if past else 1, 3):
         j, stop, to, at = stretch(phase, y, first, n, lead, edges)
-        own = (column + j) % table.period if table.period > 0 else 0
+        place = (column + j) % table.period if table.period > 0 else 0
         while j + count <= stop:
             if table.period > 0:
-                own -= table.period if own >= table.period else 0
-                centre, scale = coefficient(table, CENTRE, own), coefficient(table, FACTOR, own)
-                shift = coefficient(table, SHIFT, own)
-                own += count
-            value = ended(activate, ends, first + j, (load(x, first + j) - centre) * scale + shift)
+                place -= table.period if place >= table.period else 0
+                own = coefficients(task, table, place)
+                place += count
+            value = result(function, x, task, first + j, own)
             if past and phase == 2:
                 stream(to, at, value)
             else:
@@ -132,63 +195,34 @@ def forward_run(activate, x, ends, y, first, n, table, column, edges):
 
 
 @inlined
-def backward_run(derive, x, source, g_to, is_scale, dx, first, n, table, column, edges):
-    """At least as many elements from `first` on as there are lanes, as in `forward_run`."""
-    count, past = lane_count(x), table.past
-    lead = before_line(dx, first) if past else 0
-    centre, scale = coefficient(table, CENTRE, column), coefficient(table, FACTOR, column)
-    shift, r = coefficient(table, SHIFT, column), coefficient(table, RSTD, column)
-    s, k = coefficient(table, SLOPE, column), coefficient(table, LEVEL, column)
-    for phase in range(0 if past else 1, 3):
-        j, stop, to, at = stretch(phase, dx, first, n, lead, edges)
-        own = (column + j) % table.period if table.period > 0 else 0
-        while j + count <= stop:
-            if table.period > 0:
-                own -= table.period if own >= table.period else 0
-                centre, scale = coefficient(table, CENTRE, own), coefficient(table, FACTOR, own)
-                shift, r = coefficient(table, SHIFT, own), coefficient(table, RSTD, own)
-                s, k = coefficient(table, SLOPE, own), coefficient(table, LEVEL, own)
-                own += count
-            d = load(x, first + j) - centre
-            g = gradient_of(derive, source, first + j, d * scale + shift)
-            store_where(g_to, first + j, g)
-            value = g * scale if is_scale else scale * ((g - k) - (d * r) * s)
-            if past and phase == 2:
-                stream(to, at, value)
-            else:
-                store(to, at, value)
-            j, at = j + count, at + count
-    put_edges(dx, first, n, lead, past, edges)
-
-
-@inlined
-def forward_part(activate, x, ends, y, first, n, table, column):
+def apply_part(function, x, task, y, first, n, table, column):
     """Any number of elements: a few go through blocks of as many as there are lanes."""
-    count, start, many, made, edges = lane_count(x), first, n, y, room(x)
+    count, start, many, made, some, edges = lane_count(x), first, n, y, task, room(x)
     if n < count:
-        residual = part_of(ends.residual, first, n, zeros(x), after(edges, 3 * count))
-        x, ends = part_of(x, first, n, zeros(x), after(edges, 2 * count)), Ends(residual, ends.low, ends.high)
-        start, many, made = 0, count, after(edges, 4 * count)
-    forward_run(activate, x, ends, made, start, many, table, column, edges)
+        some = part_of_task(task, first, n, zeros(x), after(edges, 4 * count))
+        x = part_of(x, first, n, zeros(x), after(edges, 2 * count))
+        start, many, made = 0, count, after(edges, 3 * count)
+    apply_run(function, x, some, made, start, many, table, column, edges)
     if n < count:
         put_part(y, first, n, made)
+        put_part_of_task(task, first, n, some)
 
 
-@inlined
-def backward_part(derive, x, source, g_to, is_scale, dx, first, n, table, column):
-    """Any number of elements: a few go through blocks of as many as there are lanes."""
-    count, start, many, made, g, edges = lane_count(x), first, n, dx, g_to, room(x)
-    if n < count:
-        source = part_of_source(source, first, n, zeros(x), after(edges, 3 * count), room(source.signs))
-        x, g = (
-            part_of(x, first, n, zeros(x), after(edges, 2 * count)),
-            part_of(g, first, n, zeros(x), after(edges, 6 * count)),
-        )
-        start, many, made = 0, count, after(edges, 7 * count)
-    backward_run(derive, x, source, g, is_scale, made, start, many, table, column, edges)
-    if n < count:
-        put_part(dx, first, n, made)
-        put_part(g_to, first, n, g)
+def part_of_task(task, first, n, filling, to):
+    """n elements of what a task reads put elsewhere, and room there for what it writes."""
+    raise NotImplementedError
+
+
+@overload(part_of_task, error_model="numpy")
+def part_of_any_task(task, first, n, filling, to):
+    def forward(task, first, n, filling, to):
+        return Ends(part_of(task.residual, first, n, filling, to), task.low, task.high)
+
+    def backward(task, first, n, filling, to):
+        g = part_of(task.g, first, n, filling, after(to, 3 * lane_count(to)))
+        return gradient_with(part_of_source(task, first, n, filling, to, room(task.signs)), g, task.is_scale)
+
+    return forward if task.instance_class is Ends else backward
 
 
 def put_part(to, first, n, made):
@@ -206,3 +240,27 @@ def put_part_in(to, first, n, made):
             to[first + k] = made[k]
 
     return put
+
+
+def put_part_of_task(task, first, n, made):
+    """What a task wrote beside its result."""
+    raise NotImplementedError
+
+
+@overload(put_part_of_task, error_model="numpy")
+def put_part_of_any_task(task, first, n, made):
+    if task.instance_class is Ends:
+        return lambda task, first, n, made: None
+    return lambda task, first, n, made: put_part(task.g, first, n, made.g)
+
+
+def placed_task(task):
+    """Of arrays, where their elements stand."""
+    raise NotImplementedError
+
+
+@overload(placed_task, error_model="numpy")
+def placed_any_task(task):
+    if task.instance_class is Ends:
+        return lambda task: Ends(pointer(task.residual), task.low, task.high)
+    return lambda task: gradient_with(placed(task), pointer(task.g), task.is_scale)

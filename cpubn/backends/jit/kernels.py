@@ -16,7 +16,7 @@ from numba import prange
 
 from cpubn import _activations, _algebra, _elementary
 from cpubn.backends.jit import apply, control, formulas, lanes, pivots, prologue, samples, sums
-from cpubn.backends.jit.apply import Ends, Table, backward_part, forward_part
+from cpubn.backends.jit.apply import Table, apply_part, placed_task
 from cpubn.backends.jit.control import calm, each, restore
 from cpubn.backends.jit.pivots import column_pivots, row_pivot
 from cpubn.backends.jit.prologue import compiled, placed
@@ -35,7 +35,7 @@ def kept(function: Any, name: str, on_disk: bool = True) -> Any:
     """
 
     @functools.cache
-    def compiled(parallel: bool) -> Any:
+    def loops(parallel: bool) -> Any:
         own = FunctionType(function.__code__, function.__globals__, closure=function.__closure__)
         own.__qualname__ = f"{function.__name__}_{name}_{'parallel_' if parallel else ''}{VERSION}"
         how = {"error_model": "numpy", "nogil": True, "parallel": parallel}
@@ -46,7 +46,7 @@ def kept(function: Any, name: str, on_disk: bool = True) -> Any:
                 pass
         return numba.njit(own, **how)
 
-    return compiled
+    return loops
 
 
 def lane_function(function: Any) -> Any:
@@ -129,20 +129,11 @@ def table_at(table):
 
 
 @compiled
-def apply_forward(activate, x, ends, y, shape, table, thread, threads):
-    x, y, ends = pointer(x), pointer(y), Ends(pointer(ends.residual), ends.low, ends.high)
+def apply_runs(function, x, task, y, shape, table, thread, threads):
+    x, y, task = pointer(x), pointer(y), placed_task(task)
     table, (first, n, runs, column) = table_at(table), runs_of(shape, table, thread, threads)
     for _ in range(runs):
-        forward_part(activate, x, ends, y, first, n, table, column)
-        first, column = first + n, column + 1 if column + 1 < shape[1] else 0
-
-
-@compiled
-def apply_backward(derive, x, source, g, is_scale, dx, shape, table, thread, threads):
-    x, g, dx, source = pointer(x), pointer(g), pointer(dx), placed(source)
-    table, (first, n, runs, column) = table_at(table), runs_of(shape, table, thread, threads)
-    for _ in range(runs):
-        backward_part(derive, x, source, g, is_scale, dx, first, n, table, column)
+        apply_part(function, x, task, y, first, n, table, column)
         first, column = first + n, column + 1 if column + 1 < shape[1] else 0
 
 
@@ -206,26 +197,13 @@ def column_means() -> Any:
 
 
 @functools.cache
-def forward(function: Any) -> Any:
-    activate, name, on_disk = _named(function)
+def elements(function: Any) -> Any:
+    function, name, on_disk = _named(function)
 
-    def forward_all(x, ends, y, shape, table, threads):
+    def apply_to_all(x, task, y, shape, table, threads):
         for thread in prange(threads):
             before = calm()
-            apply_forward(activate, x, ends, y, shape, table, np.int64(thread), threads)
+            apply_runs(function, x, task, y, shape, table, np.int64(thread), threads)
             restore(before)
 
-    return kept(forward_all, name, on_disk)
-
-
-@functools.cache
-def backward(function: Any) -> Any:
-    derive, name, on_disk = _named(function)
-
-    def backward_all(x, source, g, is_scale, dx, shape, table, threads):
-        for thread in prange(threads):
-            before = calm()
-            apply_backward(derive, x, source, g, is_scale, dx, shape, table, np.int64(thread), threads)
-            restore(before)
-
-    return kept(backward_all, name, on_disk)
+    return kept(apply_to_all, name, on_disk)

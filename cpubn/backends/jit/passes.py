@@ -16,7 +16,7 @@ from cpubn._epilogue import Activation, Epilogue
 from cpubn._gradient import Prologue, Statistics
 from cpubn._types import Array
 from cpubn.backends.jit import kernels
-from cpubn.backends.jit.apply import Ends
+from cpubn.backends.jit.apply import Ends, Gradient
 from cpubn.backends.jit.arrays import Terms, flat, groups, is_plain, plain, table_of, terms_of
 from cpubn.backends.jit.sums import Walk
 from cpubn.backends.jit.threads import team, thread_limit, threading_layer
@@ -115,7 +115,7 @@ def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: in
     with np.errstate(all="ignore"):
         ends = Ends(flat(residual), real(low), real(high))
     with team(_serial_for(activation, threads)) as parts:
-        kernels.forward(function)(parts > 1)(flat(x), ends, y.reshape(-1), x.shape, table, parts)
+        kernels.elements(function)(parts > 1)(flat(x), ends, y.reshape(-1), x.shape, table, parts)
     if result is not None:
         with np.errstate(all="ignore"):
             y[:, wide] = result
@@ -222,10 +222,9 @@ def _apply_backward(
             x[:, wide].astype(np.float64), terms.of(wide, np.float64), rows[:, wide], training, given, threads
         )
     table = table_of(rows, x.shape, x.dtype.type, 3)
+    task = Gradient(*terms.source(x.dtype.type), flat(g), not training)
     with team(_serial_for(terms.activation, threads)) as parts:
-        kernels.backward(terms.derivative)(parts > 1)(
-            flat(x), terms.source(x.dtype.type), flat(g), not training, dx.reshape(-1), x.shape, table, parts
-        )
+        kernels.elements(terms.derivative)(parts > 1)(flat(x), task, dx.reshape(-1), x.shape, table, parts)
     with np.errstate(all="ignore"):
         for to, result in zip([t for t in targets if t is not None], results, strict=False):
             to[:, wide] = result
