@@ -16,6 +16,7 @@ from cpubn._dispatch import (
     set_num_threads,
     use_backend,
 )
+from cpubn._kept import no_grad
 from cpubn.fold import fold_conv, fold_into_next_conv, fold_into_next_linear, fold_linear
 from cpubn.frozen import FrozenBatchNorm
 from cpubn.functional import batch_norm, batch_norm_backward, moments
@@ -48,6 +49,7 @@ __all__ = [
     "fold_linear",
     "get_num_threads",
     "moments",
+    "no_grad",
     "set_num_threads",
     "show_config",
     "use_backend",

@@ -273,6 +273,13 @@ def momentum(value: Any) -> float:
     return number(value, "momentum", "a number from 0 to 1, the weight of the new batch", 0.0, 1.0, 0.1)
 
 
+def flag(value: Any, name: str) -> bool:
+    """True or False, and nothing that merely counts as one: bool("False") is True."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}; pass a bool")
+    return bool(value)
+
+
 def count(value: Any, name: str, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, got {value!r}; pass {what}")

@@ -242,9 +242,16 @@ def weight_gradient(sums: DeviceArray, var: DeviceArray, eps: float) -> DeviceAr
 
 
 def update_running(
-    running_mean: DeviceArray, running_var: DeviceArray, stats: DeviceArray, count: int, momentum: float
+    running_mean: DeviceArray,
+    running_var: DeviceArray,
+    tracked: Array | None,
+    stats: DeviceArray,
+    count: int,
+    momentum: float,
 ) -> None:
     _each_channel(_channels().update_running, stats, running_mean, running_var, stats, float(count), momentum)
+    if tracked is not None:
+        tracked += 1
     running_mean.hand_back()
     running_var.hand_back()
 

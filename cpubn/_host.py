@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
+from itertools import repeat
+from operator import setitem
 from typing import Any
 
 import numpy as np
@@ -75,12 +78,24 @@ def weight_gradient(sums: Array, var: Vector, eps: float) -> Vector:
         return sums[1] * _algebra.rstd(var, eps)  # type: ignore[no-any-return]
 
 
-def update_running(running_mean: Array, running_var: Array, stats: Array, count: int, momentum: float) -> None:
+def update_running(
+    running_mean: Array, running_var: Array, tracked: Array | None, stats: Array, count: int, momentum: float
+) -> None:
     """Move the running statistics in place; stats (3, C) of a batch of `count` values a channel."""
     mean, _, m2 = stats
     with np.errstate(all="ignore"):
-        for running, batch in ((running_mean, mean), (running_var, _algebra.unbiased(m2, count))):
-            running[...] = _algebra.running_update(running.astype(np.float64), batch, momentum)
+        moved: dict[str, tuple[Array, Any]] = {}
+        for name, running, batch in (("mean", running_mean, mean), ("var", running_var, _algebra.unbiased(m2, count))):
+            made = _algebra.running_update(running.astype(np.float64), batch, momentum)
+            moved[name] = running, made.astype(running.dtype)
+        if tracked is not None:
+            moved["tracked"] = tracked, tracked + 1
+        _write_all(*zip(*moved.values(), strict=True))
+
+
+def _write_all(targets: Sequence[Array], values: Sequence[Any]) -> None:
+    """All of them or none: no step of Python's lies between two, at which an interrupt could come."""
+    deque(map(setitem, targets, repeat(...), values), maxlen=0)  # type: ignore[arg-type]
 
 
 @_register.usual()

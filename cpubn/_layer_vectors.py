@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cpubn import _check, _check_state, _device, _dispatch
+from cpubn._kept import MOVED, Kept, Nothing
 from cpubn._place import located, place_of
 from cpubn._types import Array, Vector
 
 VECTORS = "weight", "bias", "weight_grad", "bias_grad", "running_mean", "running_var"
+SETTABLE = *VECTORS, "num_batches_tracked", "eps", "momentum", "training", "track_running_stats", "residual_grad"
+FIXED = "num_features", "affine", "layout", "activation", "backend"
+
+
+MOVED_STATE: dict[str, Any] = {"_kept": MOVED, "residual_grad": None}
+
+
+class Parameter(NamedTuple):
+    """What an optimizer needs: ``value`` and ``gradient`` are the layer's own arrays."""
+
+    name: str
+    value: Any
+    gradient: Any
 
 
 class LayerVectors:
     """On the host, or all of them on one GPU."""
 
     backend: str | None
-    _batch: Any
-    _input: Any
+    _kept: Kept | Nothing
+    _tracks: bool
+    _tracked: Array | None  # int64, (): kernels count where they move the running statistics
 
     def __init__(self, count: int, dtype: np.dtype[Any], affine: bool, track_running_stats: bool) -> None:
         self.weight: Array | None = np.ones(count, dtype) if affine else None
@@ -29,7 +45,51 @@ class LayerVectors:
         self.bias_grad: Vector | None = np.zeros(count) if affine else None
         self.running_mean: Vector | None = np.zeros(count) if track_running_stats else None
         self.running_var: Vector | None = np.ones(count) if track_running_stats else None
-        self.num_batches_tracked: int | None = 0 if track_running_stats else None
+        self.num_batches_tracked = 0 if track_running_stats else None
+        self.track_running_stats = track_running_stats
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Of a subclass, attributes of its own are its own affair."""
+        if name in FIXED:
+            raise AttributeError(f"{name} must stay as it is, got {value!r}; build another layer")
+        if name not in SETTABLE and type(self).__module__ == "cpubn.layers":
+            near = get_close_matches(name, SETTABLE, 1) or ["one of those"]
+            raise AttributeError(
+                f"{name} must be an attribute that can be set, {', '.join(SETTABLE)}, got another one; try {near[0]}"
+            )
+        if name in ("training", "track_running_stats"):
+            value = _check.flag(value, name)
+        object.__setattr__(self, name, value)
+
+    @property
+    def num_batches_tracked(self) -> int | None:
+        """How many batches went into the running statistics; None where there are none."""
+        return None if self._tracked is None else int(self._tracked)
+
+    @num_batches_tracked.setter
+    def num_batches_tracked(self, count: int | None) -> None:
+        tracked = None if count is None else np.array(_check.count(count, "num_batches_tracked", "a count"), np.int64)
+        vars(self)["_tracked"] = tracked
+
+    @property
+    def affine(self) -> bool:
+        """Whether the layer has a weight and a bias."""
+        return self.weight is not None
+
+    @property
+    def track_running_stats(self) -> bool:
+        """Whether training moves the running statistics; once set to False it leaves those that there are alone."""
+        return self._tracks
+
+    @track_running_stats.setter
+    def track_running_stats(self, tracks: bool) -> None:
+        vars(self)["_tracks"] = tracks
+
+    def parameters(self) -> Iterator[Parameter]:
+        """(name, value, gradient) of weight and bias, where there are any, for an optimizer's loop."""
+        for name in ("weight", "bias"):
+            if getattr(self, name) is not None:
+                yield Parameter(name, getattr(self, name), getattr(self, f"{name}_grad"))
 
     def to_device(self) -> Self:
         """Move parameters, gradients and running statistics to the current GPU; returns the layer.
@@ -89,21 +149,18 @@ class LayerVectors:
 
     def _move(self, moved: Callable[[Any], Any]) -> Self:
         vectors = {name: moved(getattr(self, name)) for name in VECTORS}
-        vars(self).update(vectors | self._without_input())
+        vars(self).update(vectors | MOVED_STATE)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy or pickle of a layer is on the host and leaves out what backward needs."""
         vectors = {name: _device.to_host(getattr(self, name)) for name in VECTORS}
-        return {**vars(self), **vectors, **self._without_input()}
+        return {**vars(self), **vectors, **MOVED_STATE}
 
     def _forget_inference(self) -> None:
         """Backward of an inference needs the running statistics that it saw."""
-        if self._batch is None:
-            self._input = None
-
-    def _without_input(self) -> dict[str, Any]:
-        return dict.fromkeys(("_input", "_residual", "_kept", "_batch", "_overwritten", "residual_grad"))
+        if isinstance(self._kept, Kept) and self._kept.batch is None:
+            vars(self)["_kept"] = MOVED
 
     def _state(self) -> dict[str, Any]:
         state = {name: getattr(self, name) for name in ("weight", "bias", "running_mean", "running_var")}

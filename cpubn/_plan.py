@@ -91,8 +91,10 @@ class Forward(NamedTuple):
     bias: Vector
     running: tuple[Vector, Vector] | None  # mean and variance
     updated: tuple[Any, Any]  # the caller's own
+    training: bool
     momentum: float
     eps: float
+    layout: str
 
 
 def forward(
@@ -132,7 +134,7 @@ def forward(
     output = _output(
         x, axis, walk, layout, kind, activation, residual, None, out_layout, out, {n: given[n] for n in VECTORS}
     )
-    return Forward(output, w, b, running, (running_mean, running_var), momentum, eps)
+    return Forward(output, w, b, running, (running_mean, running_var), training, momentum, eps, layout)
 
 
 def apply(

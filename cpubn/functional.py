@@ -14,7 +14,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn import _check_output, _dispatch, _plan, _register
+from cpubn import _check, _check_output, _dispatch, _plan, _register
 from cpubn._backward import Request, backward_through, check_besides
 from cpubn._place import located, place_of
 from cpubn._types import ActivationLike, Array, Layout
@@ -117,7 +117,10 @@ def batch_norm(
     ------
     ValueError, TypeError : before anything is written, saying what must hold, what was got and what to do.
     """
-    return_moments = return_moments is not False and bool(return_moments)
+    if training is not True and training is not False:
+        training = _check.flag(training, "training")
+    if return_moments is not True and return_moments is not False:
+        return_moments = _check.flag(return_moments, "return_moments")
     act = None
     if activation is not None:
         act = _check_output.activation(activation)
@@ -126,8 +129,9 @@ def batch_norm(
     direct = _dispatch.direct_kernels(backend)
     if direct and training and kind is None and out_layout is None:
         done = direct.train_directly(
-            x, running_mean, running_var, weight, bias, momentum, eps, layout, act, residual, out, _dispatch.threads
-        )
+            x, running_mean, running_var, weight, bias, momentum, eps, layout,
+            act, residual, out, None, _dispatch.threads,
+        )  # fmt: skip
         if done:
             y, stats = done
             return (y, Moments.of(y.size // stats.shape[1], stats)) if return_moments else y
@@ -138,31 +142,40 @@ def batch_norm(
         )  # fmt: skip
         if y is not None:
             return y  # type: ignore[no-any-return]
+    running = running_mean, running_var
+    rest = weight, bias, training, momentum, eps, layout, act, residual, kind, out_layout, out
+    y, samples, stats = by_plan(x, (*running, *rest), None, return_moments, backend)
+    return (y, Moments.of(samples, stats)) if return_moments else y
+
+
+def by_plan(
+    x: ArrayLike, given: tuple[Any, ...], tracked: Array | None, kept: bool, backend: str | None
+) -> tuple[Array, int, Any]:
+    """The forward of any arrays: y, the values per channel, and if `kept` stats of them; given: as to `_plan.forward`.
+
+    `tracked`, (), counts the batches whose statistics went into the running ones.
+    """
     x = located(x, "x")
     kernels = _dispatch.kernels_for(x, backend)
     with _register.usual():
-        plan = _plan.forward(
-            *(x, running_mean, running_var, weight, bias, training, momentum, eps, layout),
-            *(act, residual, kind, out_layout, out),
-        )
+        plan = _plan.forward(x, *given)
         output = plan.output
         samples, threads = output.walk.samples, _dispatch.threads(output.x.nbytes)
         place = place_of(output.x)
-        stats = place.room(output.x, (3, output.walk.shape[1]), kept=return_moments)
+        stats = place.room(output.x, (3, output.walk.shape[1]), kept=kept)
         if not output.x.size:
             pass
-        elif training:
+        elif plan.training:
             call = output.call(kernels.ANY_TYPE)
             kernels.train_forward(call.x, plan.weight, plan.bias, plan.eps, stats, call.epilogue, call.y.view, threads)
             call.y.deliver(call.walk)
             if plan.running:
-                place.update_running(*plan.updated, stats, samples, plan.momentum)
+                place.update_running(*plan.updated, tracked, stats, samples, plan.momentum)
         elif plan.running:
-            if return_moments:
-                kernels.moments(_plan.sample(output.x, layout, kernels.ANY_TYPE)[0], stats, threads)
+            if kept:
+                kernels.moments(_plan.sample(output.x, plan.layout, kernels.ANY_TYPE)[0], stats, threads)
             apply(output, place.affine(output.computed_in, *plan.running, plan.weight, plan.bias, plan.eps), kernels)
-        y = place.result(output.array)
-        return (y, Moments.of(samples, stats)) if return_moments else y
+        return place.result(output.array), samples, stats
 
 
 def apply(output: _plan.Output, affine: Array, kernels: Any) -> Array:
@@ -225,6 +238,7 @@ def batch_norm_backward(
     ------
     ValueError, TypeError : before anything is written, saying what must hold, what was got and what to do.
     """
+    training = _check.flag(training, "training")
     x = located(x, "x")
     act = _check_output.activation(activation)
     backend = _dispatch.backend_for(act, backend)

@@ -9,13 +9,15 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from cpubn import _check, _check_output, _dispatch
 from cpubn._backward import Request, backward_through
+from cpubn._epilogue import Activation
+from cpubn._kept import IN_NO_GRAD, NOT_CALLED, USED, Kept, Nothing, keeps
 from cpubn._layer_vectors import LayerVectors
 from cpubn._place import located, place_of, plain
-from cpubn._signs import Signs, kept_of
+from cpubn._signs import kept_of
 from cpubn._types import ActivationLike, Array, Layout
 from cpubn._walk import overlap
 from cpubn.frozen import FrozenBatchNorm
-from cpubn.functional import batch_norm
+from cpubn.functional import batch_norm, by_plan
 from cpubn.statistics import Moments
 
 PARAMETERS = """
@@ -36,15 +38,20 @@ PARAMETERS = """
         called.
 
     Errors are ValueError and TypeError, raised before anything is written, or RuntimeError where backward has no input.
-    For backward a layer keeps until its next call, by reference, the input, and beside it: for relu, relu6, leaky_relu
+    For one backward a layer keeps of its last call, by reference, the input, and beside it: for relu, relu6, leaky_relu
     (of a slope of at least 0) and clip one bit an element, for sigmoid and tanh the output, and for other activations,
-    and the former in eval mode, the residual. They must not be changed before. Serve with ``freeze()``, which keeps
-    nothing.
+    and the former in eval mode, the residual. They must not be changed before. Within ``cpubn.no_grad()`` it keeps
+    nothing, and neither does what ``freeze()`` gives.
     """
 
 
 class _BatchNorm(LayerVectors):
     ranks: ClassVar[tuple[int, ...]]
+    num_features: int
+    layout: Layout
+    backend: str | None
+    _activation: Activation | None
+    _dtype: np.dtype[Any]
 
     def __init__(
         self,
@@ -59,23 +66,24 @@ class _BatchNorm(LayerVectors):
         dtype: DTypeLike = "float32",
         backend: str | None = None,
     ) -> None:
-        self.num_features = _check.count(num_features, "num_features", "the number of channels")
         self.eps = _check.epsilon(eps, training=True)
         self.momentum = None if momentum is None else _check.momentum(momentum)
-        self.layout = _check.layout_name(layout)
-        self._activation = _check_output.activation(activation)
-        self.backend = _dispatch.backend_for(self._activation, backend)
-        if self.backend is not None:
-            _dispatch.resolve(self.backend)
+        act = _check_output.activation(activation)
+        backend = _dispatch.backend_for(act, backend)
+        if backend is not None:
+            _dispatch.resolve(backend)
+        vars(self).update(
+            num_features=_check.count(num_features, "num_features", "the number of channels"),
+            layout=_check.layout_name(layout),
+            backend=backend,
+            _activation=act,
+            _dtype=_check.parameter_dtype(dtype),
+            _kept=NOT_CALLED,
+        )
+        affine, tracks = _check.flag(affine, "affine"), _check.flag(track_running_stats, "track_running_stats")
+        super().__init__(self.num_features, self._dtype, affine, tracks)
         self.training = True
-        super().__init__(self.num_features, _check.parameter_dtype(dtype), affine, track_running_stats)
         self.residual_grad: Array | None = None
-        self._input: Array | None = None  # of the last forward
-        self._residual: Array | None = None
-        self._had_residual = False
-        self._kept: Array | Signs | None = None  # what the activation's gradient needs of its output
-        self._overwritten: str | None = None  # what backward would need
-        self._batch: Moments | None = None  # of the last forward; None: the running statistics
 
     def __call__(self, x: ArrayLike, residual: ArrayLike | None = None, out: Array | None = None) -> Array:
         """y = activation(affine + residual), in training mode with the batch's statistics.
@@ -111,35 +119,36 @@ class _BatchNorm(LayerVectors):
         self._keep(array, residual, y, out, None)
         return y
 
-    def backward(self, dy: ArrayLike, *, out: Array | None = None) -> Array:
+    def backward(self, dy: ArrayLike, *, out: Array | None = None, retain: bool = False) -> Array:
         """Gradient with respect to the last input; adds to weight_grad and bias_grad. `out` may be `dy`.
 
-        If there was a residual, its gradient is put into residual_grad.
+        If there was a residual, its gradient is put into residual_grad. The layer lets go of what the forward kept, so
+        that there is one backward for each forward; with ``retain=True`` it keeps that for another one.
         """
-        if self._overwritten:
+        kept, retain = self._kept, _check.flag(retain, "retain")
+        if isinstance(kept, Nothing):
+            raise RuntimeError(f"backward needs the input of the last forward, got none: {kept.why}; {kept.cure}")
+        if kept.overwritten:
             raise RuntimeError(
-                f"backward needs the {self._overwritten} of the last forward, got one that was overwritten by out; "
+                f"backward needs the {kept.overwritten} of the last forward, got one that was overwritten by out; "
                 "give the forward an output of its own"
             )
-        if self._input is None:
-            raise RuntimeError("backward needs the input of the last forward, got none; call the layer first")
         gradients = {"weight_grad": self.weight_grad, "bias_grad": self.bias_grad}
-        gradients = _check.together(located(self._input, "the last input"), gradients, like="the last input")
+        gradients = _check.together(located(kept.x, "the last input"), gradients, like="the last input")
         for name, gradient in gradients.items():
             _check.in_place(gradient, name)
-        batch = self._batch
+        batch = kept.batch
         if batch is None:
             (mean, var), low = self._running(), None
         else:
             mean, low, var = batch._normalizing()
         dx, weight_grad, bias_grad, g = backward_through(
             Request(
-                *(dy, self._input, mean, low, var, self.weight, self.bias, self.eps, batch is not None, self.layout),
-                *(self._activation, self._residual, self._kept, self._had_residual, out, self.backend),
+                *(dy, kept.x, mean, low, var, self.weight, self.bias, self.eps, batch is not None, self.layout),
+                *(self._activation, kept.residual, kept.output, kept.had_residual, out, self.backend),
             )
         )
-        self.residual_grad = g
-        self._note_overwriting(dx)
+        vars(self).update(residual_grad=g, _kept=_noted(kept, dx) if retain else USED)
         if self.weight_grad is not None and self.bias_grad is not None:
             total, new = (
                 [located(v, "a gradient") for v in pair]
@@ -155,7 +164,7 @@ class _BatchNorm(LayerVectors):
 
     def train(self, mode: bool = True) -> Self:
         """Normalize with batch statistics and move the running ones from now on; returns the layer."""
-        self.training = bool(mode)
+        self.training = _check.flag(mode, "mode")
         return self
 
     def eval(self) -> Self:
@@ -175,55 +184,56 @@ class _BatchNorm(LayerVectors):
         )
 
     def __repr__(self) -> str:
+        """An expression for a new layer like this one."""
         return (
             f"{type(self).__name__}({self.num_features}, eps={self.eps}, momentum={self.momentum}, "
-            f"affine={self.weight is not None}, track_running_stats={self.running_mean is not None}, "
-            f"layout={self.layout!r}, activation={self.activation!r}, backend={self.backend!r})"
+            f"affine={self.affine}, track_running_stats={self.track_running_stats}, layout={self.layout!r}, "
+            f"activation={self.activation!r}, dtype={self._dtype.name!r}, backend={self.backend!r})"
+            f"{'' if self.training else '.eval()'}"
         )
 
     def _with_batch_statistics(self, x: Array, residual: ArrayLike | None, out: Array | None) -> Array:
-        tracked, mean, var = self.num_batches_tracked or 0, None, None
-        if self.training:
-            mean, var = self.running_mean, self.running_var
-        y, batch = batch_norm(
-            x,
-            mean,
-            var,
-            self.weight,
-            self.bias,
-            training=True,
-            momentum=1.0 / (tracked + 1) if self.momentum is None else self.momentum,
-            eps=self.eps,
-            layout=self.layout,
-            activation=self._activation,
-            residual=residual,
-            out=out,
-            return_moments=True,
-            backend=self.backend,
-        )
-        if mean is not None and batch.count:
-            self.num_batches_tracked = tracked + 1
+        y: Array
+        mean, var, tracked = None, None, None
+        if self.training and self._tracks:
+            mean, var, tracked = self.running_mean, self.running_var, self._tracked
+        momentum = 1.0 / ((self.num_batches_tracked or 0) + 1) if self.momentum is None else self.momentum
+        act, direct = self._activation, _dispatch.direct_kernels(self.backend)
+        done = direct and direct.train_directly(
+            x, mean, var, self.weight, self.bias, momentum, self.eps, self.layout,
+            act, residual, out, tracked, _dispatch.threads,
+        )  # fmt: skip
+        if done:
+            y, stats = done
+            batch = Moments.of(y.size // self.num_features, stats)
+        else:
+            rest = True, momentum, self.eps, self.layout, act, residual, None, None, out
+            backend = _dispatch.backend_for(act, self.backend)
+            y, samples, stats = by_plan(x, (mean, var, self.weight, self.bias, *rest), tracked, True, backend)
+            batch = Moments.of(samples, stats)
         self._keep(x, residual, y, out, batch)
         return y
 
     def _keep(self, x: Array, residual: Any, y: Array, out: Any, batch: Moments | None) -> None:
         """Remember for backward what the forward read, and of what it wrote what the activation needs."""
-        self._input, self._batch, self._overwritten = x, batch, None
-        self._had_residual = residual is not None
-        self._kept = self._residual = None
+        if not keeps():
+            vars(self)["_kept"] = IN_NO_GRAD
+            return
+        kept = Kept(x, batch, None, residual is not None)
         if self._activation is not None:
             # Signs for training alone: an inference whose backward is never called should not pay for them.
-            made = plain(located(y, "y"))
-            self._kept = kept_of(self._activation, made, self.backend, signs=batch is not None)
-            if self._had_residual and self._kept is None:
-                self._residual = plain(located(residual, "residual"))
-        if out is not None:
-            self._note_overwriting(y)
+            output = kept_of(self._activation, plain(located(y, "y")), self.backend, signs=batch is not None)
+            added = plain(located(residual, "residual")) if residual is not None and output is None else None
+            kept = kept._replace(output=output, residual=added)
+        vars(self)["_kept"] = kept if out is None else _noted(kept, y)
 
-    def _note_overwriting(self, written: Array) -> None:
-        for name, array in {"input": self._input, "residual": self._residual}.items():
-            if array is not None and overlap(written, array):
-                self._overwritten = name
+
+def _noted(kept: Kept, written: Array) -> Kept:
+    """With what of it was overwritten."""
+    for name, array in {"residual": kept.residual, "input": kept.x}.items():
+        if array is not None and overlap(written, array):
+            return kept._replace(overwritten=name)
+    return kept
 
 
 class BatchNorm1d(_BatchNorm):

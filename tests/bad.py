@@ -39,6 +39,16 @@ MOMENTUM = {
     for momentum, error in [(-0.1, ValueError), (1.1, ValueError), (np.nan, ValueError), (np.inf, ValueError),
                             (True, TypeError), ("0.1", TypeError)]
 }  # fmt: skip
+
+
+def flag(name):
+    """What counts as true or false, but is no bool."""
+    return {
+        f"{name} {value!r}": (name, value, TypeError, f"{name} must be True or False, got {value!r}; pass a bool")
+        for value in ("eval", "False", 2, None)
+    }
+
+
 BACKEND = {
     "an unknown backend": ("backend", "torch", ValueError, "backend must be .*numpy.* got 'torch'"),
     "a backend that is no string": ("backend", 3, (TypeError, ValueError), "backend must be .*numpy.* got 3"),

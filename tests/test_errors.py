@@ -47,6 +47,7 @@ def backward_arguments():
 
 FORWARD = (
     bad.X | bad.LAYOUT | bad.EPS | bad.MOMENTUM | bad.BACKEND | bad.out()
+    | bad.flag("training") | bad.flag("return_moments")
     | bad.vector("running_mean", optional=True) | bad.vector("running_var", optional=True)
     | bad.vector("weight", optional=True) | bad.vector("bias", optional=True)
     | {
@@ -56,7 +57,7 @@ FORWARD = (
     }
 )  # fmt: skip
 BACKWARD = (
-    bad.X | bad.LAYOUT | bad.EPS | bad.BACKEND | bad.out()
+    bad.X | bad.LAYOUT | bad.EPS | bad.BACKEND | bad.out() | bad.flag("training")
     | bad.vector("mean", optional=False) | bad.vector("var", optional=False) | bad.vector("weight", optional=True)
     | {f"dy of {kind}": ("dy", *value) for kind, value in bad.DATA.items()}
     | {

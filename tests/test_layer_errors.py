@@ -15,6 +15,9 @@ MAKE = bad.LAYOUT | bad.EPS | bad.MOMENTUM | bad.BACKEND | {
     "num_features True": ("num_features", True, TypeError, "num_features must be a whole number, got True"),
     "num_features None": ("num_features", None, TypeError, "num_features must be a whole number, got None"),
     "eps 0": ("eps", 0, ValueError, "eps must be above 0.*got 0"),
+    "affine of a string": ("affine", "False", TypeError, "affine must be True or False, got 'False'; pass a bool"),
+    "affine 1": ("affine", 1, TypeError, "affine must be True or False, got 1"),
+    "tracking None": ("track_running_stats", None, TypeError, "track_running_stats must be True or False, got None"),
     "dtype of integers": ("dtype", "int32", TypeError, "dtype must be float32 or float64, got int32"),
     "dtype of half": ("dtype", np.float16, TypeError, "dtype must be float32 or float64, got float16"),
     "dtype that is none": ("dtype", "real", TypeError, "dtype must be float32 or float64, got .*real"),
@@ -78,7 +81,12 @@ def test_one_value_per_channel_in_training():
 
 def test_backward_before_forward():
     bn = cpubn.BatchNorm1d(3)
-    check_refused(bn, lambda: bn.backward(X), RuntimeError, "backward needs .*got none; call the layer first")
+    check_refused(
+        bn,
+        lambda: bn.backward(X),
+        RuntimeError,
+        "backward needs .*got none: the layer was not called; call the layer first",
+    )
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -97,14 +105,14 @@ def test_backward_after_backward_wrote_over_x():
     bn = cpubn.BatchNorm1d(3)
     x = X.copy()
     bn(x)
-    bn.backward(X, out=x)
+    bn.backward(X, out=x, retain=True)
     check_refused(bn, lambda: bn.backward(X), RuntimeError, "backward needs .*overwritten")
 
 
 def test_a_refused_call_keeps_the_input_of_the_one_before():
     bn = cpubn.BatchNorm1d(3)
     bn(X)
-    expected = bn.backward(X)
+    expected = bn.backward(X, retain=True)
     with pytest.raises(ValueError, match="channels"):
         bn(X.T)
     np.testing.assert_array_equal(bn.backward(X), expected)
@@ -122,5 +130,43 @@ def test_a_bad_backward(name, value, error, match, training):
     bn = cpubn.BatchNorm1d(3)
     bn(X)
     bn.train(training)(X)
-    bn.backward(X)
+    bn.backward(X, retain=True)
     check_refused(bn, lambda: bn.backward(**{"dy": X} | {name: value}), error, match)
+
+
+@pytest.mark.parametrize("mode", ["no", 1, None, np.ones(1, bool)])
+def test_a_mode_is_a_bool(mode):
+    bn = cpubn.BatchNorm1d(3)
+    check_refused(bn, lambda: bn.train(mode), TypeError, "mode must be True or False, got .*; pass a bool")
+    for name in ("training", "track_running_stats"):
+        check_refused(bn, lambda name=name: setattr(bn, name, mode), TypeError, f"{name} must be True or False, got")
+    bn(X)
+    check_refused(bn, lambda: bn.backward(X, retain=mode), TypeError, "retain must be True or False, got")
+    assert bn.train(np.False_).training is False
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("momentun", "momentum"), ("runing_var", "running_var"), ("lr", "one of")]
+)
+def test_an_attribute_that_a_layer_does_not_have(name, near):
+    bn = cpubn.BatchNorm1d(3)
+    with pytest.raises(AttributeError, match=f"^{name} must be an attribute that can be set, weight, .*; try {near}"):
+        setattr(bn, name, 0.5)
+    with pytest.raises(AttributeError):
+        getattr(bn, name)
+
+    class Own(cpubn.BatchNorm1d):
+        pass
+
+    own = Own(3)
+    setattr(own, name, 0.5)
+    assert getattr(own, name) == 0.5
+
+
+@pytest.mark.parametrize("name", ["num_features", "affine", "layout", "activation", "backend"])
+def test_what_a_layer_was_made_with_stays(name):
+    bn = cpubn.BatchNorm1d(3)
+    before = getattr(bn, name)
+    with pytest.raises(AttributeError, match=f"{name} must stay as it is, got 'relu'; build another layer"):
+        setattr(bn, name, "relu")
+    assert getattr(bn, name) == before

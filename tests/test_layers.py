@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import cases
 import numpy as np
@@ -96,10 +98,63 @@ def test_backward_may_be_asked_twice(backend):
     bn = cpubn.BatchNorm1d(6, backend=backend)
     x, _, dy = batches((40, 6))
     bn(x)
-    expected = bn.backward(dy)
+    expected = bn.backward(dy, retain=True)
     once = bn.weight_grad.copy()
     np.testing.assert_array_equal(bn.backward(dy), expected)
     np.testing.assert_array_equal(bn.weight_grad, 2 * once)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("activation", [None, "relu", "sigmoid", "silu"])
+def test_there_is_one_backward_for_each_forward(activation, training, backend):
+    bn = cpubn.BatchNorm1d(6, activation=activation, backend=backend).train(training)
+    x, other, dy = batches((40, 6))
+    bn(other)
+    bn(x)
+    kept = weakref.ref(bn._kept.x)
+    bn.backward(dy)
+    gradient = bn.weight_grad.copy()
+    with pytest.raises(
+        RuntimeError, match=r"got none: backward was called already; call .* backward\(dy, retain=True\)"
+    ):
+        bn.backward(dy)
+    np.testing.assert_array_equal(bn.weight_grad, gradient)
+    assert kept() is x
+    del x
+    assert kept() is None
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_no_grad_keeps_nothing(training, backend):
+    bn = cpubn.BatchNorm1d(6, activation="silu", backend=backend).train(training)
+    x, residual, dy = batches((40, 6))
+    expected = bn(x, residual)
+    with cpubn.no_grad():
+        np.testing.assert_array_equal(bn(x, residual), expected)
+        with pytest.raises(RuntimeError, match=r"its last call was within cpubn.no_grad\(\); call it outside"):
+            bn.backward(dy)
+    kept = weakref.ref(x)
+    del x
+    assert kept() is None
+    assert bn.num_batches_tracked == (2 if training else 0)
+
+    @cpubn.no_grad()
+    def serve(x):
+        return bn(x)
+
+    serve(dy)
+    with pytest.raises(RuntimeError, match="no_grad"):
+        bn.backward(dy)
+    bn(dy)
+    bn.backward(dy)
+
+
+def test_no_grad_is_of_its_own_thread():
+    bn = cpubn.BatchNorm1d(6)
+    x = batches((40, 6))[0]
+    with cpubn.no_grad(), ThreadPoolExecutor(1) as pool:
+        pool.submit(bn, x).result()
+    bn.backward(x)
 
 
 def test_momentum_none_is_the_cumulative_average(backend):
@@ -261,6 +316,54 @@ def test_repr_shows_how_the_layer_was_made():
         assert expected in got
 
 
+@pytest.mark.parametrize("layer", [
+    cpubn.BatchNorm1d(3), cpubn.BatchNorm2d(6, 1e-3, None, False, layout="NHWC").eval(),
+    cpubn.BatchNorm3d(2, track_running_stats=False, activation=("clip", -1.0, 2.0), dtype=np.float64, backend="numpy"),
+])  # fmt: skip
+def test_repr_is_an_expression_for_a_layer_like_it(layer):
+    twin = eval(repr(layer), {name: getattr(cpubn, name) for name in ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d")})
+    assert repr(twin) == repr(layer)
+    assert (twin.training, twin.affine) == (layer.training, layer.affine)
+    assert [(p.name, p.value.dtype) for p in twin.parameters()] == [(p.name, p.value.dtype) for p in layer.parameters()]
+
+
+def test_parameters_are_those_of_the_layer(backend):
+    bn = cpubn.BatchNorm1d(6, backend=backend)
+    x, _, dy = batches((40, 6))
+    bn(x)
+    bn.backward(dy)
+    assert [name for name, _, _ in bn.parameters()] == ["weight", "bias"]
+    for name, value, gradient in bn.parameters():
+        assert value is getattr(bn, name)
+        assert gradient is getattr(bn, f"{name}_grad")
+        value -= 0.1 * gradient
+    assert np.abs(bn.weight - 1.0).max() > 0.0
+    assert list(cpubn.BatchNorm1d(6, affine=False).parameters()) == []
+
+
+def test_what_a_layer_is_can_be_read():
+    bn = cpubn.BatchNorm2d(6, affine=False, track_running_stats=False)
+    assert (bn.num_features, bn.affine, bn.track_running_stats, bn.layout) == (6, False, False, "NCHW")
+
+
+def test_tracking_can_be_stopped_and_gone_on_with(backend):
+    """As in torch: the statistics that there are stay, and are used in eval mode."""
+    bn = cpubn.BatchNorm1d(6, backend=backend)
+    x, other, _ = batches((40, 6))
+    bn(x)
+    before = bn.state_dict()
+    bn.track_running_stats = False
+    bn(other)
+    for name, value in bn.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+    y = bn.eval()(other)
+    np.testing.assert_array_equal(y, bn.freeze()(other))
+    bn.track_running_stats = np.True_
+    bn.train()(other)
+    assert bn.num_batches_tracked == 2
+    assert (bn.running_mean != before["running_mean"]).all()
+
+
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda bn: pickle.loads(pickle.dumps(bn))])
 def test_a_copy_goes_its_own_way(duplicate, backend):
     bn = with_parameters(cpubn.BatchNorm1d(6, momentum=None, layout="NHWC", backend=backend))
@@ -284,7 +387,7 @@ def test_backward_of_an_inference_needs_the_statistics_that_it_saw(change):
     x = np.arange(6, dtype=np.float32).reshape(3, 2)
     layer(x)
     getattr(layer, change)(*([layer.state_dict()] if change == "load_state_dict" else []))
-    with pytest.raises(RuntimeError, match="call the layer first"):
+    with pytest.raises(RuntimeError, match="state was loaded, reset or moved since; call the layer again"):
         layer.backward(x)
 
 

@@ -48,6 +48,7 @@ class DirectKernels(CompiledKernels):
         momentum: object,
         eps: object,
         layout: object,
+        tracked: _Array | None,
         activation: Activation | None,
         residual: object,
         out: object,

@@ -5,7 +5,7 @@ Each method answers None, with nothing written, for whatever it does not take at
 """
 
 cimport numpy as cnp
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
 from cpubn.backends.compiled.arrays cimport *
@@ -66,9 +66,13 @@ cdef class DirectKernels(CompiledKernels):
         return infer(&job, x, last, activation, residual, dtype, out_last, out, threads)
 
     def train_directly(
-        self, x, running_mean, running_var, weight, bias, momentum, eps, layout, activation, residual, out, threads
+        self, x, running_mean, running_var, weight, bias, momentum, eps, layout, activation, residual, out, tracked,
+        threads
     ):
-        """y and the batch's stats (3, C), by train_forward; running statistics, which may be None, are updated."""
+        """y and the batch's stats (3, C), by train_forward; running statistics, which may be None, are updated.
+
+        With them tracked, (), int64 or None, goes up by 1: no interrupt comes between.
+        """
         cdef Job job
         cdef cnp.ndarray vectors, stats
         cdef double* v
@@ -113,6 +117,8 @@ cdef class DirectKernels(CompiledKernels):
             write_vector(self.kernels, running_mean, n, v + 2 * n)
             write_vector(self.kernels, running_var, n, v + 3 * n)
             cpubn_restore(before)
+            if tracked is not None:
+                (<int64_t*>cnp.PyArray_DATA(<cnp.ndarray>tracked))[0] += 1
         return y, stats
 
     def backward_directly(self, dy, x, mean, low, var, weight, eps, bint training, layout, out, threads):
