@@ -100,7 +100,7 @@ def _planned(asked: Request, any_type: bool) -> Plan:
         if asked.activation is not None or asked.wants_g:
             y = None if isinstance(asked.kept, Signs) else asked.kept
             apart_from |= {"bias": asked.bias, "residual": asked.residual, "y": y}
-        _check.output(out, x.shape, kind, {"dy": dy, "x": x}, apart_from)
+        _check_output.output(out, x.shape, kind, {"dy": dy, "x": x}, apart_from)
     dtype = None if any_type else computed_in(kind)
     prologue = _prologue(asked, x, walk, dtype)
     g = copied = None

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from cpubn._device import DeviceArray
 from cpubn._place import located, place_of, plain
 from cpubn._types import Array, Layout, Vector, name_of
-from cpubn._walk import Walk, is_same, overlap, overlaps_itself
+from cpubn._walk import Walk
 
 SINGLE_OR_DOUBLE = "float32", "float64"
 FLOATS = "float16", "bfloat16", *SINGLE_OR_DOUBLE
@@ -67,7 +67,7 @@ def together(x: Any, others: dict[str, Any], like: str = "x") -> dict[str, Any]:
             if isinstance(x, DeviceArray):
                 way = f"copy it there once, with numba.cuda.to_device({name}), or a layer with its to_device()"
                 if name == "out":
-                    way = _allocation(x, np.shape(other), np.asarray(other).dtype)
+                    way = allocation(x, np.shape(other), np.asarray(other).dtype)
                 raise TypeError(
                     f"{name} must be on GPU {x.device} like {like}, got {type(other).__name__} on the host; {way}"
                 )
@@ -177,66 +177,13 @@ def running_pair(mean: Any, var: Any, count: int, layout: str, *, training: bool
     return None
 
 
-def updatable(mean: Any, var: Any, apart_from: dict[str, Any]) -> None:
-    """Running statistics that training can update in place."""
-    mean, var = located(mean, "running_mean"), located(var, "running_var")
-    for name, v in (("running_mean", mean), ("running_var", var)):
-        if not isinstance(v, (np.ndarray, DeviceArray)):
-            raise TypeError(
-                f"{name} must be a NumPy array, because training updates it in place, got {type(v).__name__}; "
-                f"pass np.asarray({name}, dtype=np.float64) and keep it"
-            )
-        if not v.flags.writeable:
-            raise ValueError(
-                f"{name} must be writeable, because training updates it, got a read-only array; pass a copy"
-            )
-        if overlaps_itself(v):
-            raise ValueError(f"{name} must not overlap itself, got strides {v.strides}; pass a copy")
-        in_place(v, name)
-        for other_name, other in apart_from.items():
-            if other is not None and overlap(v, other):
-                raise ValueError(
-                    f"{name} must not overlap {other_name}, got memory that does; pass a copy of one of them"
-                )
-    if overlap(mean, var):
-        raise ValueError("running_mean and running_var must be two arrays, got overlapping memory; copy one of them")
-
-
 def in_place(v: Any, name: str) -> None:
     """A vector that is written to where it is: on a GPU by kernels that know no strides."""
     if isinstance(v, DeviceArray) and not v.flags.c_contiguous:
         raise ValueError(f"{name} must be contiguous on a GPU, got strides {v.strides}; pass a copy")
 
 
-def output(
-    out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], instead_of: dict[str, Any], apart_from: dict[str, Any]
-) -> None:
-    """An array to write to: it may be one of `instead_of`, and must overlap nothing else."""
-    if not isinstance(out, (np.ndarray, DeviceArray)) or isinstance(out, np.ma.MaskedArray):
-        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}; {_allocation(out, shape, dtype)}")
-    if out.shape != shape:
-        raise ValueError(f"out must have the result's shape {shape}, got {out.shape}; {_allocation(out, shape, dtype)}")
-    if out.dtype.type != dtype.type:
-        raise TypeError(
-            f"out must have the result's dtype {dtype.name}, got {out.dtype}; {_allocation(out, shape, dtype)}"
-        )
-    if not out.flags.writeable:
-        raise ValueError("out must be writeable, got a read-only array; pass a copy of it: out.copy()")
-    if overlaps_itself(out):
-        raise ValueError(f"out must not overlap itself, got strides {out.strides} for shape {out.shape}; pass a copy")
-    for name, other in (*instead_of.items(), *apart_from.items()):
-        if other is None or not overlap(out, other):
-            continue
-        if name in apart_from:
-            raise ValueError(f"out must not overlap {name}, got memory that does; pass an array of its own")
-        if not is_same(out, other):
-            raise ValueError(
-                f"out must be {alternatives(tuple(n for n, a in instead_of.items() if a is not None))} itself "
-                f"or apart from it, got memory that partly overlaps {name}; pass an array of its own"
-            )
-
-
-def _allocation(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+def allocation(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
     function = "numba.cuda.device_array" if isinstance(out, DeviceArray) else "np.empty"
     return f"allocate it with {function}({shape}, {dtype.name!r})"
 
@@ -283,9 +230,12 @@ def flag(value: Any, name: str) -> bool:
 def count(value: Any, name: str, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, got {value!r}; pass {what}")
-    if value < 0:
+    number = int(value)
+    if number < 0:
         raise ValueError(f"{name} must be at least 0, got {value}; pass {what}")
-    return int(value)
+    if number >= 2**63:
+        raise ValueError(f"{name} must be below 2**63, got a number of {number.bit_length()} bits; pass {what}")
+    return number
 
 
 def dtype_of(dtype: DTypeLike) -> np.dtype[Any] | None:

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from cpubn import _activations, _check
+from cpubn._device import DeviceArray
 from cpubn._epilogue import Activation, Quantization, is_for_gpu
 from cpubn._types import Array, Layout, name_of
+from cpubn._walk import is_same, overlap, overlaps_itself
 
 PARAMETERS = {"leaky_relu": "('leaky_relu', slope)", "clip": "('clip', low, high)"}
 CHOICE = ", ".join(PARAMETERS.get(name, repr(name)) for name in _activations.NAMES)
@@ -129,6 +131,36 @@ def of_result(value: Any, name: str, shape: tuple[int, ...], kind: np.dtype[Any]
             f"convert it with {name}.astype({kind.name!r})"
         )
     return array
+
+
+def output(
+    out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], instead_of: dict[str, Any], apart_from: dict[str, Any]
+) -> None:
+    """An array to write to: it may be one of `instead_of`, and must overlap nothing else."""
+    if not isinstance(out, (np.ndarray, DeviceArray)) or isinstance(out, np.ma.MaskedArray):
+        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}; {_check.allocation(out, shape, dtype)}")
+    if out.shape != shape:
+        raise ValueError(
+            f"out must have the result's shape {shape}, got {out.shape}; {_check.allocation(out, shape, dtype)}"
+        )
+    if out.dtype.type != dtype.type:
+        raise TypeError(
+            f"out must have the result's dtype {dtype.name}, got {out.dtype}; {_check.allocation(out, shape, dtype)}"
+        )
+    if not out.flags.writeable:
+        raise ValueError("out must be writeable, got a read-only array; pass a copy of it: out.copy()")
+    if overlaps_itself(out):
+        raise ValueError(f"out must not overlap itself, got strides {out.strides} for shape {out.shape}; pass a copy")
+    for name, other in (*instead_of.items(), *apart_from.items()):
+        if other is None or not overlap(out, other):
+            continue
+        if name in apart_from:
+            raise ValueError(f"out must not overlap {name}, got memory that does; pass an array of its own")
+        if not is_same(out, other):
+            raise ValueError(
+                f"out must be {_check.alternatives(tuple(n for n, a in instead_of.items() if a is not None))} itself "
+                f"or apart from it, got memory that partly overlaps {name}; pass an array of its own"
+            )
 
 
 def quantization(out_scale: Any, out_zero_point: Any, kind: np.dtype[Any]) -> Quantization:

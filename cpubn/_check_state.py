@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cpubn import _check
-from cpubn._device import to_host
+from cpubn._device import DeviceArray, to_host
 from cpubn._place import located, place_name
 from cpubn._types import Array, Vector
+from cpubn._walk import overlap, overlaps_itself
 
 
 def layer_state(state: Mapping[str, ArrayLike], current: Mapping[str, Array]) -> dict[str, Array]:
@@ -55,6 +56,31 @@ def _state_value(value: ArrayLike, name: str, current: Array) -> Array:
     return cast
 
 
+def updatable(mean: Any, var: Any, apart_from: dict[str, Any]) -> None:
+    """Running statistics that training can update in place."""
+    mean, var = located(mean, "running_mean"), located(var, "running_var")
+    for name, v in (("running_mean", mean), ("running_var", var)):
+        if not isinstance(v, (np.ndarray, DeviceArray)):
+            raise TypeError(
+                f"{name} must be a NumPy array, because training updates it in place, got {type(v).__name__}; "
+                f"pass np.asarray({name}, dtype=np.float64) and keep it"
+            )
+        if not v.flags.writeable:
+            raise ValueError(
+                f"{name} must be writeable, because training updates it, got a read-only array; pass a copy"
+            )
+        if overlaps_itself(v):
+            raise ValueError(f"{name} must not overlap itself, got strides {v.strides}; pass a copy")
+        _check.in_place(v, name)
+        for other_name, other in apart_from.items():
+            if other is not None and overlap(v, other):
+                raise ValueError(
+                    f"{name} must not overlap {other_name}, got memory that does; pass a copy of one of them"
+                )
+    if overlap(mean, var):
+        raise ValueError("running_mean and running_var must be two arrays, got overlapping memory; copy one of them")
+
+
 def own_vectors(given: Mapping[str, ArrayLike]) -> dict[str, Vector]:
     """Copies of the vectors of moments."""
     vectors = {name: np.array(_check.on_host(value, name), dtype=np.float64) for name, value in given.items()}
@@ -69,11 +95,11 @@ def own_vectors(given: Mapping[str, ArrayLike]) -> dict[str, Vector]:
     return vectors
 
 
-def degrees_of_freedom(values: int, ddof: Any) -> float:
+def degrees_of_freedom(values: int, ddof: Any, name: str) -> float:
     ddof = _check.number(ddof, "ddof", "a number of at least 0", 0.0, float("inf"), 0)
     if values <= ddof:
         raise ValueError(
-            f"var(ddof={ddof:g}) needs more than {ddof:g} values per channel, got {values}; merge more first"
+            f"{name}(ddof={ddof:g}) needs more than {ddof:g} values per channel, got {values}; merge more first"
         )
     return float(values - ddof)
 
@@ -82,7 +108,7 @@ def mergeable(moments: Any, other: Any) -> None:
     if not isinstance(other, type(moments)):
         raise TypeError(f"other must be Moments, got {type(other).__name__}; compute it with cpubn.moments(x)")
     here, there = (place_name(located(m.mean, "mean")) for m in (moments, other))
-    if here != there:
+    if here != there and moments.count and other.count:  # empty ones are as good anywhere
         raise ValueError(
             f"other must be Moments on {here} like these, got some on {there}; compute both of arrays in one place"
         )

@@ -256,9 +256,9 @@ def update_running(
     running_var.hand_back()
 
 
-def variance(m2: DeviceArray, freedom: float) -> DeviceArray:
+def variance(m2: DeviceArray, freedom: float, *, root: bool = False) -> DeviceArray:
     made = empty(m2, m2.shape, m2.dtype)
-    _each_channel(_channels().variance, m2, m2, freedom, made)
+    _each_channel(_channels().deviation if root else _channels().variance, m2, m2, freedom, made)
     return made
 
 

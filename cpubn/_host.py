@@ -99,9 +99,9 @@ def _write_all(targets: Sequence[Array], values: Sequence[Any]) -> None:
 
 
 @_register.usual()
-def variance(m2: Vector, freedom: float) -> Vector:
+def variance(m2: Vector, freedom: float, *, root: bool = False) -> Vector:
     with np.errstate(all="ignore"):
-        return m2 / freedom
+        return np.sqrt(m2 / freedom) if root else m2 / freedom
 
 
 @_register.usual()

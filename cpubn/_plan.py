@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn import _check, _check_output
+from cpubn import _check, _check_output, _check_state
 from cpubn._epilogue import Activation, Epilogue, Quantization
 from cpubn._place import addresses, place_of
 from cpubn._types import Array, Vector, name_of
@@ -129,7 +129,7 @@ def forward(
         _check.enough_values(walk, x)
         if running:
             apart_from = {"x": x, "residual": residual, "weight": weight, "bias": bias}
-            _check.updatable(running_mean, running_var, apart_from)
+            _check_state.updatable(running_mean, running_var, apart_from)
     kind = _check_output.dtype(dtype, x)
     output = _output(
         x, axis, walk, layout, kind, activation, residual, None, out_layout, out, {n: given[n] for n in VECTORS}
@@ -186,7 +186,7 @@ def _output(
     if out is not None:
         # In another layout, x would be overwritten before it is read.
         instead_of = {"x": x if out_axis == axis else None, "residual": added}
-        _check.output(out, shape, kind, instead_of, apart_from if out_axis == axis else {"x": x, **apart_from})
+        _check_output.output(out, shape, kind, instead_of, apart_from if out_axis == axis else {"x": x, **apart_from})
     elif out_axis == axis:
         out = new_output(x, walk, kind)
     else:

@@ -23,6 +23,8 @@ class Moments:
     ``count`` is the number of values a channel; ``mean`` and ``m2 = sum((x - mean)**2)`` are float64 of shape (C,).
     ``low`` is what the mean lost when it was rounded to float64, which backward needs; leave it out in moments from
     figures of your own. All three are where the batch was: of one on a GPU, arrays of numba.cuda.
+
+    Moments are equal where count and all bits of the three are, and one NaN is any other. They cannot be hashed.
     """
 
     count: int
@@ -36,6 +38,12 @@ class Moments:
         count = _check.count(self.count, "count", "the values per channel")
         for name, value in {"count": count, **_check_state.own_vectors(given)}.items():
             object.__setattr__(self, name, value)
+
+    @classmethod
+    def empty(cls, channels: int) -> Moments:
+        """Of no values: what a sum starts from, ``sum(parts, Moments.empty(C))``; merged, it gives the other."""
+        zeros = np.zeros(_check.count(channels, "channels", "the number of channels"))
+        return cls(0, zeros, zeros)
 
     @classmethod
     def of(cls, count: int, stats: Sequence[Array]) -> Moments:
@@ -65,9 +73,15 @@ class Moments:
 
         Raises ValueError where ``count`` is not above ``ddof``, TypeError if that is no number.
         """
-        freedom, m2 = _check_state.degrees_of_freedom(self.count, ddof), self._vectors[2]
+        freedom, m2 = _check_state.degrees_of_freedom(self.count, ddof, "var"), self._vectors[2]
         place = place_of(m2)
         return place.result(place.variance(m2, freedom))  # type: ignore[no-any-return]
+
+    def std(self, ddof: int = 0) -> Vector:
+        """Standard deviation, (C,) float64: the square root of ``var(ddof)``, with its errors."""
+        freedom, m2 = _check_state.degrees_of_freedom(self.count, ddof, "std"), self._vectors[2]
+        place = place_of(m2)
+        return place.result(place.variance(m2, freedom, root=True))  # type: ignore[no-any-return]
 
     def _normalizing(self) -> tuple[Any, Any, Any]:
         """Mean, its low word and the biased variance as a plan takes them; zeros of an empty batch."""
@@ -91,3 +105,19 @@ class Moments:
     def __radd__(self, other: Any) -> Moments:
         """0 + moments, with which sum() starts."""
         return self if isinstance(other, int) and other == 0 else NotImplemented
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Moments):
+            return NotImplemented
+        pairs = ([to_host(getattr(m, name)) for m in (self, other)] for name in VECTORS)
+        return self.count == other.count and all(_same_bits(a, b) for a, b in pairs)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _same_bits(a: Vector, b: Vector) -> bool:
+    """Of numbers; NaN is NaN."""
+    if a.shape != b.shape:
+        return False
+    same = np.ascontiguousarray(a).view(np.int64) == np.ascontiguousarray(b).view(np.int64)
+    return bool((same | (np.isnan(a) & np.isnan(b))).all())

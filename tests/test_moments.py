@@ -81,12 +81,67 @@ def test_var_divides_by_the_count_less_ddof(ddof, backend):
     got = cpubn.moments(x, backend=backend).var(ddof=ddof)
     np.testing.assert_allclose(got, expected, rtol=1e-12)
 
+    np.testing.assert_array_equal(cpubn.moments(x, backend=backend).std(ddof=ddof), np.sqrt(got))
 
+
+@pytest.mark.parametrize("name", ["var", "std"])
 @pytest.mark.parametrize(("count", "ddof"), [(0, 0), (1, 1), (1, 2)])
-def test_var_of_too_few_values_says_so(count, ddof):
+def test_var_of_too_few_values_says_so(count, ddof, name):
     batch = cpubn.moments(np.ones((count, 3)))
-    with pytest.raises(ValueError, match=rf"needs more than {ddof} .*got {count}"):
-        batch.var(ddof=ddof)
+    with pytest.raises(ValueError, match=rf"{name}\(ddof={ddof}\) needs more than {ddof} .*got {count}"):
+        getattr(batch, name)(ddof=ddof)
+
+
+def test_std_of_what_is_not_finite_is_quiet():
+    batch = cpubn.Moments(2, [0.0, 0.0], [np.nan, np.inf])
+    np.testing.assert_array_equal(batch.std(), [np.nan, np.inf])
+
+
+def test_an_empty_one_starts_a_sum(backend):
+    x = cases.make("offset 1", (90, 3, 4))
+    parts = [cpubn.moments(part, backend=backend) for part in np.split(x, 3)]
+    assert sum(parts, cpubn.Moments.empty(3)) == sum(parts)
+    empty = cpubn.Moments.empty(3)
+    assert empty.count == 0
+    assert parts[0] + empty == empty + parts[0] == parts[0]
+    assert empty + empty == empty == cpubn.moments(x[:0], backend=backend)
+    with pytest.raises(ValueError, match=r"4 channels.*got 3"):
+        cpubn.Moments.empty(4) + parts[0]
+
+
+@pytest.mark.parametrize(("channels", "error"), [(-1, ValueError), (2.0, TypeError), (True, TypeError)])
+def test_an_empty_one_of_no_number_of_channels(channels, error):
+    with pytest.raises(error, match=r"channels must be .*got"):
+        cpubn.Moments.empty(channels)
+
+
+def test_equality_is_of_bits(backend):
+    x = cases.make("offset 1e+06", (9, 3, 4))
+    a = cpubn.moments(x, backend=backend)
+    assert a == cpubn.moments(x, backend=backend) == pickle.loads(pickle.dumps(a))
+    assert a == cpubn.Moments(a.count, a.mean, a.m2, a.low)
+    for name in ("mean", "m2", "low"):
+        other = {n: getattr(a, n).copy() for n in ("mean", "m2", "low")}
+        other[name][1] = np.nextafter(other[name][1], np.inf)
+        assert a != cpubn.Moments(a.count, **other)
+    assert a != cpubn.Moments(a.count + 1, a.mean, a.m2, a.low)
+    assert a != cpubn.moments(x[:, :2], backend=backend)
+
+
+def test_equality_of_nan_and_of_zeros():
+    one, negative = cpubn.Moments(4, [np.nan, 0.0], [np.nan, 1.0]), np.array([-np.nan, 0.0])
+    assert one == cpubn.Moments(4, negative, [np.nan, 1.0])
+    assert one != cpubn.Moments(4, [np.nan, -0.0], [np.nan, 1.0])
+    assert one != cpubn.Moments(4, [0.0, 0.0], [np.nan, 1.0])
+
+
+def test_equality_with_other_things_and_no_hash():
+    batch = cpubn.moments(np.ones((5, 3)))
+    assert batch != 5
+    assert batch != (batch.count, batch.mean, batch.m2, batch.low)
+    assert batch.__eq__(5) is NotImplemented
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(batch)
 
 
 def test_merge_refuses_other_channels_and_other_things():
@@ -122,6 +177,8 @@ def test_moments_travel_between_processes(backend):
     [
         (-1, [1.0], [1.0], r"count must be .*got -1"),
         (1.5, [1.0], [1.0], r"count must be .*got 1\.5"),
+        (2**63, [1.0], [1.0], r"count must be below 2\*\*63, got"),
+        (10**400, [1.0], [1.0], r"count must be below 2\*\*63, got"),
         (4, [1.0, 2.0], [1.0], r"m2 must have shape \(C,\).*got \(1,\)"),
         (4, [[1.0]], [[1.0]], r"mean must have shape \(C,\).*got \(1, 1\)"),
     ],

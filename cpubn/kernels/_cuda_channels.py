@@ -62,6 +62,13 @@ def variance(m2, freedom, var, channels):
 
 
 @cuda.jit
+def deviation(m2, freedom, std, channels):
+    """std = sqrt(m2 / freedom)."""
+    for c in range(cuda.grid(1), channels, cuda.gridsize(1)):
+        std[c] = algebra.sqrt(m2[c] / freedom)
+
+
+@cuda.jit
 def merge(count, mean_a, low_a, m2_a, other_count, mean_b, low_b, m2_b, mean, low, m2, channels):
     """Moments of both sets of samples together."""
     for c in range(cuda.grid(1), channels, cuda.gridsize(1)):

@@ -1,6 +1,7 @@
 """Moments of arrays on a GPU, their variance and their merge, which stay there; and the kernels' signatures."""
 
 import inspect
+import pickle
 
 import cases
 import gpu
@@ -57,6 +58,15 @@ def test_var_divides_by_the_count_less_ddof(ddof):
     got = cpubn.moments(put(x)).var(ddof=ddof)
     assert gpu.is_ours(got)
     np.testing.assert_allclose(gpu.get(got), x.var(axis=(0, 2), ddof=ddof), rtol=1e-12)
+    std = cpubn.moments(put(x)).std(ddof=ddof)
+    assert gpu.is_ours(std)
+    np.testing.assert_array_equal(gpu.get(std), np.sqrt(gpu.get(got)))
+
+
+def test_an_empty_one_of_the_host_starts_a_sum_and_equality_reads():
+    parts = [cpubn.moments(put(cases.make("offset 1", (9, 3, 4)))) for _ in range(2)]
+    assert sum(parts, cpubn.Moments.empty(3)) == sum(parts) != parts[0]
+    assert parts[0] == parts[1] == pickle.loads(pickle.dumps(parts[0]))
 
 
 def test_a_channel_that_is_not_finite_stays_so_in_a_merge():
