@@ -12,6 +12,7 @@ from typing import Any
 from cpubn._config import show_config
 from cpubn._dispatch import (
     available_backends,
+    get_backend,
     get_num_threads,
     set_num_threads,
     use_backend,
@@ -47,6 +48,7 @@ __all__ = [
     "fold_into_next_conv",
     "fold_into_next_linear",
     "fold_linear",
+    "get_backend",
     "get_num_threads",
     "moments",
     "no_grad",

@@ -24,6 +24,7 @@ __all__ = [
     "available_backends",
     "backend_for",
     "direct_kernels",
+    "get_backend",
     "get_num_threads",
     "host_backend",
     "imports_numba",
@@ -118,6 +119,18 @@ def use_backend(name: str) -> AbstractContextManager[None]:
     """
     _check(name, "backend")
     return _using(name)
+
+
+def get_backend() -> str:
+    """The name of the backend that a call without ``backend=`` uses now; arrays on a GPU go to "cuda" by themselves.
+
+    That of use_backend, of CPUBN_BACKEND, or the first that is installed.
+
+    Raises
+    ------
+    ValueError : CPUBN_BACKEND or CPUBN_ISA asks for what is unknown or absent.
+    """
+    return resolve()
 
 
 def available_backends() -> tuple[str, ...]:

@@ -40,8 +40,10 @@ def get_num_threads() -> int:
     return count().threads
 
 
-def set_num_threads(n: int) -> None:
+def set_num_threads(n: int | None) -> None:
     """Let large calls use `n` threads, from 1 to 1024, in this process; results keep their bits whatever it is.
+
+    None goes back to the default, CPUBN_NUM_THREADS or what the machine allows, as it was first found out.
 
     More than there are CPUs is allowed. Numba cannot exceed what it was started with (NUMBA_NUM_THREADS), and clamps.
     A forked child stays with one thread, whatever is set: OpenMP's do not survive a fork. Processes started with
@@ -49,11 +51,15 @@ def set_num_threads(n: int) -> None:
 
     Raises
     ------
-    TypeError, ValueError : `n` is no whole number, or not from 1 to 1024.
+    TypeError, ValueError : `n` is no whole number, or not from 1 to 1024; None, and CPUBN_NUM_THREADS is none such.
     """
     global _chosen
+    if n is None:
+        _default()
+        _chosen = None
+        return
     if isinstance(n, bool) or not hasattr(n, "__index__"):
-        raise TypeError(f"n must be a whole number from 1 to {MOST}, got {n!r}; pass an int")
+        raise TypeError(f"n must be a whole number from 1 to {MOST}, got {n!r}; pass an int, or None for the default")
     _chosen = Count(_checked(index(n), "n", "pass a number in that range"), "set_num_threads")
 
 

@@ -153,6 +153,20 @@ def test_use_backend_nests_and_ends():
     assert _dispatch.resolve(None) == default
 
 
+def test_get_backend_names_the_backend_of_a_call_that_names_none(backend):
+    default = cpubn.get_backend()
+    assert default == _dispatch.resolve(None)
+    with cpubn.use_backend(backend):
+        assert cpubn.get_backend() == backend
+    assert cpubn.get_backend() == default
+
+
+def test_get_backend_of_the_environment():
+    program = "import cpubn; print(cpubn.get_backend())"
+    assert python(program, CPUBN_BACKEND="numpy") == "numpy"
+    assert python(program, CPUBN_BACKEND="torch").startswith("ValueError: CPUBN_BACKEND must be one of")
+
+
 def test_use_backend_is_this_threads_alone():
     default, seen = _dispatch.resolve(None), []
     inside, done = threading.Event(), threading.Event()

@@ -30,6 +30,22 @@ def test_set_num_threads_refuses(n, error):
     assert cpubn.get_num_threads() == before
 
 
+@pytest.mark.usefixtures("threads_restored")
+def test_none_restores_the_default():
+    cpubn.set_num_threads(None)
+    default = _threads.count()
+    assert default == _threads._default()
+    cpubn.set_num_threads(default.threads + 1)
+    cpubn.set_num_threads(None)
+    assert _threads.count() == default
+
+
+def test_none_restores_what_the_environment_chose_and_finds_its_faults():
+    program = "import cpubn; cpubn.set_num_threads(2); cpubn.set_num_threads(None); "
+    assert python(program + COUNT, CPUBN_NUM_THREADS="7") == "7|CPUBN_NUM_THREADS"
+    assert python(program, CPUBN_NUM_THREADS="no").startswith("ValueError: CPUBN_NUM_THREADS must be")
+
+
 COUNT = "from cpubn import _threads; print(*_threads.count(), sep='|')"
 
 
