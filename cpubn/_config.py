@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
 from cpubn import _dispatch, _threads, _variants
+
+# Distributions that a backend, a conversion, the demo or the benchmark may use, or that give and take arrays.
+PACKAGES = (
+    *("numba", "numba-cuda", "llvmlite", "cython", "ml_dtypes", "safetensors", "onnx", "onnxruntime", "openvino"),
+    *("torch", "keras", "tensorflow", "jax", "flax", "cupy", "opencv-python-headless", "onednn-cpu-gomp"),
+    *("matplotlib", "pillow", "rich", "scikit-learn", "threadpoolctl", "pytest-benchmark"),
+)
 
 
 def config() -> dict[str, Any]:
@@ -21,8 +29,12 @@ def config() -> dict[str, Any]:
     numba = _dispatch.kernels("numba") if _dispatch.absence("numba") is None and _dispatch.imports_numba() else None
     return {
         "version": __version__,
+        "path": os.path.dirname(os.path.abspath(__file__)),
         "python": platform.python_version(),
+        "platform": platform.platform(),
         "numpy": np.__version__,
+        "packages": package_versions(),
+        "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith("CPUBN_")},
         "cpu": cpu_model(),
         "backend": _choice(_dispatch.resolve)
         | _presence({name: _dispatch.absence(name) for name in _dispatch.BACKENDS}),
@@ -39,8 +51,24 @@ def config() -> dict[str, Any]:
     }
 
 
-def show_config() -> None:
-    """Print what `cpubn` found here and chose: backends and why one is absent, instruction set, threads, CPU, build."""
+@overload
+def show_config(mode: Literal["stdout"] = "stdout") -> None: ...
+@overload
+def show_config(mode: Literal["dicts"]) -> dict[str, Any]: ...
+def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] | None:
+    """Print what `cpubn` found here and chose: backends and why one is absent, instruction set, threads, CPU, build.
+
+    With ``mode="dicts"`` nothing is printed, and all of it returned as ``python -m cpubn info --json`` has it, with the
+    package's path, the platform, the versions of optional packages and the environment variables CPUBN_* besides.
+
+    Raises
+    ------
+    ValueError : another mode.
+    """
+    if not isinstance(mode, str) or mode not in ("stdout", "dicts"):
+        raise ValueError(f"mode must be 'stdout' or 'dicts', got {mode!r}; pass 'dicts' for what is printed as a dict")
+    if mode == "dicts":
+        return config()
     told = config()
     threads_, build = told["threads"], told["build"]
     lines = [("cpubn", f"{told['version']}, Python {told['python']}, NumPy {told['numpy']}"), ("CPU", told["cpu"])]
@@ -61,6 +89,20 @@ def show_config() -> None:
         lines.append(("OpenMP", "yes" if build["openmp"] else f"no, the extension is serial: {build['openmp_reason']}"))
     for title, text in lines:
         print(f"{title:17}{text.replace(chr(10), chr(10) + ' ' * 17)}")
+    return None
+
+
+def package_versions() -> dict[str, str]:
+    """The versions of optional packages that are installed; none of them is imported for it."""
+    from importlib import metadata  # here, because few need it: `import cpubn` is to be quick
+
+    versions: dict[str, str] = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
 
 
 def cpu_model() -> str:

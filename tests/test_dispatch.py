@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+import os
+import platform
+import re
 import threading
+from importlib.metadata import distributions
 
 import pytest
 from conftest import need_backend, need_instruction_set, python
 
 import cpubn
-from cpubn import _config, _dispatch, _variants
+from cpubn import _config, _dispatch, _variants, cli
 
 RESOLVE = "from cpubn import _dispatch; print(_dispatch.resolve(None), _dispatch.kernels(None).__name__)"
 
@@ -208,6 +212,41 @@ def test_config_is_json_and_says_what_is_here():
     assert told["threads"]["chosen"] == cpubn.get_num_threads()
     assert told["cpu"]
     assert [*told["backend"]["available"], *told["backend"]["absent"]] != []
+
+
+def test_config_says_where_and_what_is_beside(monkeypatch):
+    monkeypatch.setenv("CPUBN_BACKEND", _dispatch.resolve(None))
+    told = cpubn.show_config(mode="dicts")
+    assert told["path"] == os.path.dirname(cpubn.__file__)
+    assert told["platform"] == platform.platform()
+    assert told["environment"]["CPUBN_BACKEND"] == _dispatch.resolve(None)
+    assert all(name.startswith("CPUBN_") for name in told["environment"])
+    plain = {name.replace("-", "_"): name for name in _config.PACKAGES}
+    installed = {d.name.lower().replace("-", "_"): d.version for d in reversed([*distributions()])}
+    assert told["packages"] == {plain[name]: v for name, v in installed.items() if name in plain}
+    assert json.loads(json.dumps(told)) == told
+
+
+def test_show_config_returns_what_info_prints_as_json(capsys):
+    told = cpubn.show_config("dicts")
+    assert capsys.readouterr().out == ""
+    cli.main(["info", "--json"])
+    assert json.loads(capsys.readouterr().out) == told
+
+
+def test_versions_are_found_out_without_an_import():
+    program = (
+        "import sys; from cpubn import _config; before = set(sys.modules); _config.package_versions(); "
+        "print({name.partition('.')[0] for name in set(sys.modules) - before} & {'torch', 'numba', 'onnx'})"
+    )
+    assert python(program) == "set()"
+
+
+@pytest.mark.parametrize("mode", ["json", "", None, 1, ["dicts"]])
+def test_show_config_refuses_another_mode(mode, capsys):
+    with pytest.raises(ValueError, match=rf"mode must be 'stdout' or 'dicts', got {re.escape(repr(mode))}; pass"):
+        cpubn.show_config(mode)
+    assert capsys.readouterr().out == ""
 
 
 def test_info_tells_of_wrong_variables_instead_of_failing():
