@@ -33,6 +33,11 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def __dir__() -> list[str]:
+    """What is public: neither what happens to be imported here nor the modules that it comes from."""
+    return sorted([*__all__, "__version__", "convert"])
+
+
 __version__ = "0.1.0"
 
 __all__ = [

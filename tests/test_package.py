@@ -82,6 +82,13 @@ def test_public_names_are_documented():
     assert all(inspect.getdoc(getattr(cpubn, name)) for name in cpubn.__all__)
 
 
+def test_dir_lists_what_is_public_before_and_after_it_is_used():
+    expected = sorted([*cpubn.__all__, "__version__", "convert"])
+    program = "import cpubn; before = dir(cpubn); cpubn.convert; print(*before); print(*dir(cpubn))"
+    assert run("-c", program, timeout=60).stdout.splitlines() == [" ".join(expected)] * 2
+    assert all(hasattr(cpubn, name) for name in dir(cpubn))
+
+
 def test_types_and_stubs_are_installed():
     assert (PACKAGE / "py.typed").exists()
     for name in ("planner", "direct"):
