@@ -7,8 +7,19 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from cpubn import __version__, _config
+
+
+class Command(argparse.ArgumentParser):
+    """A command, which says itself what it does not know; else argparse shows the usage of the whole for it."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -16,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     parser = argparse.ArgumentParser(prog="cpubn", description="Batch normalization for NumPy arrays on the CPU.")
     parser.add_argument("--version", action="version", version=f"cpubn {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser.set_defaults(run=lambda options: print_help(parser))
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Command)
 
     info = commands.add_parser("info", help="print version, backends, instruction set, threads and CPU")
     info.add_argument("--json", action="store_true", help="for machines")
@@ -48,6 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status
+
+
+def print_help(parser: argparse.ArgumentParser) -> int:
+    parser.print_help()
+    return 0
 
 
 def print_info(options: argparse.Namespace) -> int:

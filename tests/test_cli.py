@@ -1,10 +1,41 @@
-"""How commands end that do not come to their end: Ctrl-C, and a reader that has left."""
+"""The command line: help and usage; and how commands end that do not come to their end."""
 
 import os
 import subprocess
 import sys
 
 import pytest
+
+from cpubn import cli
+
+
+def test_no_command_prints_help():
+    words = [sys.executable, "-m", "cpubn"]
+    done, asked = (subprocess.run([*words, *more], capture_output=True, text=True, timeout=60) for more in ([], ["-h"]))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == asked.stdout
+    assert "demo" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "usage", "wrong"),
+    [
+        (["info", "--jsno"], "cpubn info", "unrecognized arguments: --jsno"),
+        (["info", "more", "--json"], "cpubn info", "unrecognized arguments: more"),
+        (["demo", "--wrong"], "cpubn demo", "unrecognized arguments: --wrong"),
+        (["bench", "--wrong", "3"], "cpubn bench", "unrecognized arguments: --wrong 3"),
+        (["--wrong", "info"], "cpubn", "unrecognized arguments: --wrong"),
+        (["--wrong"], "cpubn", "unrecognized arguments: --wrong"),
+        (["inform"], "cpubn", "inform"),
+    ],
+)
+def test_wrong_words_show_the_usage_of_their_command(words, usage, wrong, capsys):
+    with pytest.raises(SystemExit, match=r"^2$"):
+        cli.main(words)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"usage: {usage} [-h]")
+    assert wrong in printed.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("command", ["demo", "bench"])

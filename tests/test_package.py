@@ -74,7 +74,6 @@ def test_module_runs_as_a_command():
     done = run("-m", "cpubn", "info", "--json", timeout=120)
     assert json.loads(done.stdout)["version"] == cpubn.__version__
     assert run("-m", "cpubn", "--version", timeout=60).stdout == f"cpubn {cpubn.__version__}\n"
-    assert run("-m", "cpubn", timeout=60).returncode == 2
 
 
 def test_public_names_are_documented():
