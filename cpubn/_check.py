@@ -242,7 +242,7 @@ def dtype_of(dtype: DTypeLike) -> np.dtype[Any] | None:
     """A dtype, or None where that names none."""
     try:
         return None if dtype is None else np.dtype(dtype)
-    except TypeError:
+    except Exception:  # TypeError most of the time; SyntaxError of ",", ValueError of a negative count
         return None
 
 

@@ -1,7 +1,7 @@
 """Names for the types that annotations repeat, and what many modules ask of arrays."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -14,7 +14,7 @@ Layout: TypeAlias = Literal["NCHW", "NHWC"]
 ActivationLike: TypeAlias = str | tuple[Any, ...] | Callable[[float], float] | None
 
 
-@cache
+@lru_cache(maxsize=64)  # the types that are taken, in either byte order; those of records have no end
 def name_of(dtype: np.dtype[Any]) -> str:
     """dtype.name, which NumPy puts together anew each time that it is asked for."""
     return dtype.name

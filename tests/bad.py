@@ -85,9 +85,25 @@ OUT_LAYOUT = {
     f"out_layout {layout!r}": ("out_layout", layout, ValueError, f"out_layout must be 'NCHW' .*'NHWC' .*got {layout!r}")
     for layout in ("nchw", "HWC", "", 1)
 }
+# Of which np.dtype itself makes other errors than TypeError, or a dtype of no name.
+NO_DTYPE = (
+    *(
+        ",",
+        "f4,,f4",
+        "(2",
+        "f99",
+        "\0",
+        "float32 ",
+        b"\xff",
+        (np.float32, -5),
+        (np.float32, 10**30),
+        (np.float32, "S2"),
+    ),
+    *([("a", "f4"), ("a", "f4")], [("a",)], {"names": ["a"]}, {}, [], (), np.ones(3), "f4,f4", (np.float32, 2)),
+)
 DTYPE = {
     f"dtype {dtype!r}": ("dtype", dtype, (TypeError, ValueError), "dtype must be .*float32.* got .*pass")
-    for dtype in ("int8", "uint8", np.int64, "real", bool, complex, np.longdouble, object, 3, "float8")
+    for dtype in ("int8", "uint8", np.int64, "real", bool, complex, np.longdouble, object, 3, "float8", *NO_DTYPE)
 }
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import bad
 import numpy as np
 import pytest
 from conftest import need_library
@@ -115,6 +116,14 @@ def test_the_cumulative_average_needs_its_count():
     assert convert.to_torch({"": replace(norm, momentum=0.1)})["num_batches_tracked"] == 0
     with pytest.raises(ValueError, match="'bn': momentum must be a number for Keras, got None"):
         convert.to_keras({"bn": norm}, values_per_channel=None)
+
+
+@pytest.mark.parametrize("dtype", bad.NO_DTYPE, ids=repr)
+@pytest.mark.parametrize("write", [convert.to_torch, convert.to_keras, convert.to_flax])
+def test_dtypes_that_are_none_are_refused(write, dtype):
+    norm = convert.Norm(np.zeros(3), np.ones(3), 1e-5, momentum=0.1, variance="unbiased")
+    with pytest.raises(TypeError, match=r"dtype must be float16, .*got"):
+        write({"bn": norm}, values_per_channel=None, dtype=dtype)
 
 
 # field, value, error, message

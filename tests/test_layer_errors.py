@@ -21,6 +21,9 @@ MAKE = bad.LAYOUT | bad.EPS | bad.MOMENTUM | bad.BACKEND | {
     "dtype of integers": ("dtype", "int32", TypeError, "dtype must be float32 or float64, got int32"),
     "dtype of half": ("dtype", np.float16, TypeError, "dtype must be float32 or float64, got float16"),
     "dtype that is none": ("dtype", "real", TypeError, "dtype must be float32 or float64, got .*real"),
+} | {
+    f"dtype {dtype!r}": ("dtype", dtype, TypeError, "dtype must be float32 or float64, got")
+    for dtype in bad.NO_DTYPE
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import bad
 import cases
 import numpy as np
 import oracle
@@ -157,7 +158,7 @@ MAKE = {
     for value, error in [(128, ValueError), (-129, ValueError), (1.0, TypeError), (None, TypeError), (True, TypeError)]
 } | {
     f"dtype {dtype!r}": ("dtype", dtype, TypeError, "dtype must be int8 or uint8, got .*pass")
-    for dtype in ("int16", "float32", "quint8", None)
+    for dtype in ("int16", "float32", "quint8", None, *bad.NO_DTYPE)
 }  # fmt: skip
 
 
