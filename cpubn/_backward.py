@@ -95,14 +95,14 @@ def _planned(asked: Request, any_type: bool) -> Plan:
     dy = _check.gradient(given["dy"], x)
     walk, kind, out = walk_of(x, axis), x.dtype.newbyteorder("="), given["out"]
     statistics = _statistics(asked, given, x, walk)
+    dtype = None if any_type else computed_in(kind)
+    prologue = _prologue(asked, x, walk, dtype)
     if out is not None:
         apart_from = {name: given[name] for name in ("mean", "var", "weight")} | {"the low word of mean": given["low"]}
         if asked.activation is not None or asked.wants_g:
             y = None if isinstance(asked.kept, Signs) else asked.kept
             apart_from |= {"bias": asked.bias, "residual": asked.residual, "y": y}
         _check_output.output(out, x.shape, kind, {"dy": dy, "x": x}, apart_from)
-    dtype = None if any_type else computed_in(kind)
-    prologue = _prologue(asked, x, walk, dtype)
     g = copied = None
     if asked.wants_g and asked.activation is None:
         copied = place_of(x).copy(dy)

@@ -23,13 +23,7 @@ INTEGERS = "uint8", "int8", "uint16", "int16"
 
 def data(a: ArrayLike, name: str, kinds: tuple[str, ...] = SINGLE_OR_DOUBLE) -> Array:
     """An array of one of some types, of either byte order."""
-    if isinstance(a, np.ma.MaskedArray):
-        raise TypeError(f"{name} must be a plain array, got a masked array; fill it first with {name}.filled(value)")
-    array: Array = located(a, name)
-    try:
-        array = plain(array)
-    except Exception as error:  # a list of lists of many lengths, or a tensor that needs detaching first
-        raise TypeError(f"{name} must be an array, got {type(a).__name__}: {error}; pass an array of it") from error
+    array = array_of(a, name)
     if name_of(array.dtype) not in kinds:
         wanted = "float32" if "float32" in kinds else kinds[0]
         conversion = f"np.asarray({name}, dtype={wanted!r})"
@@ -40,6 +34,33 @@ def data(a: ArrayLike, name: str, kinds: tuple[str, ...] = SINGLE_OR_DOUBLE) -> 
             f"{array.dtype}; convert it, for example with {conversion}"
         )
     return array
+
+
+def array_of(a: Any, name: str) -> Array:
+    """An array of any type, without a mask."""
+    if type(a) is not np.ndarray:
+        unmasked(a, name)
+    array: Array = located(a, name)
+    try:
+        return plain(array)  # type: ignore[no-any-return]
+    except Exception as error:  # a list of lists of many lengths, or a tensor that needs detaching first
+        raise TypeError(f"{name} must be an array, got {type(a).__name__}: {error}; pass an array of it") from error
+
+
+def unmasked(a: Any, name: str) -> None:
+    """What is neither a masked array nor has one in it, whose mask NumPy would leave out without a word."""
+    inside = (np.ma.MaskedArray, list, tuple)
+    left, seen = [a], set()
+    while left:
+        found = left.pop()
+        if isinstance(found, np.ma.MaskedArray):
+            where = "" if found is a else f" in a {type(a).__name__}"
+            raise TypeError(
+                f"{name} must be a plain array, got a masked array{where}; fill it first with {name}.filled(value)"
+            )
+        if isinstance(found, (list, tuple)) and id(found) not in seen:
+            seen.add(id(found))
+            left += (element for element in found if isinstance(element, inside))
 
 
 def on_host(a: ArrayLike, name: str, kinds: tuple[str, ...] = SINGLE_OR_DOUBLE) -> Array:

@@ -36,7 +36,7 @@ def layer_state(state: Mapping[str, ArrayLike], current: Mapping[str, Array]) ->
 
 def _state_value(value: ArrayLike, name: str, current: Array) -> Array:
     if name == "num_batches_tracked":
-        array = np.asarray(to_host(located(value, name)))
+        array = _check.array_of(to_host(located(value, name)), name)
         if array.dtype.kind not in "iu":
             raise TypeError(f"{name} must be a whole number, got {value!r}; pass np.int64(count)")
         if array.shape != () or not 0 <= array < 2**63:

@@ -17,6 +17,16 @@ DATA = {
     "a list of integers": ([[1, 2, 3], [4, 5, 6]], TypeError, "must be .*float32.* or .*, got .*list"),
     "None": (None, TypeError, "must be .*float32.* or .*, got .*None"),
     "masked": (np.ma.ones((4, 3)), TypeError, r"must be a plain array, got a masked array.*filled\("),
+    "masked rows": (
+        [np.ma.ones(3), *np.ones((3, 3))],
+        TypeError,
+        r"must be a plain array, got a masked array.*filled\(",
+    ),
+    "a tuple with masked numbers": (
+        ([[1.0, np.ma.masked, 1.0]] * 4,),
+        TypeError,
+        r"must be a plain array, got a masked array.*filled\(",
+    ),
 }
 # Of what has a value for each channel.
 HALF = (np.ones((4, 3), np.float16), TypeError, "must be .*float32 or float64, got .*float16")

@@ -85,6 +85,11 @@ def test_a_cumulative_average_goes_on_after_loading():
     np.testing.assert_allclose(bn.running_mean, X.mean(0, dtype=float) + 1.5, rtol=1e-5)
 
 
+class NoArray:
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("no numbers here")
+
+
 # key, value, error, message; a value of None takes the key away
 BAD = {
     "a missing key": ("bias", None, ValueError, "keys weight, bias, .*got .*missing: bias"),
@@ -95,6 +100,26 @@ BAD = {
     "complex": ("weight", np.ones(6, complex), TypeError, "weight must be .*float.*got .*complex128"),
     "a negative count": (KEYS[4], np.int64(-1), (TypeError, ValueError), "num_batches_tracked must .*got .*-1"),
     "a count of 1.5": (KEYS[4], np.float64(1.5), TypeError, r"num_batches_tracked must .*got .*1\.5"),
+    "a count that cannot be read": (
+        KEYS[4],
+        NoArray(),
+        TypeError,
+        "num_batches_tracked must be .*got NoArray: no numbers",
+    ),
+    "a vector that cannot be read": ("bias", NoArray(), TypeError, "bias must be an array, got NoArray: no numbers"),
+    "a masked count": (
+        KEYS[4],
+        np.ma.array(3, mask=True),
+        TypeError,
+        "num_batches_tracked must be a plain array, got a m",
+    ),
+    "a masked vector": ("bias", np.ma.ones(6), TypeError, "bias must be a plain array, got a masked array;"),
+    "a masked number": (
+        "bias",
+        [1.0] * 5 + [np.ma.masked],
+        TypeError,
+        "bias must be a plain array, got a .* in a list",
+    ),
     "two counts": (KEYS[4], np.array([1, 2]), ValueError, "num_batches_tracked must .*got"),
 }
 
@@ -113,3 +138,10 @@ def test_a_bad_state_is_refused_whole(key, value, error, match):
 def test_a_state_that_is_no_mapping_is_refused():
     with pytest.raises(TypeError, match=r"state must be a mapping.*got list"):
         cpubn.BatchNorm1d(6).load_state_dict([1, 2])
+
+
+def test_a_list_in_itself_is_refused():
+    value = [1.0]
+    value.append(value)
+    with pytest.raises((TypeError, ValueError), match=r"bias must be an array"):
+        cpubn.BatchNorm1d(2).load_state_dict(cpubn.BatchNorm1d(2).state_dict() | {"bias": value})

@@ -229,6 +229,7 @@ class Norm:
 
 def plain(value: Any, name: str) -> Array:
     """The array of anything that holds one, also of a torch tensor, without an import of torch."""
+    _check.unmasked(value, name)
     try:
         if hasattr(value, "detach"):
             tensor = value.detach().cpu()
@@ -248,8 +249,6 @@ def finite_vector(value: ArrayLike, name: str) -> Vector:
         )
     if array.ndim != 1:
         raise ValueError(f"{name} must have shape (C,), got {array.shape}; pass one value per channel")
-    if isinstance(array, np.ma.MaskedArray):
-        raise TypeError(f"{name} must be a plain array, got a masked array; fill it first with {name}.filled(value)")
     vector = np.array(array, dtype=np.float64, order="C", subok=False)
     bad = np.flatnonzero(~np.isfinite(vector))
     if bad.size:
