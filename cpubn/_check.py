@@ -13,12 +13,19 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from cpubn._device import DeviceArray
 from cpubn._place import located, place_of, plain
-from cpubn._types import Array, Layout, Vector, name_of
+from cpubn._types import Array, AxisOrder, Vector, name_of
 from cpubn._walk import Walk
 
 SINGLE_OR_DOUBLE = "float32", "float64"
 FLOATS = "float16", "bfloat16", *SINGLE_OR_DOUBLE
 INTEGERS = "uint8", "int8", "uint16", "int16"
+NCHW: AxisOrder = "NCHW"
+NHWC: AxisOrder = "NHWC"
+ALIASES: dict[AxisOrder, tuple[str, ...]] = {
+    NCHW: ("channels_first", "NC", "NCL", "NCDHW"),
+    NHWC: ("channels_last", "NLC", "NDHWC"),
+}
+LAYOUTS = {name.upper(): order for order, names in ALIASES.items() for name in (order, *names)}
 
 
 def data(a: ArrayLike, name: str, kinds: tuple[str, ...] = SINGLE_OR_DOUBLE) -> Array:
@@ -105,17 +112,22 @@ def together(x: Any, others: dict[str, Any], like: str = "x") -> dict[str, Any]:
     return found
 
 
-def layout_name(layout: Any, name: str = "layout") -> Layout:
-    if not isinstance(layout, str) or layout not in ("NCHW", "NHWC"):
+def layout_name(layout: Any, name: str = "layout") -> AxisOrder:
+    """The one of the two orders that a layout means."""
+    if layout is NCHW or layout is NHWC:
+        return layout
+    order = LAYOUTS.get(layout.upper()) if isinstance(layout, str) else None
+    if order is None:
         raise ValueError(
-            f"{name} must be 'NCHW' (channels on axis 1, for any rank) or 'NHWC' (channels last), got {layout!r}"
+            f"{name} must be 'NCHW' (channels on axis 1, for any rank) or 'NHWC' (channels last), got {layout!r}; "
+            f"other names are {', '.join(map(repr, ALIASES[NCHW]))} and {', '.join(map(repr, ALIASES[NHWC]))}"
         )
-    return layout  # type: ignore[return-value]
+    return order
 
 
 def batch(x: ArrayLike, layout: str, kinds: tuple[str, ...] = FLOATS) -> tuple[Array, int]:
     """The data of a batch, and its channel axis."""
-    layout_name(layout)
+    layout = layout_name(layout)
     array = data(x, "x", kinds)
     if not 2 <= array.ndim <= 5:
         raise ValueError(
@@ -126,6 +138,7 @@ def batch(x: ArrayLike, layout: str, kinds: tuple[str, ...] = FLOATS) -> tuple[A
 
 
 def channel_axis(x: Array, layout: str) -> int:
+    """Of a layout as `layout_name` has it."""
     return 1 if layout == "NCHW" else x.ndim - 1
 
 

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 from cpubn import _activations, _check
 from cpubn._device import DeviceArray
 from cpubn._epilogue import Activation, Quantization, is_for_gpu
-from cpubn._types import Array, Layout, name_of
+from cpubn._types import Array, AxisOrder, name_of
 from cpubn._walk import is_same, overlap, overlaps_itself
 
 PARAMETERS = {"leaky_relu": "('leaky_relu', slope)", "clip": "('clip', low, high)"}
@@ -110,8 +110,8 @@ def floating(value: DTypeLike) -> np.dtype[Any]:
     return native
 
 
-def out_layout(value: Any, layout: Layout) -> Layout:
-    return layout if value is None else _check.layout_name(value, "out_layout")
+def out_layout(value: Any, layout: str) -> AxisOrder:
+    return _check.layout_name(layout) if value is None else _check.layout_name(value, "out_layout")
 
 
 def residual(value: Any, shape: tuple[int, ...], kind: np.dtype[Any]) -> Array | None:

@@ -9,7 +9,12 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]  # of samples
 Vector: TypeAlias = NDArray[np.float64]  # one value per channel
-Layout: TypeAlias = Literal["NCHW", "NHWC"]
+AxisOrder: TypeAlias = Literal["NCHW", "NHWC"]  # channels on axis 1, or last; of any rank
+# What names one of them: also in capitals or small letters throughout.
+Layout: TypeAlias = Literal[
+    "NCHW", "NC", "NCL", "NCDHW", "channels_first", "nchw", "nc", "ncl", "ncdhw",
+    "NHWC", "NLC", "NDHWC", "channels_last", "nhwc", "nlc", "ndhwc",
+]  # fmt: skip
 # A name, a name with its parameters, a function compiled by Numba, or that and its derivative.
 ActivationLike: TypeAlias = str | tuple[Any, ...] | Callable[[float], float] | None
 

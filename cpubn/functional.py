@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from cpubn import _check, _check_output, _dispatch, _plan, _register
 from cpubn._backward import Request, backward_through, check_besides
+from cpubn._check import NCHW, NHWC, layout_name
 from cpubn._place import located, place_of
 from cpubn._types import ActivationLike, Array, Layout
 from cpubn.statistics import Moments
@@ -86,7 +87,8 @@ def batch_norm(
     ----------
     x : float16, bfloat16 (of ml_dtypes), float32 or float64 array of 2 to 5 dimensions, any strides; in inference also
         uint8, int8, uint16 or int16. Channels stand on axis 1 with ``layout="NCHW"`` and on the last axis with
-        ``layout="NHWC"``, whatever the rank. float64 is computed in float64, all else in float32. With
+        ``layout="NHWC"``, whatever the rank; "channels_first", "NCL", "NCDHW", "NC" and "channels_last", "NLC", "NDHWC"
+        are other names of the two, all in any case. float64 is computed in float64, all else in float32. With
         ``__cuda_array_interface__`` on a GPU, where the other arrays must be then, and results are numba.cuda's.
     running_mean, running_var : (C,) float32 or float64. In training they are updated in place,
         ``r = (1 - momentum) * r + momentum * batch`` with the unbiased variance, unless both are None. Keep them in
@@ -121,6 +123,10 @@ def batch_norm(
         training = _check.flag(training, "training")
     if return_moments is not True and return_moments is not False:
         return_moments = _check.flag(return_moments, "return_moments")
+    if layout is not NCHW and layout is not NHWC:  # which the shortest ways to a kernel know alone
+        layout = layout_name(layout)
+    if out_layout is not None:
+        out_layout = layout_name(out_layout, "out_layout")
     act = None
     if activation is not None:
         act = _check_output.activation(activation)
@@ -239,6 +245,8 @@ def batch_norm_backward(
     ValueError, TypeError : before anything is written, saying what must hold, what was got and what to do.
     """
     training = _check.flag(training, "training")
+    if layout is not NCHW and layout is not NHWC:
+        layout = layout_name(layout)
     x = located(x, "x")
     act = _check_output.activation(activation)
     backend = _dispatch.backend_for(act, backend)
@@ -263,6 +271,8 @@ def moments(x: ArrayLike, *, layout: Layout = "NCHW", backend: str | None = None
     ``x`` is an array of 2 to 5 dimensions, of any type that batch_norm takes in inference; the results are float64, the
     variance to 1e-6 at any mean (float64: 1e-12 up to mean/std = 1e6). Raises ValueError and TypeError as batch_norm.
     """
+    if layout is not NCHW and layout is not NHWC:
+        layout = layout_name(layout)
     direct = _dispatch.direct_kernels(backend)
     if direct:
         stats = direct.moments_directly(x, layout, _dispatch.threads)

@@ -36,8 +36,13 @@ X = {f"x of {kind}": ("x", *bad) for kind, bad in DATA.items()} | {
     "x of rank 6": ("x", np.ones((4, 3, 1, 1, 1, 1)), ValueError, "x must have 2 to 5 dimensions, got 6"),
 }
 LAYOUT = {
-    f"layout {layout!r}": ("layout", layout, ValueError, f"layout must be 'NCHW' .*'NHWC' .*got {layout!r}")
-    for layout in ("nchw", "NCL", "", None, 1)
+    f"layout {layout!r}": (
+        "layout",
+        layout,
+        ValueError,
+        f"layout must be 'NCHW' .*'NHWC' .*got {re.escape(repr(layout))}",
+    )
+    for layout in ("CHWN", "NCHW ", "channels", "", None, 1, b"NCHW", ["NCHW"], ("N", "C"))
 }
 EPS = {
     f"eps {eps!r}": ("eps", eps, error, f"eps must be .* got {re.escape(repr(eps))}")
@@ -92,8 +97,13 @@ RESIDUAL = {
     for dtype in ("float32", "float16")
 }  # fmt: skip
 OUT_LAYOUT = {
-    f"out_layout {layout!r}": ("out_layout", layout, ValueError, f"out_layout must be 'NCHW' .*'NHWC' .*got {layout!r}")
-    for layout in ("nchw", "HWC", "", 1)
+    f"out_layout {layout!r}": (
+        "out_layout",
+        layout,
+        ValueError,
+        f"out_layout must be 'NCHW' .*'NHWC' .*got {re.escape(repr(layout))}",
+    )
+    for layout in ("CHWN", "HWC", "", 1, b"NHWC", ["NHWC"], np.array(["NHWC", "NCHW"]))
 }
 # Of which np.dtype itself makes other errors than TypeError, or a dtype of no name.
 NO_DTYPE = (

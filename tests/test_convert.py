@@ -151,7 +151,7 @@ BAD = {
     "a momentum of text": ("momentum", "0.1", TypeError, "momentum must be a number from 0 to 1.*got '0.1'"),
     "a count of -1": ("num_batches_tracked", -1, ValueError, "num_batches_tracked must be at least 0, got -1"),
     "a variance of 1": ("variance", 1, ValueError, "variance must be 'unbiased' .*'biased'.*got 1"),
-    "a layout of text": ("layout", "NCL", ValueError, "layout must be 'NCHW'.*got 'NCL'"),
+    "a layout of text": ("layout", "CHWN", ValueError, "layout must be 'NCHW'.*got 'CHWN'"),
 }
 
 

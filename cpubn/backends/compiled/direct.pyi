@@ -5,6 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cpubn._epilogue import Activation, Quantization
+from cpubn._types import AxisOrder
 from cpubn.backends.compiled.planner import CompiledKernels
 
 _Array = NDArray[Any]
@@ -17,8 +18,8 @@ class DirectKernels(CompiledKernels):
         activation: Activation | None,
         quantization: Quantization | None,
         dtype: np.dtype[Any] | None,
-        layout: str,
-        out_layout: str,
+        layout: AxisOrder,
+        out_layout: AxisOrder,
         threads: Callable[[int], int],
     ) -> DirectAffine: ...
     def infer_directly(
@@ -83,8 +84,8 @@ class DirectAffine:
         activation: Activation | None,
         quantization: Quantization | None,
         dtype: np.dtype[Any] | None,
-        layout: str,
-        out_layout: str,
+        layout: AxisOrder,
+        out_layout: AxisOrder,
         threads: Callable[[int], int],
     ) -> DirectAffine: ...
     def __call__(self, x: object, residual: object = None, out: object = None) -> _Array | None: ...
