@@ -92,7 +92,7 @@ def _planned(asked: Request, any_type: bool) -> Plan:
     x, axis = _check.batch(asked.x, asked.layout)
     given = {name: getattr(asked, name) for name in ("dy", "mean", "low", "var", "weight", "out")}
     given = _check.together(x, given)
-    dy = _check.gradient(given["dy"], x)
+    dy = _check_output.gradient(given["dy"], x)
     walk, kind, out = walk_of(x, axis), x.dtype.newbyteorder("="), given["out"]
     statistics = _statistics(asked, given, x, walk)
     dtype = None if any_type else computed_in(kind)

@@ -19,6 +19,7 @@ from cpubn._walk import Walk
 SINGLE_OR_DOUBLE = "float32", "float64"
 FLOATS = "float16", "bfloat16", *SINGLE_OR_DOUBLE
 INTEGERS = "uint8", "int8", "uint16", "int16"
+NUMBERS = *FLOATS, *INTEGERS, "uint32", "int32", "uint64", "int64"  # of vectors that are only read
 NCHW: AxisOrder = "NCHW"
 NHWC: AxisOrder = "NHWC"
 ALIASES: dict[AxisOrder, tuple[str, ...]] = {
@@ -36,8 +37,9 @@ def data(a: ArrayLike, name: str, kinds: tuple[str, ...] = SINGLE_OR_DOUBLE) -> 
         conversion = f"np.asarray({name}, dtype={wanted!r})"
         if isinstance(array, DeviceArray):
             conversion = f"{name}.astype({wanted!r}), a tensor with {name}.to(torch.{wanted})"
+        named = (*FLOATS, "integers") if kinds is NUMBERS else kinds
         raise TypeError(
-            f"{name} must be an array of {alternatives(kinds)}, got {type(getattr(a, 'given', a)).__name__} of "
+            f"{name} must be an array of {alternatives(named)}, got {type(getattr(a, 'given', a)).__name__} of "
             f"{array.dtype}; convert it, for example with {conversion}"
         )
     return array
@@ -162,30 +164,38 @@ def layer_input(x: ArrayLike, layer: str, ranks: tuple[int, ...], features: int,
     return array
 
 
-def gradient(dy: ArrayLike, x: Array) -> Array:
-    """A gradient of x's shape and dtype."""
-    array = data(dy, "dy", FLOATS)
-    if array.shape != x.shape:
-        raise ValueError(f"dy must have x's shape {x.shape}, got {array.shape}; pass the gradient of the output")
-    if array.dtype.type != x.dtype.type:
-        raise TypeError(f"dy must have x's dtype {x.dtype}, got {array.dtype}; convert it with dy.astype(x.dtype)")
-    return array
-
-
-def vector(v: ArrayLike, name: str, count: int, layout: str) -> Vector:
+def vector(v: ArrayLike, name: str, count: int, layout: str, kinds: tuple[str, ...] = NUMBERS) -> Vector:
     """A per-channel vector of shape (count,), contiguous; on the host as aligned float64."""
-    array = data(v, name)
+    array = data(v, name, kinds)
     if array.shape != (count,):
         raise ValueError(
             f"{name} must have shape ({count},), the channels of x (layout {layout!r}), got {array.shape}; "
             "pass one value per channel, or check the layout"
         )
+    exact(array, name)
     return place_of(array).vector(array)  # type: ignore[no-any-return]
+
+
+def exact(array: Array, name: str) -> None:
+    """Whole numbers that float64 has, which are all of up to 32 bits."""
+    if array.dtype.kind not in "iu" or array.itemsize < 8:
+        return
+    if isinstance(array, DeviceArray):  # finding out would wait for the GPU
+        raise TypeError(
+            f"{name} must have at most 32 bits a whole number on a GPU, got {array.dtype}; "
+            f"convert it, for example with {name}.astype('float64')"
+        )
+    for value in array.ravel().tolist():
+        if int(float(value)) != value:
+            raise ValueError(
+                f"{name} must hold whole numbers that float64 has, got {value}; "
+                f"round it first, for example with np.asarray({name}, dtype='float64')"
+            )
 
 
 def channel_vector(v: ArrayLike, name: str) -> Array:
     """A vector whose length says how many channels there are."""
-    array = data(v, name)
+    array = data(v, name, NUMBERS)
     if array.ndim != 1:
         raise ValueError(f"{name} must have shape (C,), got {array.shape}; pass one value per channel")
     return array
@@ -197,12 +207,14 @@ def optional_vector(x: Array, v: ArrayLike | None, name: str, count: int, layout
 
 
 def running_pair(mean: Any, var: Any, count: int, layout: str, *, training: bool) -> tuple[Vector, Vector] | None:
-    """Running statistics, or None where there are none, as may be in training."""
+    """Running statistics, or None where there are none, as may be in training, which updates those that there are."""
     if (mean is None) != (var is None):
         missing = "running_mean" if mean is None else "running_var"
         raise ValueError(f"running_mean and running_var must come together, got no {missing}; pass both or neither")
     if mean is not None:
-        return vector(mean, "running_mean", count, layout), vector(var, "running_var", count, layout)
+        kinds = SINGLE_OR_DOUBLE if training else NUMBERS
+        mean = vector(mean, "running_mean", count, layout, kinds)
+        return mean, vector(var, "running_var", count, layout, kinds)
     if not training:
         raise ValueError(
             "running_mean and running_var must be given where training=False, got None; "

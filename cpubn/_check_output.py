@@ -163,6 +163,16 @@ def output(
             )
 
 
+def gradient(dy: Any, x: Array) -> Array:
+    """A gradient of x's shape and dtype."""
+    array = _check.data(dy, "dy", _check.FLOATS)
+    if array.shape != x.shape:
+        raise ValueError(f"dy must have x's shape {x.shape}, got {array.shape}; pass the gradient of the output")
+    if array.dtype.type != x.dtype.type:
+        raise TypeError(f"dy must have x's dtype {x.dtype}, got {array.dtype}; convert it with dy.astype(x.dtype)")
+    return array
+
+
 def quantization(out_scale: Any, out_zero_point: Any, kind: np.dtype[Any]) -> Quantization:
     zero = zero_point(out_zero_point, "out_zero_point", kind)
     return Quantization(1.0 / scale(out_scale, "out_scale"), zero, *map(float, limits(kind)))

@@ -36,24 +36,37 @@ def layer_state(state: Mapping[str, ArrayLike], current: Mapping[str, Array]) ->
 
 def _state_value(value: ArrayLike, name: str, current: Array) -> Array:
     if name == "num_batches_tracked":
-        array = _check.array_of(to_host(located(value, name)), name)
+        array = _check.array_of(to_host(located(off_torch(value, name), name)), name)
         if array.dtype.kind not in "iu":
             raise TypeError(f"{name} must be a whole number, got {value!r}; pass np.int64(count)")
-        if array.shape != () or not 0 <= array < 2**63:
+        if array.size != 1 or not 0 <= array.item() < 2**63:
             raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}; pass np.int64(count)")
-        return array
-    array = _check.data(to_host(located(value, name)), name)
+        return array.reshape(())
+    array = _check.data(to_host(located(off_torch(value, name), name)), name, _check.NUMBERS)
     if array.shape != current.shape:
         raise ValueError(
             f"{name} must have shape {current.shape}, got {array.shape}; build the layer for that many channels"
         )
-    with np.errstate(over="ignore"):
+    _check.exact(array, name)
+    with np.errstate(all="ignore"):
         cast = array.astype(current.dtype)
-    if (np.isinf(cast) & ~np.isinf(array)).any():
+        lost = np.isinf(cast) & ~np.isinf(array)
+    if lost.any():
         raise ValueError(
             f"{name} must fit the layer's {current.dtype}, got {np.abs(array).max()}; use a layer with dtype='float64'"
         )
     return cast
+
+
+def off_torch(value: Any, name: str) -> Any:
+    """Of a torch tensor an array on the host, without an import of torch; anything else as it is."""
+    if not hasattr(value, "detach"):
+        return value
+    try:
+        tensor = value.detach().cpu()
+        return tensor.double().numpy() if tensor.is_floating_point() else tensor.numpy()  # NumPy has no bfloat16
+    except Exception as error:  # a tensor without data, or on a device that is not there
+        raise TypeError(f"{name} must be an array, got {type(value).__name__}: {error}; pass an array of it") from error
 
 
 def updatable(mean: Any, var: Any, apart_from: dict[str, Any]) -> None:
@@ -83,7 +96,10 @@ def updatable(mean: Any, var: Any, apart_from: dict[str, Any]) -> None:
 
 def own_vectors(given: Mapping[str, ArrayLike]) -> dict[str, Vector]:
     """Copies of the vectors of moments."""
-    vectors = {name: np.array(_check.on_host(value, name), dtype=np.float64) for name, value in given.items()}
+    arrays = {name: _check.on_host(value, name, _check.NUMBERS) for name, value in given.items()}
+    for name, array in arrays.items():
+        _check.exact(array, name)
+    vectors = {name: np.array(array, dtype=np.float64) for name, array in arrays.items()}
     shape = vectors["mean"].shape
     for name, value in vectors.items():
         if value.ndim != 1 or value.shape != shape:

@@ -223,7 +223,7 @@ def require(a: DeviceArray, dtype: np.dtype[Any]) -> DeviceArray:
 
 
 def vector(v: DeviceArray) -> DeviceArray:
-    return require(v, v.dtype)
+    return require(v, v.dtype if v.dtype.type in (np.float32, np.float64) else FLOAT64)
 
 
 def affine(

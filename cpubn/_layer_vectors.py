@@ -127,7 +127,8 @@ class LayerVectors:
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
         """Take over parameters and running statistics; all are checked before one is written.
 
-        Raises ValueError for missing or unexpected keys and wrong shapes, TypeError for wrong dtypes.
+        Values are arrays of any floating type or integers, or torch's tensors, such as those of a model.half(). Raises
+        ValueError for missing or unexpected keys and wrong shapes, TypeError for wrong dtypes.
         """
         current = self._state()
         checked = _check_state.layer_state(state, current)

@@ -90,10 +90,11 @@ def batch_norm(
         ``layout="NHWC"``, whatever the rank; "channels_first", "NCL", "NCDHW", "NC" and "channels_last", "NLC", "NDHWC"
         are other names of the two, all in any case. float64 is computed in float64, all else in float32. With
         ``__cuda_array_interface__`` on a GPU, where the other arrays must be then, and results are numba.cuda's.
-    running_mean, running_var : (C,) float32 or float64. In training they are updated in place,
-        ``r = (1 - momentum) * r + momentum * batch`` with the unbiased variance, unless both are None. Keep them in
-        float64: float32 ones throw away what the kernels kept at a large mean, and overflow beyond 3.4e38.
-    weight, bias : (C,) float32 or float64, or None for ones and zeros.
+    running_mean, running_var : (C,), in inference of any floating type or integers, which are read exactly. In training
+        they are float32 or float64 arrays and updated in place, ``r = (1 - momentum) * r + momentum * batch`` with the
+        unbiased variance, unless both are None. Keep them in float64: float32 ones throw away what the kernels kept at
+        a large mean, and overflow beyond 3.4e38.
+    weight, bias : (C,) of any floating type or integers, or None for ones and zeros.
     training : normalize with the batch's biased variance instead of the running statistics.
     momentum : from 0 to 1, the weight of the new batch (torch's convention).
     eps : added to the variance; above 0 in training.

@@ -28,8 +28,14 @@ DATA = {
         r"must be a plain array, got a masked array.*filled\(",
     ),
 }
-# Of what has a value for each channel.
-HALF = (np.ones((4, 3), np.float16), TypeError, "must be .*float32 or float64, got .*float16")
+# Of what has a value for each channel and is only read, which may be of integers, too.
+CHANNELS = {kind: wrong for kind, wrong in DATA.items() if "integers" not in kind} | {
+    "integers beyond float64": (
+        np.full((4, 3), 2**53 + 1), (TypeError, ValueError),
+        "must (hold whole numbers that float64 has, got 9007199254740993; round|be .*float32 or float64, got .*int64)",
+    ),
+    "integers beyond 64 bits": ([[2**64] * 3], TypeError, "must be .*float32.* or .*, got .*object"),
+}  # fmt: skip
 X = {f"x of {kind}": ("x", *bad) for kind, bad in DATA.items()} | {
     "x of rank 0": ("x", np.float32(1), ValueError, "x must have 2 to 5 dimensions, got 0"),
     "x of rank 1": ("x", np.ones(3), ValueError, "x must have 2 to 5 dimensions, got 1.*newaxis"),
@@ -133,9 +139,9 @@ def vector(name, *, optional):
     for shape in [(2,), (4,), (0,), (), (1,), (3, 1), (1, 3), (1, 3, 1, 1)]:
         match = rf"{name} must have shape \(3,\), .*layout.*got {re.escape(str(shape))}"
         wrong[f"{name} of shape {shape}"] = (name, np.ones(shape), ValueError, match)
-    for kind, (value, error, match) in (DATA | {"half": HALF}).items():
+    for kind, (value, error, match) in CHANNELS.items():
         if not (optional and value is None):
-            row = value if value is None or kind == "a list of integers" else value[0]
+            row = value if value is None else value[0]
             wrong[f"{name} of {kind}"] = (name, row, error, f"{name} {match}")
     return wrong
 

@@ -115,6 +115,15 @@ def test_inference_needs_running_statistics():
     check_refused(cpubn.batch_norm, arguments, ValueError, match)
 
 
+@pytest.mark.parametrize("name", ["running_mean", "running_var"])
+@pytest.mark.parametrize("dtype", ["float16", "int8", "uint8", "int32", "int64"])
+def test_training_updates_statistics_of_float32_and_float64_alone(dtype, name):
+    arguments = forward_arguments() | {name: np.ones(3, dtype)}
+    cpubn.batch_norm(**arguments)
+    match = rf"{name} must be an array of float32 or float64, got ndarray of {dtype}; convert it"
+    check_refused(cpubn.batch_norm, arguments | {"training": True}, TypeError, match)
+
+
 def read_only(v):
     v.flags.writeable = False
     return v

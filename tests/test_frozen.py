@@ -169,7 +169,7 @@ MAKE = (
     | bad.vector("weight", optional=True) | bad.vector("bias", optional=True)
     | {
         "running_mean of None": ("running_mean", None, TypeError, "running_mean must be .*got .*None"),
-        "running_mean of integers": ("running_mean", np.ones(3, int), TypeError, "running_mean must be .*got .*int64"),
+        "running_mean of booleans": ("running_mean", np.ones(3, bool), TypeError, "running_mean must be .*got .*bool"),
         "running_mean of rank 2": ("running_mean", np.ones((3, 1)), ValueError, r"running_mean must .*got \(3, 1\)"),
         "running_mean of rank 0": ("running_mean", np.ones(()), ValueError, r"running_mean must have .*got \(\)"),
     }

@@ -73,6 +73,14 @@ def test_torch_files_hold_float32_and_a_count_of_rank_zero():
     check_same({name: bn.state_dict()[name] for name in KEYS}, state)
 
 
+@pytest.mark.parametrize("count", [12, np.uint8(12), np.array([12], np.int32), [12]])
+def test_a_count_may_be_of_any_integers(count):
+    bn = cpubn.BatchNorm1d(6)
+    bn.load_state_dict(bn.state_dict() | {KEYS[4]: count})
+    assert bn.num_batches_tracked == 12
+    assert type(bn.num_batches_tracked) is int
+
+
 def test_a_cumulative_average_goes_on_after_loading():
     bn = cpubn.BatchNorm1d(6, momentum=None)
     for k in range(3):
@@ -96,7 +104,9 @@ BAD = {
     "an unexpected key": ("scale", np.ones(6), ValueError, "keys weight, bias, .*got .*unexpected: scale"),
     "another length": ("running_var", np.ones(5), ValueError, r"running_var must have shape \(6,\).*got \(5,\)"),
     "another rank": ("bias", np.ones((6, 1)), ValueError, r"bias must have shape \(6,\).*got \(6, 1\)"),
-    "integers": ("running_mean", np.ones(6, int), TypeError, "running_mean must be .*float.*got .*int64"),
+    "integers": ("running_mean", np.full(6, 2**53 + 1), ValueError, "running_mean must hold whole numbers .*got 90"),
+    "booleans": ("running_mean", np.ones(6, bool), TypeError, "running_mean must be .*integers, got .*bool"),
+    "too much for float32": ("weight", np.full(6, 1e39), ValueError, "weight must fit the layer's float32, got 1e"),
     "complex": ("weight", np.ones(6, complex), TypeError, "weight must be .*float.*got .*complex128"),
     "a negative count": (KEYS[4], np.int64(-1), (TypeError, ValueError), "num_batches_tracked must .*got .*-1"),
     "a count of 1.5": (KEYS[4], np.float64(1.5), TypeError, r"num_batches_tracked must .*got .*1\.5"),

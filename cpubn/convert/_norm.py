@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cpubn import _check
+from cpubn import _check, _check_state
 from cpubn._types import Array, Layout, Vector
 from cpubn.frozen import FrozenBatchNorm
 from cpubn.layers import BatchNorm1d, BatchNorm2d, BatchNorm3d
@@ -229,13 +229,11 @@ class Norm:
 
 def plain(value: Any, name: str) -> Array:
     """The array of anything that holds one, also of a torch tensor, without an import of torch."""
+    value = _check_state.off_torch(value, name)
     _check.unmasked(value, name)
     try:
-        if hasattr(value, "detach"):
-            tensor = value.detach().cpu()
-            value = tensor.double().numpy() if tensor.is_floating_point() else tensor.numpy()  # NumPy has no bfloat16
         return np.asanyarray(value)
-    except Exception as error:  # a list of lists of many lengths, a tensor without data, a variable that was deleted
+    except Exception as error:  # a list of lists of many lengths, a variable that was deleted
         raise TypeError(f"{name} must be an array, got {type(value).__name__}: {error}; pass an array of it") from error
 
 

@@ -137,7 +137,15 @@ def test_arrays_that_cannot_be_taken():
     check(arguments(x=Shown(X.astype(">f4"))), TypeError, "x must be an array of plain memory, .*byte order")
     check(arguments(x=put(X.astype(int))), TypeError, "x must be an array of .*, got .* of int64")
     check(arguments(weight=put(np.ones(4))), ValueError, r"weight must have shape \(3,\), .*got \(4,\)")
-    check(arguments(weight=put(np.ones(3, np.float16))), TypeError, "weight must be .*float32 or float64, got")
+    check(arguments(weight=put(np.ones(3, bool))), TypeError, "weight must be .*float64 or integers, got")
+    check(
+        arguments(weight=put(np.ones(3, np.int64))),
+        TypeError,
+        "weight must have at most 32 bits .* on a GPU, got int64",
+    )
+    check(
+        arguments(running_var=put(np.ones(3, np.float16))), TypeError, "running_var must be .*float32 or float64, got"
+    )
 
 
 def test_layers_and_arrays_apart():

@@ -159,3 +159,21 @@ def test_the_same_bits_run_after_run(dtype):
         got, again = cpubn.batch_norm(x, None, None, training=True, return_moments=True)
         np.testing.assert_array_equal(get(got), get(expected))
         np.testing.assert_array_equal(get(again.m2), get(batch.m2))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint16", "int32", "uint32", "float16", gpu.BFLOAT16], ids=str)
+def test_vectors_of_integers_and_half_types(dtype):
+    x = cases.make("offset 1", (4, 3, 5), dtype=np.float32)
+    vectors = [np.array(v, float) for v in ([1, 0, 7], [4, 1, 100], [3, 2, 1], [0, 5, 11])]
+    given = [put(v.astype(dtype)) for v in vectors]
+    expected = get(cpubn.batch_norm(put(x), *map(put, vectors)))
+    np.testing.assert_array_equal(get(cpubn.batch_norm(put(x), *given)), expected)
+    np.testing.assert_array_equal(get(cpubn.FrozenBatchNorm(*given[2:], *given[:2])(put(x))), expected)
+    mean, var, weight, bias = given
+    for training in (True, False):
+        how = {"training": training, "activation": "silu"}
+        got = get(cpubn.batch_norm_backward(put(x), put(x), mean, var, weight, bias=bias, **how))
+        mean_, var_, weight_, bias_ = map(put, vectors)
+        wanted = get(cpubn.batch_norm_backward(put(x), put(x), mean_, var_, weight_, bias=bias_, **how))
+        for a, b in zip(got, wanted, strict=True):
+            np.testing.assert_array_equal(a, b)
