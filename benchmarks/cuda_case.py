@@ -87,7 +87,9 @@ def ours(case):
     """A function of a buffer's number, by pass and name; each gives what it wrote."""
     weight, bias, mean, var = case.on_gpu
     moved = [cuda.to_device(v) for v in case.vectors[2:]]
-    frozen = cpubn.FrozenBatchNorm(*case.on_gpu, EPS, layout=case.layout)
+    frozen = cpubn.FrozenBatchNorm(
+        weight=weight, bias=bias, running_mean=mean, running_var=var, eps=EPS, layout=case.layout
+    )
     batch = case.moments.mean, case.moments.var()
     b, layout = case.buffers, case.layout
 

@@ -1,9 +1,10 @@
-"""Validation of what is kept: the state of a layer, and moments."""
+"""Validation of what is kept: the state of a layer, moments, and constants."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,6 +14,25 @@ from cpubn._device import DeviceArray, to_host
 from cpubn._place import located, place_name
 from cpubn._types import Array, Vector
 from cpubn._walk import overlap, overlaps_itself
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def vectors_by_name(make: Callable[P, T]) -> Callable[P, T]:
+    """A method of constants whose arguments all have names: given by position, they would be in some other order."""
+
+    @wraps(make)
+    def named(*args: P.args, **kwargs: P.kwargs) -> T:
+        if len(args) > 1:
+            raise TypeError(
+                "weight, bias, running_mean, running_var and eps must be given by name, got "
+                f"{len(args) - 1} positional argument{'s' * (len(args) > 2)}; write weight=..., bias=..., "
+                "running_mean=..., running_var=... (batch_norm's order is another one)"
+            )
+        return make(*args, **kwargs)
+
+    return named
 
 
 def layer_state(state: Mapping[str, ArrayLike], current: Mapping[str, Array]) -> dict[str, Array]:

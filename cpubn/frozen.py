@@ -9,7 +9,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn import _check, _check_output, _device, _dispatch, _host, _plan, _register
+from cpubn import _check, _check_output, _check_state, _device, _dispatch, _host, _plan, _register
 from cpubn._device import DeviceArray
 from cpubn._epilogue import Quantization
 from cpubn._place import located
@@ -32,6 +32,7 @@ class FrozenBatchNorm:
     backend : "cython", "numba" or "numpy"; None for the default at the time when this object is made, and for "cuda"
         where the vectors are on a GPU.
 
+    All are given by name: batch_norm's order of the vectors is another one.
     ``running_mean``, ``running_var``, ``weight``, ``bias`` and ``eps`` are kept, float64 copies, on the host read-only.
     What is made of them is worked out on the host, and copied to the GPU where the vectors came from there. Raises
     ValueError and TypeError as batch_norm does.
@@ -40,15 +41,16 @@ class FrozenBatchNorm:
     _affine: Affine
     _direct: Callable[[Any, Any, Any], Array | None]
 
+    @_check_state.vectors_by_name
     @_register.usual()
     def __init__(
         self,
+        *,
         weight: ArrayLike | None,
         bias: ArrayLike | None,
         running_mean: ArrayLike,
         running_var: ArrayLike,
         eps: float = 1e-5,
-        *,
         layout: Layout = "NCHW",
         activation: ActivationLike = None,
         dtype: DTypeLike | None = None,
@@ -86,15 +88,16 @@ class FrozenBatchNorm:
         return self._quantization is not None
 
     @classmethod
+    @_check_state.vectors_by_name
     @_register.usual()
     def quantized(
         cls,
+        *,
         weight: ArrayLike | None,
         bias: ArrayLike | None,
         running_mean: ArrayLike,
         running_var: ArrayLike,
         eps: float = 1e-5,
-        *,
         scale: float,
         zero_point: int,
         out_scale: float,
@@ -115,8 +118,16 @@ class FrozenBatchNorm:
         step, zero = _check_output.scale(scale, "scale"), _check_output.zero_point(zero_point, "zero_point", kind)
         quantization = _check_output.quantization(out_scale, out_zero_point, kind)
         on_gpu, weight, bias, running_mean, running_var = _on_host(weight, bias, running_mean, running_var)
-        backend = backend if on_gpu is None else None
-        made = cls(weight, bias, running_mean, running_var, eps, layout=layout, activation=activation, backend=backend)
+        made = cls(
+            weight=weight,
+            bias=bias,
+            running_mean=running_mean,
+            running_var=running_var,
+            eps=eps,
+            layout=layout,
+            activation=activation,
+            backend=backend if on_gpu is None else None,
+        )
         vars(made).update(dtype=kind, _quantization=quantization)
         with np.errstate(all="ignore"):
             made._set_affine(made.running_mean / step + zero, made.running_var / step**2, made.eps / step**2)

@@ -176,8 +176,13 @@ class _BatchNorm(LayerVectors):
 
         With the layer's activation, unless another one is given; to have none, build it from the layer's vectors.
         """
+        mean, var = self._running()
         return FrozenBatchNorm(
-            *(self.weight, self.bias, *self._running(), self.eps),
+            weight=self.weight,
+            bias=self.bias,
+            running_mean=mean,
+            running_var=var,
+            eps=self.eps,
             layout=self.layout,
             activation=self._activation if activation is None else activation,
             backend=self.backend,

@@ -267,6 +267,11 @@ def vectors(channels, dtype=np.float64, key="vectors"):
     return weight.astype(dtype), (rng.standard_normal(channels) * 10).astype(dtype)
 
 
+def named(running_mean, running_var, weight=None, bias=None):
+    """Vectors in batch_norm's order, as FrozenBatchNorm takes them."""
+    return {"weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
+
+
 def running(x, layout="NCHW", dtype=np.float64):
     """Running statistics near those of x, as training would have left them."""
     axis = 1 if layout == "NCHW" else x.ndim - 1

@@ -100,8 +100,8 @@ class Arrays:
             yield cpubn.batch_norm(self.read(x), *self.vectors, **how, out=out)
 
     def quantized(self, activation):
-        mean, var, weight, bias = self.vectors
-        bn = cpubn.FrozenBatchNorm.quantized(weight, bias, mean, var, **QUANTIZED, activation=activation, **self.how)
+        vectors = cases.named(*self.vectors)
+        bn = cpubn.FrozenBatchNorm.quantized(**vectors, **QUANTIZED, activation=activation, **self.how)
         source = self.read((30 * self.x).astype(np.int64).astype(np.int8))
         yield bn(source, out=self.into(source))
 

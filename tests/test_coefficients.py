@@ -93,7 +93,7 @@ def test_wide_channels_stand_anywhere(wide, layout, shape, backend):
 def test_no_eps_and_no_variance_give_nan_or_infinity_and_no_warning(dtype, layout, shape, backend):
     x = cases.make("offset 1", shape, layout, dtype)
     got = cpubn.batch_norm(x, np.zeros(3), np.zeros(3), eps=0.0, layout=layout, backend=backend)
-    frozen = cpubn.FrozenBatchNorm(None, None, np.zeros(3), np.zeros(3), 0.0, layout=layout, backend=backend)
+    frozen = cpubn.FrozenBatchNorm(**cases.named(np.zeros(3), np.zeros(3)), eps=0.0, layout=layout, backend=backend)
     for y in (got, frozen(x), frozen(x[:1])):
         assert not np.isfinite(y).any()
 

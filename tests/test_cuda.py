@@ -21,7 +21,7 @@ for call in (
     lambda: cpubn.use_backend("cuda"),
     lambda: cpubn.BatchNorm1d(3).to_device(),
     lambda: cpubn.BatchNorm1d(3, backend="cuda"),
-    lambda: cpubn.FrozenBatchNorm(None, None, np.zeros(3), np.ones(3)).to_device(),
+    lambda: cpubn.FrozenBatchNorm(weight=None, bias=None, running_mean=np.zeros(3), running_var=np.ones(3)).to_device(),
 ):
     try:
         call()

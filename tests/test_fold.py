@@ -2,6 +2,7 @@
 
 import re
 
+import cases
 import numpy as np
 import pytest
 from conftest import need_library
@@ -10,17 +11,18 @@ from folds import BIAS, FORM, MATRIX, RNG, WEIGHT, norm_of
 import cpubn
 
 FLOATS = {"float16": 2e-2, "bfloat16": 2e-1, "float32": 2e-6, "float64": 1e-13}
+BY_HAND = cases.named([1.0, -1.0], [3.0, 8.0], [2.0, -3.0], [0.5, 0.25]) | {"eps": 1.0}
 
 
 def test_after_a_convolution_by_hand():
-    bn = cpubn.FrozenBatchNorm([2.0, -3.0], [0.5, 0.25], [1.0, -1.0], [3.0, 8.0], 1.0)  # scale 1 and -1
+    bn = cpubn.FrozenBatchNorm(**BY_HAND)  # scale 1 and -1
     weight, bias = cpubn.fold_conv(np.array([[[1.0, 2.0]], [[3.0, 4.0]]]), np.array([10.0, 20.0]), bn)
     np.testing.assert_array_equal(weight, [[[1.0, 2.0]], [[-3.0, -4.0]]])
     np.testing.assert_array_equal(bias, [9.5, -20.75])
 
 
 def test_before_a_convolution_by_hand():
-    bn = cpubn.FrozenBatchNorm([2.0, -3.0], [0.5, 0.25], [1.0, -1.0], [3.0, 8.0], 1.0)  # shift -0.5 and -0.75
+    bn = cpubn.FrozenBatchNorm(**BY_HAND)  # shift -0.5 and -0.75
     weight, bias, pad = cpubn.fold_into_next_conv(np.array([[[1.0, 2.0], [3.0, 4.0]]]), np.array([10.0]), bn)
     np.testing.assert_array_equal(weight, [[[1.0, 2.0], [-3.0, -4.0]]])
     np.testing.assert_array_equal(bias, [10.0 - 0.5 * 3.0 - 0.75 * 7.0])
@@ -96,7 +98,7 @@ def test_a_layer_without_affine_folds_its_statistics():
 
 
 def test_a_bias_near_a_large_mean_keeps_its_digits():
-    bn = cpubn.FrozenBatchNorm(None, None, [1e9], [1e-8], eps=0.0)
+    bn = cpubn.FrozenBatchNorm(**cases.named([1e9], [1e-8]), eps=0.0)
     _, bias = cpubn.fold_linear([[1.0]], [1e9 + 0.5], bn)
     np.testing.assert_allclose(bias, [5e3], rtol=1e-12)
 
@@ -188,8 +190,8 @@ def test_a_shift_before_a_transposed_convolution(stride, zero_padding):
 def test_an_activation_stands_behind_but_not_between():
     bn = norm_of(6)
     plain = cpubn.fold_conv(WEIGHT, BIAS, bn, **FORM)
-    vectors = bn.weight, bn.bias, bn.running_mean, bn.running_var
-    bn = cpubn.FrozenBatchNorm(*vectors, activation="relu")
+    vectors = cases.named(bn.running_mean, bn.running_var, bn.weight, bn.bias)
+    bn = cpubn.FrozenBatchNorm(**vectors, activation="relu")
     for a, b in zip(cpubn.fold_conv(WEIGHT, BIAS, bn, **FORM), plain, strict=True):
         np.testing.assert_array_equal(a, b)
     assert cpubn.verify_fold(WEIGHT, BIAS, bn, plain, **FORM) < 1e-13

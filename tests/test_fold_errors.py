@@ -1,6 +1,7 @@
 """What folding refuses: shapes, groups and norms that do not fit together, results that are not finite, other types."""
 
 import bad
+import cases
 import numpy as np
 import pytest
 from folds import BIAS, FORM, MATRIX, RNG, WEIGHT, norm_of
@@ -33,7 +34,7 @@ def test_results_before_a_layer_that_are_not_finite():
         cpubn.fold_into_next_conv(half, BIAS, norm_of(4, weight=(2, 1e-7)), **FORM)
     with pytest.raises(ValueError, match=r"weight must be finite in float16.*got .*channel 2; fold a copy in a wider"):
         cpubn.fold_into_next_conv(half, BIAS, norm_of(4, weight=(2, 1e6)), **FORM)
-    no_eps = cpubn.FrozenBatchNorm(None, None, np.zeros(4), [1.0, 0.0, 1.0, 1.0], eps=0.0)
+    no_eps = cpubn.FrozenBatchNorm(**cases.named(np.zeros(4), [1.0, 0.0, 1.0, 1.0]), eps=0.0)
     with pytest.raises(ValueError, match=r"got inf in channel 1; .*running_var [+] eps = 0"):
         cpubn.fold_into_next_linear(MATRIX, BIAS, no_eps)
 
@@ -158,6 +159,6 @@ def test_wrong_verifications(change, error, match):
 
 def test_a_quantized_norm_is_refused():
     numbers = {"scale": 0.1, "zero_point": 0, "out_scale": 0.1, "out_zero_point": 0}
-    bn = cpubn.FrozenBatchNorm.quantized(None, None, np.zeros(6), np.ones(6), **numbers)
+    bn = cpubn.FrozenBatchNorm.quantized(**cases.named(np.zeros(6), np.ones(6)), **numbers)
     with pytest.raises(ValueError, match=r"bn must not be quantized.*build cpubn\.FrozenBatchNorm"):
         cpubn.fold_conv(WEIGHT, BIAS, bn)

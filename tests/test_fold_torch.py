@@ -2,6 +2,7 @@
 
 import itertools
 
+import cases
 import numpy as np
 import pytest
 from conftest import need_library
@@ -40,7 +41,8 @@ def norm_of(features, affine=True, dead_bias=0.7):
     weight, bias = rng.normal(size=(2, features))
     weight[0], weight[1], bias[0] = 0.0, -1.3, dead_bias
     mean, var = rng.normal(size=features), rng.uniform(0.2, 3.0, features)
-    return cpubn.FrozenBatchNorm(weight if affine else None, bias if affine else None, mean, var, 1e-3)
+    given = cases.named(mean, var, *((weight, bias) if affine else ()))
+    return cpubn.FrozenBatchNorm(**given, eps=1e-3)
 
 
 def layer_of(rank, channels, transposed, biased):
@@ -181,7 +183,7 @@ def test_before_a_transposed_convolution_of_any_stride_a_scale_folds(rank, chann
     groups, inputs, _ = channels
     x, vectors = data_of(rank, inputs), norm_of(inputs)
     zeros = np.zeros(inputs)
-    bn = cpubn.FrozenBatchNorm(vectors.weight, zeros, zeros, vectors.running_var)
+    bn = cpubn.FrozenBatchNorm(**cases.named(zeros, vectors.running_var, vectors.weight, zeros))
     weight, bias = layer_of(rank, channels, True, True)
     *folded, pad = cpubn.fold_into_next_conv(weight, bias, bn, groups=groups, transposed=True)
     np.testing.assert_array_equal(pad, zeros)

@@ -1,6 +1,7 @@
 """FrozenBatchNorm: what inference calls gives the function's own bits, on its fast path and off it."""
 
 import copy
+import inspect
 import pickle
 
 import bad
@@ -27,8 +28,9 @@ def statistics(channels, dtype=np.float64):
 
 def frozen(channels, layout, backend, given=True, dtype=np.float64):
     weight, bias = cases.vectors(channels, dtype) if given else (None, None)
-    arguments = weight, bias, *statistics(channels, dtype)
-    return arguments, cpubn.FrozenBatchNorm(*arguments, layout=layout, backend=backend)
+    mean, var = statistics(channels, dtype)
+    layer = cpubn.FrozenBatchNorm(**cases.named(mean, var, weight, bias), layout=layout, backend=backend)
+    return (weight, bias, mean, var), layer
 
 
 @pytest.mark.parametrize("dtype", cases.DTYPES)
@@ -134,8 +136,9 @@ def test_copies_and_pickles_give_the_same_bits(duplicate, backend):
 def test_extreme_statistics(backend):
     x = cases.make("largest", (4, 3, 5))
     mean, var = np.array([1e30, -3e38, 0.0]), np.array([1e76, 1e77, 1e-80])
-    layer = cpubn.FrozenBatchNorm(np.array([1, 1, 1e-70]), None, mean, var, eps=0, backend=backend)
-    expected = oracle.batch_norm(x, mean, var, np.array([1, 1, 1e-70]), eps=0)
+    weight = np.array([1, 1, 1e-70])
+    layer = cpubn.FrozenBatchNorm(**cases.named(mean, var, weight), eps=0, backend=backend)
+    expected = oracle.batch_norm(x, mean, var, weight, eps=0)
     assert oracle.worst(layer(x), expected.y, expected.bound) <= 1
 
 
@@ -181,6 +184,25 @@ def test_bad_statistics_are_refused(name, value, error, match):
     arguments = {"weight": None, "bias": None, "running_mean": np.zeros(3), "running_var": np.ones(3)}
     with pytest.raises(error, match=match):
         cpubn.FrozenBatchNorm(**arguments | {name: value})
+
+
+@pytest.mark.parametrize(
+    ("make", "count", "got"),
+    [
+        (cpubn.FrozenBatchNorm, 1, "1 positional argument;"),
+        (cpubn.FrozenBatchNorm, 5, "5 positional arguments;"),
+        (cpubn.FrozenBatchNorm.quantized, 4, "4 positional arguments;"),
+    ],
+)
+def test_vectors_are_given_by_name(make, count, got):
+    match = f"^weight, bias, running_mean, .* must be given by name, got {got} write weight=.*, .*batch_norm's order is"
+    with pytest.raises(TypeError, match=match):
+        make(*(None, None, np.zeros(3), np.ones(3), 1e-5)[:count])
+    first, *rest = inspect.signature(make).parameters.values()
+    assert first.name == "weight"
+    assert {p.kind for p in (first, *rest)} == {inspect.Parameter.KEYWORD_ONLY}
+    with pytest.raises(TypeError, match="running_var"):
+        make(weight=None, bias=None, running_mean=np.zeros(3))
 
 
 def test_compiled_path_cannot_be_made_without_coefficients():

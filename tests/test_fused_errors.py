@@ -1,6 +1,7 @@
 """Bad activations, residuals, dtypes and layouts: refused by what must hold and what was got, with nothing written."""
 
 import bad
+import cases
 import numpy as np
 import pytest
 from test_errors import backward_arguments, check_refused, each, forward_arguments
@@ -45,7 +46,7 @@ def test_backward_checks_a_bias_that_it_need_not_read(name, value, error, match)
 @each({name: entry for name, entry in FORWARD.items() if entry[0] != "residual"})
 def test_frozen(name, value, error, match):
     with pytest.raises(error, match=match):
-        cpubn.FrozenBatchNorm(None, None, np.zeros(3), np.ones(3), **{name: value})
+        cpubn.FrozenBatchNorm(**cases.named(np.zeros(3), np.ones(3)), **{name: value})
 
 
 @each(bad.ACTIVATION)
@@ -77,7 +78,7 @@ def test_integers_need_a_dtype_and_no_training(dtype):
         cpubn.batch_norm, given | {"training": True, "dtype": "float32"}, TypeError, f"x must be .*got .*{x.dtype}"
     )
     with pytest.raises(ValueError, match=r"dtype must be given .*got None.*float32"):
-        cpubn.FrozenBatchNorm(None, None, np.zeros(3), np.ones(3))(x)
+        cpubn.FrozenBatchNorm(**cases.named(np.zeros(3), np.ones(3)))(x)
     with pytest.raises(TypeError, match=f"x must be .*got .*{x.dtype}"):
         cpubn.BatchNorm1d(3).eval()(x)
     with pytest.raises(TypeError, match=f"x must be .*got .*{x.dtype}"):

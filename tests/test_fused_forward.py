@@ -50,9 +50,7 @@ def test_inference(shape, layout, dtype, backend):
     plain = oracle.batch_norm(x, *vectors, layout=layout)
     before = x.copy(), residual.copy()
     for activation in activations_of(backend, dtype):
-        frozen = cpubn.FrozenBatchNorm(
-            *vectors[2:], *vectors[:2], layout=layout, activation=activation, backend=backend
-        )
+        frozen = cpubn.FrozenBatchNorm(**cases.named(*vectors), layout=layout, activation=activation, backend=backend)
         for added in (None, residual):
             got = cpubn.batch_norm(x, *vectors, layout=layout, activation=activation, residual=added, backend=backend)
             assert got.dtype == dtype
@@ -165,7 +163,7 @@ def test_nothing_gives_nothing(shape, layout, backend):
         )
         assert got.shape == shape
     np.testing.assert_array_equal(running[0], 2)
-    bn = cpubn.FrozenBatchNorm(None, None, *running, layout=layout, activation="relu", backend=backend)
+    bn = cpubn.FrozenBatchNorm(**cases.named(*running), layout=layout, activation="relu", backend=backend)
     assert bn(x, x.copy()).shape == shape
 
 

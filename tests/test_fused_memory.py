@@ -31,7 +31,7 @@ def test_inference_with_activation_and_residual(activation, arrays):
     x, residual, out = arrays
     how = {"activation": activation, "residual": residual, "out": out, "backend": "cython"}
     assert peak_of(lambda: cpubn.batch_norm(x, *RUNNING, **how)) < LITTLE
-    frozen = cpubn.FrozenBatchNorm(None, None, *RUNNING, activation=activation, backend="cython")
+    frozen = cpubn.FrozenBatchNorm(**cases.named(*RUNNING), activation=activation, backend="cython")
     assert peak_of(lambda: frozen(x, residual, out)) < LITTLE
 
 
@@ -69,7 +69,7 @@ def test_quantized():
     need_backend("cython")
     x = np.ones((4, 64, 64, 64), np.int8)
     numbers = {"scale": 0.1, "zero_point": 1, "out_scale": 0.1, "out_zero_point": 2}
-    bn = cpubn.FrozenBatchNorm.quantized(None, None, np.zeros(64), np.ones(64), **numbers, backend="cython")
+    bn = cpubn.FrozenBatchNorm.quantized(**cases.named(np.zeros(64), np.ones(64)), **numbers, backend="cython")
     assert peak_of(lambda: bn(x, out=x)) < LITTLE
 
 

@@ -35,7 +35,7 @@ def test_out_may_be_x_or_the_residual(dtype, training, backend):
 
 def test_a_frozen_layer_too(backend):
     x, residual, _ = arrays()
-    bn = cpubn.FrozenBatchNorm(None, None, *RUNNING, activation="relu", backend=backend)
+    bn = cpubn.FrozenBatchNorm(**cases.named(*RUNNING), activation="relu", backend=backend)
     expected = bn(x, residual)
     np.testing.assert_array_equal(bn(x, given := residual.copy(), out=given), expected)
     np.testing.assert_array_equal(bn(given := x.copy(), residual, out=given), expected)
@@ -56,7 +56,7 @@ def test_an_out_that_partly_overlaps_the_residual(name, training, backend):
         ),
     )
     np.testing.assert_array_equal(running, RUNNING)
-    bn = cpubn.FrozenBatchNorm(None, None, *running, backend=backend)
+    bn = cpubn.FrozenBatchNorm(**cases.named(*running), backend=backend)
     check_refused("out must .*residual.*overlap", memory, lambda: bn(x, residual, out=out))
 
 
@@ -67,7 +67,7 @@ def test_an_output_of_another_layout_or_type_is_not_x(layout, backend):
     x = np.arange(27.0).reshape(1, 3, 3, 3)
     how = {"layout": layout, "out_layout": other, "backend": backend}
     check_refused("out must not overlap x, got", x, lambda: cpubn.batch_norm(x, *RUNNING, out=x, **how))
-    bn = cpubn.FrozenBatchNorm(None, None, *RUNNING, **how)
+    bn = cpubn.FrozenBatchNorm(**cases.named(*RUNNING), **how)
     check_refused("out must not overlap x, got", x, lambda: bn(x, out=x))
     memory = np.zeros(27 * 2, np.float32)
     given, out = memory.view(np.float64).reshape(1, 3, 3, 3), memory[:27].reshape(1, 3, 3, 3)

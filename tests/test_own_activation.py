@@ -46,7 +46,7 @@ def test_every_way_to_pass_it(dtype, threads_restored):
     """Alone in inference; it chooses the backend by itself."""
     x, residual, _, running = arrays(dtype)
     close = {"rtol": 2e-3 if dtype == np.float16 else 2e-6, "atol": 1e-6}
-    frozen = cpubn.FrozenBatchNorm(None, None, *running, activation=bent)
+    frozen = cpubn.FrozenBatchNorm(**cases.named(*running), activation=bent)
     assert frozen.backend == "numba"
     bn = cpubn.BatchNorm2d(6, activation=(bent, bent_derivative)).eval()
     assert bn.backend == "numba"
@@ -108,7 +108,7 @@ def test_another_backend_is_refused(backend):
     for make in (
         lambda: cpubn.batch_norm(x, *running, activation=bent, backend=backend),
         lambda: cpubn.BatchNorm2d(6, activation=(bent, bent_derivative), backend=backend),
-        lambda: cpubn.FrozenBatchNorm(None, None, *running, activation=bent, backend=backend),
+        lambda: cpubn.FrozenBatchNorm(**cases.named(*running), activation=bent, backend=backend),
     ):
         with pytest.raises(ValueError, match=f"backend must be 'numba' for an activation .*got '{backend}'.*leave"):
             make()
@@ -186,7 +186,7 @@ def test_copies_and_pickles(duplicate):
     twin = duplicate(bn)
     np.testing.assert_array_equal(twin(x), expected)
     np.testing.assert_array_equal(twin.backward(dy), dx)
-    frozen = cpubn.FrozenBatchNorm(None, None, *running, activation=bent)
+    frozen = cpubn.FrozenBatchNorm(**cases.named(*running), activation=bent)
     np.testing.assert_array_equal(duplicate(frozen)(x), frozen(x))
 
 
@@ -201,7 +201,7 @@ def test_copies_and_pickles_of_named_ones(duplicate, activation):
     got = twin(x, residual), twin.backward(dy), twin.residual_grad
     for a, b in zip(got, expected, strict=True):
         np.testing.assert_array_equal(a, b)
-    frozen = cpubn.FrozenBatchNorm(None, None, *running, activation=activation, out_layout="NHWC")
+    frozen = cpubn.FrozenBatchNorm(**cases.named(*running), activation=activation, out_layout="NHWC")
     np.testing.assert_array_equal(duplicate(frozen)(x), frozen(x))
     assert repr(activation if isinstance(activation, str) else activation[0]) in repr(bn)
 

@@ -20,9 +20,10 @@ NUMBERS = {
 
 
 def vectors_of(channels):
-    """weight, bias, running_mean, running_var in real units."""
+    """running_mean, running_var, weight, bias in real units."""
     rng = cases.rng_of("quantized", channels)
-    return *rng.normal(0, 1.5, (2, channels)), rng.normal(0, 1, channels), rng.uniform(0.5, 4, channels)
+    weight, bias = rng.normal(0, 1.5, (2, channels))
+    return rng.normal(0, 1, channels), rng.uniform(0.5, 4, channels), weight, bias
 
 
 def integers(shape, dtype):
@@ -32,11 +33,8 @@ def integers(shape, dtype):
 
 def real_values(x, vectors, numbers, activation=None, layout="NCHW"):
     """y in steps of out_scale above the lowest number, before it is rounded."""
-    weight, bias, mean, var = vectors
     given = (oracle.long(x) - numbers["zero_point"]) * numbers["scale"]
-    y = oracle.activation_of(activation).function(
-        oracle.batch_norm(given, mean, var, weight, bias, layout=layout, dtype=np.float32).y
-    )
+    y = oracle.activation_of(activation).function(oracle.batch_norm(given, *vectors, layout=layout, dtype=np.float32).y)
     return y / oracle.long(numbers["out_scale"]) + numbers["out_zero_point"]
 
 
@@ -56,7 +54,12 @@ def test_the_equation(shape, layout, dtype, backend):
     x, vectors = integers(shape, dtype), vectors_of(shape[1 if layout == "NCHW" else -1])
     for activation in (None, *(("gelu",) if backend == "numba" else cases.ACTIVATIONS)):
         bn = cpubn.FrozenBatchNorm.quantized(
-            *vectors, **NUMBERS[dtype], dtype=dtype, layout=layout, activation=activation, backend=backend
+            **cases.named(*vectors),
+            **NUMBERS[dtype],
+            dtype=dtype,
+            layout=layout,
+            activation=activation,
+            backend=backend,
         )
         got = bn(x)
         assert got.dtype == dtype
@@ -76,7 +79,7 @@ def test_saturation(dtype, out_scale, backend):
     x = integers((40, 5, 7), dtype)
     numbers = NUMBERS[dtype] | {"out_scale": out_scale}
     vectors = vectors_of(5)
-    got = cpubn.FrozenBatchNorm.quantized(*vectors, **numbers, dtype=dtype, backend=backend)(x)
+    got = cpubn.FrozenBatchNorm.quantized(**cases.named(*vectors), **numbers, dtype=dtype, backend=backend)(x)
     check(got, real_values(x, vectors, numbers))
     limits = np.iinfo(dtype)
     assert set(np.unique(got)) >= {limits.min, limits.max}
@@ -88,7 +91,7 @@ def test_ties_go_to_the_even_number(dtype, backend):
     x = integers((64, 1, 4), dtype)
     numbers = {"scale": 1.0, "zero_point": 2, "out_scale": 2.0, "out_zero_point": 4}
     bn = cpubn.FrozenBatchNorm.quantized(
-        None, None, np.zeros(1), np.ones(1), 0, **numbers, dtype=dtype, backend=backend
+        **cases.named(np.zeros(1), np.ones(1)), eps=0, **numbers, dtype=dtype, backend=backend
     )
     expected = np.clip(np.rint((x.astype(float) - 2) / 2 + 4), np.iinfo(dtype).min, np.iinfo(dtype).max)
     np.testing.assert_array_equal(bn(x), expected)
@@ -101,22 +104,22 @@ def test_the_same_numbers_give_the_identity(dtype, backend):
     for zero in (limits.min, 5, limits.max):
         numbers = {"scale": 0.037, "zero_point": zero, "out_scale": 0.037, "out_zero_point": zero}
         how = {"dtype": dtype, "backend": backend}
-        bn = cpubn.FrozenBatchNorm.quantized(None, None, np.zeros(1), np.ones(1), 0, **numbers, **how)
+        bn = cpubn.FrozenBatchNorm.quantized(**cases.named(np.zeros(1), np.ones(1)), eps=0, **numbers, **how)
         np.testing.assert_array_equal(bn(x), x)
 
 
 def test_relu_stops_at_the_zero_point(backend):
     x = integers((50, 6), "int8")
     how = {"activation": "relu", "backend": backend}
-    got = cpubn.FrozenBatchNorm.quantized(*vectors_of(6), **NUMBERS["int8"], **how)(x)
-    plain = cpubn.FrozenBatchNorm.quantized(*vectors_of(6), **NUMBERS["int8"], backend=backend)(x)
+    got = cpubn.FrozenBatchNorm.quantized(**cases.named(*vectors_of(6)), **NUMBERS["int8"], **how)(x)
+    plain = cpubn.FrozenBatchNorm.quantized(**cases.named(*vectors_of(6)), **NUMBERS["int8"], backend=backend)(x)
     np.testing.assert_array_equal(got, np.maximum(plain, NUMBERS["int8"]["out_zero_point"]))
 
 
 def test_channels_that_are_no_number_become_the_lowest(backend):
-    weight, bias, mean, var = vectors_of(6)
+    mean, var, weight, bias = vectors_of(6)
     bias[2] = np.nan
-    got = cpubn.FrozenBatchNorm.quantized(weight, bias, mean, var, **NUMBERS["int8"], backend=backend)(
+    got = cpubn.FrozenBatchNorm.quantized(**cases.named(mean, var, weight, bias), **NUMBERS["int8"], backend=backend)(
         integers((9, 6), "int8")
     )
     np.testing.assert_array_equal(got[:, 2], -128)
@@ -126,7 +129,7 @@ def test_channels_that_are_no_number_become_the_lowest(backend):
 def test_any_strides(name, backend):
     """Of x and out."""
     x = views.make(name, np.dtype(np.int8))
-    bn = cpubn.FrozenBatchNorm.quantized(*vectors_of(6), **NUMBERS["int8"], backend=backend)
+    bn = cpubn.FrozenBatchNorm.quantized(**cases.named(*vectors_of(6)), **NUMBERS["int8"], backend=backend)
     expected = bn(np.ascontiguousarray(x))
     np.testing.assert_array_equal(bn(x), expected)
     if name in views.WRITABLE:
@@ -137,12 +140,14 @@ def test_any_strides(name, backend):
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda bn: pickle.loads(pickle.dumps(bn))])
 def test_a_copy_gives_the_same(duplicate, backend):
     x = integers((9, 6), "int8")
-    bn = cpubn.FrozenBatchNorm.quantized(*vectors_of(6), **NUMBERS["int8"], activation="silu", backend=backend)
+    bn = cpubn.FrozenBatchNorm.quantized(
+        **cases.named(*vectors_of(6)), **NUMBERS["int8"], activation="silu", backend=backend
+    )
     np.testing.assert_array_equal(duplicate(bn)(x), bn(x))
 
 
 def test_an_empty_batch(backend):
-    bn = cpubn.FrozenBatchNorm.quantized(*vectors_of(6), **NUMBERS["int8"], backend=backend)
+    bn = cpubn.FrozenBatchNorm.quantized(**cases.named(*vectors_of(6)), **NUMBERS["int8"], backend=backend)
     assert bn(np.empty((0, 6, 3), np.int8)).shape == (0, 6, 3)
 
 

@@ -22,8 +22,12 @@ def torch_result(x, vectors, numbers, relu):
     assert quantized.dtype == TORCH_TYPES[x.dtype.name]
     ops = torch.ops.quantized
     norm = {4: (ops.batch_norm2d, ops.batch_norm2d_relu), 5: (ops.batch_norm3d, ops.batch_norm3d_relu)}[x.ndim][relu]
-    tensors = (torch.tensor(v, dtype=torch.float32) for v in vectors)
-    return norm(quantized, *tensors, EPS, numbers["out_scale"], numbers["out_zero_point"]).int_repr().numpy()
+    mean, var, weight, bias = (torch.tensor(v, dtype=torch.float32) for v in vectors)
+    return (
+        norm(quantized, weight, bias, mean, var, EPS, numbers["out_scale"], numbers["out_zero_point"])
+        .int_repr()
+        .numpy()
+    )
 
 
 @pytest.mark.parametrize("dtype", TORCH_TYPES)
@@ -34,7 +38,7 @@ def test_the_same_numbers_but_for_ties(shape, relu, dtype, backend):
     x, vectors = integers(shape, dtype), [v.astype(np.float32) for v in vectors_of(shape[1])]
     numbers = NUMBERS[dtype]
     how = {"dtype": dtype, "activation": "relu" if relu else None, "backend": backend}
-    got = cpubn.FrozenBatchNorm.quantized(*vectors, EPS, **numbers, **how)(x)
+    got = cpubn.FrozenBatchNorm.quantized(**cases.named(*vectors), eps=EPS, **numbers, **how)(x)
     expected = torch_result(x, vectors, numbers, relu)
     assert got.dtype == expected.dtype
     check(got, real_values(x, vectors, numbers, how["activation"]))
@@ -48,7 +52,7 @@ def test_the_same_numbers_but_for_ties(shape, relu, dtype, backend):
 def test_saturation_is_the_same():
     x, vectors = integers((2, 6, 5, 8), "int8"), [v.astype(np.float32) for v in vectors_of(6)]
     numbers = NUMBERS["int8"] | {"out_scale": 1e-3}
-    got = cpubn.FrozenBatchNorm.quantized(*vectors, EPS, **numbers)(x)
+    got = cpubn.FrozenBatchNorm.quantized(**cases.named(*vectors), eps=EPS, **numbers)(x)
     np.testing.assert_array_equal(got, torch_result(x, vectors, numbers, False))
     assert set(np.unique(got)) >= {-128, 127}
 
@@ -56,12 +60,7 @@ def test_saturation_is_the_same():
 def test_ties_that_are_exact_in_float32_are_the_same():
     x = cases.rng_of("ties").integers(-128, 128, (3, 2, 8, 8)).astype(np.int8)
     numbers = {"scale": 1.0, "zero_point": 0, "out_scale": 2.0, "out_zero_point": 1}
-    vectors = [
-        np.ones(2, np.float32),
-        np.zeros(2, np.float32),
-        np.zeros(2, np.float32),
-        np.full(2, 1 - EPS, np.float32),
-    ]
-    got = cpubn.FrozenBatchNorm.quantized(*vectors, EPS, **numbers)(x)
+    vectors = np.zeros(2, np.float32), np.full(2, 1 - EPS, np.float32), np.ones(2, np.float32), np.zeros(2, np.float32)
+    got = cpubn.FrozenBatchNorm.quantized(**cases.named(*vectors), eps=EPS, **numbers)(x)
     np.testing.assert_array_equal(got, np.rint(x / 2 + 1))
     assert abs(got.astype(int) - torch_result(x, vectors, numbers, False)).max() <= 1

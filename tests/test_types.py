@@ -61,7 +61,7 @@ def test_integers(shape, layout, dtype, backend):
         assert got.dtype == np.float32
         assert got.shape == moved(x, layout, out_layout).shape
         assert oracle.worst(moved(got, out_layout, layout), expected.y, expected.bound) <= 1
-        frozen = cpubn.FrozenBatchNorm(*vectors[2:], *vectors[:2], **how)
+        frozen = cpubn.FrozenBatchNorm(**cases.named(*vectors), **how)
         np.testing.assert_array_equal(frozen(x), got)
         out = np.empty_like(got)
         assert frozen(x, out=out) is cpubn.batch_norm(x, *vectors, **how, out=out) is out
@@ -116,7 +116,7 @@ def test_floats_of_another_type_and_layout(layout, dtype, given_as, backend):
             with np.errstate(over="ignore"):
                 bound = expected.bound + oracle.rounding(expected.y, dtype) + 2.0**-24 * abs(expected.y)
             assert oracle.worst(moved(got, out_layout, layout), expected.y, bound) <= 1
-            frozen = cpubn.FrozenBatchNorm(*vectors[2:], *vectors[:2], **how)
+            frozen = cpubn.FrozenBatchNorm(**cases.named(*vectors), **how)
             np.testing.assert_array_equal(frozen(x), got)
 
 

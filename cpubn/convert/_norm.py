@@ -138,8 +138,14 @@ class Norm:
 
     def freeze(self, **options: Any) -> FrozenBatchNorm:
         """The batch norm as inference calls it; options are FrozenBatchNorm's: layout, activation, backend."""
-        options = {"layout": self.layout} | options
-        return FrozenBatchNorm(self.weight, self.bias, self.running_mean, self.running_var, self.eps, **options)
+        return FrozenBatchNorm(
+            weight=self.weight,
+            bias=self.bias,
+            running_mean=self.running_mean,
+            running_var=self.running_var,
+            eps=self.eps,
+            **{"layout": self.layout} | options,
+        )
 
     def layer(
         self,

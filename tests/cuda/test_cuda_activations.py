@@ -92,7 +92,8 @@ def test_a_function_of_the_users_own_needs_its_derivative_and_the_gpu():
 def test_quantized_data(dtype, activation):
     x, vectors = test_quantized.integers(SHAPE, dtype), test_quantized.vectors_of(3)
     numbers = test_quantized.NUMBERS[dtype]
-    bn = cpubn.FrozenBatchNorm.quantized(*vectors, **numbers, dtype=dtype, activation=activation).to_device()
+    how = {"dtype": dtype, "activation": activation}
+    bn = cpubn.FrozenBatchNorm.quantized(**cases.named(*vectors), **numbers, **how).to_device()
     got = bn(put(x))
     assert gpu.is_ours(got)
     test_quantized.check(get(got), test_quantized.real_values(x, vectors, numbers, activation))
@@ -102,7 +103,7 @@ def test_quantized_data(dtype, activation):
 
 
 def test_a_function_of_the_users_own_stays_with_a_frozen_layer():
-    frozen = cpubn.FrozenBatchNorm(None, None, *put((np.zeros(3), np.ones(3))), activation=bent)
+    frozen = cpubn.FrozenBatchNorm(**cases.named(*put((np.zeros(3), np.ones(3)))), activation=bent)
     with pytest.raises(ValueError, match=r"activation must be one that the host has, got .*compiled for a GPU"):
         frozen.to_host()
     again = copy.copy(frozen)

@@ -147,7 +147,7 @@ def test_frozen(dtype, to):
     running, (weight, bias) = cases.running(x.astype(float)), cases.vectors(3)
     kind = np.dtype(to or dtype)
     frozen = cpubn.FrozenBatchNorm(
-        *put((weight, bias, *running)), activation="relu", dtype=to, out_layout="NHWC"
+        **cases.named(*put((*running, weight, bias))), activation="relu", dtype=to, out_layout="NHWC"
     )  # fmt: skip
     assert frozen.backend == "cuda"
     residual = residual.astype(kind)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 import cpubn
@@ -51,7 +53,7 @@ class Backend:
         ]
 
     def eval(self, case: Case, layout: str) -> Prepared:
-        frozen = cpubn.FrozenBatchNorm(*vectors(case), layout=self.layout, backend=self.name)
+        frozen = cpubn.FrozenBatchNorm(**constants(case), layout=self.layout, backend=self.name)
         x, y = case.x(layout), case.y(layout)
         return Prepared(lambda: frozen(x, out=y), lambda: y)
 
@@ -90,7 +92,7 @@ class Backend:
 
     def fused(self, case: Fused, layout: str) -> Prepared:
         act, backend = case.activation, self.name
-        frozen = cpubn.FrozenBatchNorm(*vectors(case), layout=self.layout, activation=act, backend=backend)
+        frozen = cpubn.FrozenBatchNorm(**constants(case), layout=self.layout, activation=act, backend=backend)
         x, residual, y = case.x(layout), case.residual(layout), case.y(layout)
         return Prepared(lambda: frozen(x, residual, out=y), lambda: y)
 
@@ -99,20 +101,15 @@ class Backend:
         return Prepared(call, lambda: case.finished(y(), layout))
 
     def input(self, case: Case, layout: str) -> Prepared:
-        _, _, mean, var, _ = vectors(case)
-        frozen = cpubn.FrozenBatchNorm(
-            *(None, None, mean, var, 0),
-            layout="NHWC",
-            dtype="float32",
-            out_layout=self.layout,
-            backend=self.name,
-        )
+        given = constants(case) | {"weight": None, "bias": None, "eps": 0}
+        how = {"layout": "NHWC", "dtype": "float32", "out_layout": self.layout, "backend": self.name}
+        frozen = cpubn.FrozenBatchNorm(**given | how)
         x, y = case.x("NHWC"), case.y(layout)
         return Prepared(lambda: frozen(x, out=y), lambda: y)
 
     def quantized(self, case: Quantized, layout: str) -> Prepared:
         frozen = cpubn.FrozenBatchNorm.quantized(
-            *vectors(case),
+            **constants(case),
             scale=case.SCALE,
             zero_point=case.ZERO,
             out_scale=case.OUT_SCALE,
@@ -129,12 +126,13 @@ class Backend:
         return Prepared(call, lambda: case.finished(y()) if isinstance(case, Quantized) else y())
 
 
-def vectors(case: Case) -> tuple[Array, Array, Array, Array, float]:
-    return case.weight, case.bias, case.mean, case.var, EPS
+def constants(case: Case) -> dict[str, Any]:
+    vectors = {"weight": case.weight, "bias": case.bias, "running_mean": case.mean, "running_var": case.var}
+    return {**vectors, "eps": EPS}
 
 
 def frozen(case: Case, layout: str) -> Prepared:
-    call = cpubn.FrozenBatchNorm(*vectors(case))
+    call = cpubn.FrozenBatchNorm(**constants(case))
     x, y = case.x(), case.y()
     return Prepared(lambda: call(x, out=y), lambda: y)
 
