@@ -171,10 +171,13 @@ class _BatchNorm(LayerVectors):
         """Normalize with the running statistics from now on; returns the layer."""
         return self.train(False)
 
-    def freeze(self, activation: ActivationLike = None) -> FrozenBatchNorm:
+    def freeze(
+        self, activation: ActivationLike = None, *, dtype: DTypeLike | None = None, out_layout: Layout | None = None
+    ) -> FrozenBatchNorm:
         """The layer as inference calls it: a copy of its weight, bias and running statistics.
 
         With the layer's activation, unless another one is given; to have none, build it from the layer's vectors.
+        `dtype` and `out_layout` are those of its output, as in batch_norm: a first layer then takes images of bytes.
         """
         mean, var = self._running()
         return FrozenBatchNorm(
@@ -185,6 +188,8 @@ class _BatchNorm(LayerVectors):
             eps=self.eps,
             layout=self.layout,
             activation=self._activation if activation is None else activation,
+            dtype=dtype,
+            out_layout=out_layout,
             backend=self.backend,
         )
 

@@ -80,6 +80,21 @@ def test_an_image(backend):
     np.testing.assert_allclose(got[0], ((image - mean) / std).transpose(2, 0, 1), rtol=1e-6, atol=1e-6)
 
 
+def test_a_trained_first_layer_takes_bytes_once_frozen(backend):
+    images = integers((4, 9, 11, 3), np.uint8)
+    bn = cpubn.BatchNorm2d(3, layout="NHWC", backend=backend)
+    bn.weight[...], bn.bias[...] = [1, -2, 0.5], [0, 1, -1]
+    bn(images.astype(np.float32))
+    frozen = bn.freeze(dtype="float32", out_layout="NCHW")
+    assert (frozen.dtype, frozen.layout, frozen.out_layout) == (np.float32, "NHWC", "NCHW")
+    got = frozen(images)
+    assert got.dtype == np.float32
+    assert got.flags.c_contiguous
+    vectors = bn.running_mean, bn.running_var, bn.weight, bn.bias
+    expected = oracle.batch_norm(images, *vectors, layout="NHWC", dtype=np.float32)
+    assert oracle.worst(moved(got, "NCHW", "NHWC"), expected.y, expected.bound) <= 1
+
+
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_every_integer(dtype, backend):
     limits = np.iinfo(dtype)
