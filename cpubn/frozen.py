@@ -166,7 +166,7 @@ class FrozenBatchNorm:
 
     def _moved(self, move: Callable[[Any], Any], affine: Affine, backend: str) -> Self:
         made = object.__new__(type(self))
-        vectors = {name: move(getattr(self, name)) for name in ("running_mean", "running_var", "weight", "bias")}
+        vectors = {name: move(getattr(self, name)) for name in _plan.VECTORS}
         vars(made).update({**vars(self), **vectors, "backend": backend, "_affine": affine})
         vars(made).update(_direct=made._direct_path(affine))
         return made
@@ -219,7 +219,9 @@ class FrozenBatchNorm:
         return {name: value for name, value in vars(kept).items() if name != "_direct"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        for name in _plan.VECTORS:
+            state[name].flags.writeable = False  # which neither a deep copy nor a pickle keeps
+        vars(self).update(state)
         vars(self).update(_direct=self._direct_path(self._affine))
 
 

@@ -124,13 +124,17 @@ def test_empty_batches(shape, backend):
     assert layer(np.empty((4, 0), np.float32)).shape == (4, 0)
 
 
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
 def test_copies_and_pickles_give_the_same_bits(duplicate, backend):
     _, layer = frozen(33, "NHWC", backend)
     x = cases.make("offset 1", (5, 33), "NHWC")
     twin = duplicate(layer)
     assert repr(twin) == repr(layer)
     np.testing.assert_array_equal(twin(x), layer(x))
+    for name in ("running_mean", "running_var", "weight", "bias"):
+        np.testing.assert_array_equal(getattr(twin, name), getattr(layer, name))
+        with pytest.raises(ValueError, match="read-only"):
+            getattr(twin, name)[0] = 1
 
 
 def test_extreme_statistics(backend):
