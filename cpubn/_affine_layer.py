@@ -135,7 +135,7 @@ def rounded(name: str, values: Array, largest: Vector, dtype: np.dtype[Any]) -> 
     cure = (
         "fold a copy in a wider dtype"
         if np.isfinite(largest[channel])
-        else "look there for NaN or infinity in weight, bias and bn, and for bn.running_var + eps = 0"
+        else "look there for NaN or infinity in weight, bias and bn"
     )
     raise ValueError(
         f"{name} must be finite in {dtype} once folded, got {largest[channel]:g} in channel {channel}; {cure}"

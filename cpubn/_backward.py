@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cpubn import _check, _check_output, _dispatch, _register
+from cpubn import _check, _check_output, _check_state, _dispatch, _register
 from cpubn._epilogue import Activation
 from cpubn._gradient import NO_PROLOGUE, Prologue, Statistics
 from cpubn._place import place_of
@@ -119,6 +119,7 @@ def _statistics(asked: Request, given: dict[str, Any], x: Array, walk: Walk) -> 
     mean = _check.vector(given["mean"], "mean", channels, layout)
     low = _check.optional_vector(x, given["low"], "the low word of mean", channels, layout, 0.0)
     var = _check.vector(given["var"], "var", channels, layout)
+    _check_state.divisor(var, eps, "var")
     weight = _check.optional_vector(x, given["weight"], "weight", channels, layout, 1.0)
     if asked.training:
         _check.enough_values(walk, x)

@@ -1,4 +1,4 @@
-"""Validation of what is kept: the state of a layer, moments, and constants."""
+"""Validation of what is kept: the state of a layer, moments, constants, and variances to divide by."""
 
 from __future__ import annotations
 
@@ -112,6 +112,24 @@ def updatable(mean: Any, var: Any, apart_from: dict[str, Any]) -> None:
                 )
     if overlap(mean, var):
         raise ValueError("running_mean and running_var must be two arrays, got overlapping memory; copy one of them")
+
+
+def divisor(var: Any, eps: float, name: str = "running_var") -> None:
+    """A variance that with eps can be divided by; NaN passes. One on a GPU is not looked at: that would wait for it."""
+    if isinstance(var, DeviceArray):
+        return
+    with np.errstate(all="ignore"):
+        wrong = var + eps <= 0.0
+    if wrong.any():
+        channel = int(wrong.argmax())
+        way = "a constant channel has variance 0 and needs an eps above 0, for example 1e-5"
+        if var[channel] < 0.0:
+            mean = name.replace("var", "mean")
+            way = f"no variance is negative: check that {mean} and {name} are not in each other's place"
+        raise ValueError(
+            f"{name} + eps must be above 0 in every channel, got {name} {var[channel]:g} and eps {eps:g} "
+            f"in channel {channel}; {way}"
+        )
 
 
 def own_vectors(given: Mapping[str, ArrayLike]) -> dict[str, Vector]:

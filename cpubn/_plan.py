@@ -130,6 +130,8 @@ def forward(
         if running:
             apart_from = {"x": x, "residual": residual, "weight": weight, "bias": bias}
             _check_state.updatable(running_mean, running_var, apart_from)
+    elif running:
+        _check_state.divisor(running[1], eps)
     kind = _check_output.dtype(dtype, x)
     output = _output(
         x, axis, walk, layout, kind, activation, residual, None, out_layout, out, {n: given[n] for n in VECTORS}

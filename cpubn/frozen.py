@@ -26,7 +26,7 @@ class FrozenBatchNorm:
     ----------
     weight, bias : (C,) float32 or float64, or None for ones and zeros.
     running_mean, running_var : (C,) float32 or float64.
-    eps : added to the variance.
+    eps : added to the variance; running_var + eps must be above 0.
     layout : of x, "NCHW" (channels on axis 1) or "NHWC" (channels last).
     activation, dtype, out_layout : as in batch_norm: the activation, and the type and layout of y.
     backend : "cython", "numba" or "numpy"; None for the default at the time when this object is made, and for "cuda"
@@ -71,6 +71,7 @@ class FrozenBatchNorm:
         self.num_features = mean.size
         self.running_mean = _constant(_check.vector(mean, "running_mean", mean.size, layout))
         self.running_var = _constant(_check.vector(running_var, "running_var", mean.size, layout))
+        _check_state.divisor(self.running_var, self.eps)
         self.weight = _constant(_check.optional_vector(mean, weight, "weight", mean.size, layout, 1.0))
         self.bias = _constant(_check.optional_vector(mean, bias, "bias", mean.size, layout, 0.0))
         self._quantization: Quantization | None = None

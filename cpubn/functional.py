@@ -97,7 +97,7 @@ def batch_norm(
     weight, bias : (C,) of any floating type or integers, or None for ones and zeros.
     training : normalize with the batch's biased variance instead of the running statistics.
     momentum : from 0 to 1, the weight of the new batch (torch's convention).
-    eps : added to the variance; above 0 in training.
+    eps : added to the variance; above 0 in training, as running_var + eps must be in inference.
     activation : y = activation(affine + residual): "relu", "relu6", ("leaky_relu", slope), "hardswish", "silu", "gelu",
         "sigmoid", "tanh", ("clip", low, high), or a scalar function compiled by ``numba.njit``, which the Numba
         backend fuses into its loops (an error of its own passes through, with y written in part), for arrays on a GPU

@@ -59,7 +59,7 @@ cdef class DirectKernels(CompiledKernels):
             read_vector(self.kernels, running_mean, n, v) and read_vector(self.kernels, running_var, n, v + n)
             and read_optional(self.kernels, weight, n, 1.0, v + 2 * n)
             and read_optional(self.kernels, bias, n, 0.0, v + 3 * n)
-            and (out is None or apart(out, (running_mean, running_var, weight, bias)))
+            and (out is None or apart(out, (running_mean, running_var, weight, bias))) and divides(v + n, n, eps)
         ):
             return None
         job.mean, job.var, job.weight, job.bias, job.eps = v, v + n, v + 2 * n, v + 3 * n, eps
@@ -140,7 +140,8 @@ cdef class DirectKernels(CompiledKernels):
         if not (
             read_vector(self.kernels, mean, n, v) and read_optional(self.kernels, low, n, 0.0, v + n)
             and read_vector(self.kernels, var, n, v + 2 * n) and read_optional(self.kernels, weight, n, 1.0, v + 3 * n)
-            and (not training or job.outer * job.inner > 1) and (out is None or apart(out, (mean, low, var, weight)))
+            and (not training or job.outer * job.inner > 1) and divides(v + 2 * n, n, eps)
+            and (out is None or apart(out, (mean, low, var, weight)))
         ):
             return None
         dx = output_for(dy, x, out)
