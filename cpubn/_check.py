@@ -290,13 +290,3 @@ def dtype_of(dtype: DTypeLike) -> np.dtype[Any] | None:
         return None if dtype is None else np.dtype(dtype)
     except Exception:  # TypeError most of the time; SyntaxError of ",", ValueError of a negative count
         return None
-
-
-def parameter_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    """The dtype of weight and bias."""
-    kind = dtype_of(dtype)
-    if kind is None or kind.name not in SINGLE_OR_DOUBLE:
-        raise TypeError(
-            f"dtype must be float32 or float64, got {kind or repr(dtype)}; the data's own dtype need not be the same"
-        )
-    return kind.newbyteorder("=")

@@ -213,3 +213,13 @@ def zero_point(value: Any, name: str, kind: np.dtype[Any]) -> float:
 
 def limits(kind: np.dtype[Any]) -> tuple[int, int]:
     return int(np.iinfo(kind).min), int(np.iinfo(kind).max)
+
+
+def parameter_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """The dtype of weight and bias."""
+    kind = _check.dtype_of(dtype)
+    if kind is None or kind.name not in _check.SINGLE_OR_DOUBLE:
+        raise TypeError(
+            f"dtype must be float32 or float64, got {kind or repr(dtype)}; the data's own dtype need not be the same"
+        )
+    return kind.newbyteorder("=")

@@ -242,12 +242,7 @@ def weight_gradient(sums: DeviceArray, var: DeviceArray, eps: float) -> DeviceAr
 
 
 def update_running(
-    running_mean: DeviceArray,
-    running_var: DeviceArray,
-    tracked: Array | None,
-    stats: DeviceArray,
-    count: int,
-    momentum: float,
+    running_mean: DeviceArray, running_var: DeviceArray, tracked: Any, stats: DeviceArray, count: int, momentum: float
 ) -> None:
     _each_channel(_channels().update_running, stats, running_mean, running_var, stats, float(count), momentum)
     if tracked is not None:

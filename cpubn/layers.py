@@ -77,7 +77,7 @@ class _BatchNorm(LayerVectors):
             layout=_check.layout_name(layout),
             backend=backend,
             _activation=act,
-            _dtype=_check.parameter_dtype(dtype),
+            _dtype=_check_output.parameter_dtype(dtype),
             _kept=NOT_CALLED,
         )
         affine, tracks = _check.flag(affine, "affine"), _check.flag(track_running_stats, "track_running_stats")

@@ -1,5 +1,6 @@
 """Vectors per channel of integers and half types: read exactly, by whatever takes a vector that it only reads."""
 
+import cases
 import numpy as np
 import pytest
 from conftest import need_library
@@ -48,9 +49,9 @@ def test_functions(cast, backend):
 
 
 def test_frozen_and_moments(cast, backend):
-    given = [cast(v) for v in (WEIGHT, BIAS, MEAN, VAR)]
-    frozen = cpubn.FrozenBatchNorm(*given, backend=backend)
-    expected = cpubn.FrozenBatchNorm(WEIGHT, BIAS, MEAN, VAR, backend=backend)
+    given = MEAN, VAR, WEIGHT, BIAS
+    frozen = cpubn.FrozenBatchNorm(**cases.named(*map(cast, given)), backend=backend)
+    expected = cpubn.FrozenBatchNorm(**cases.named(*given), backend=backend)
     np.testing.assert_array_equal(frozen(X), expected(X))
     assert frozen.weight.dtype == frozen.running_mean.dtype == np.float64
     batch = cpubn.Moments(8, cast(MEAN), cast(VAR))
@@ -79,7 +80,7 @@ def test_every_half_is_read_exactly(dtype):
     v = np.arange(2**16, dtype=np.uint32).astype(np.uint16).view(dtype)
     with np.errstate(invalid="ignore"):
         v = v[np.isfinite(v)]
-    frozen = cpubn.FrozenBatchNorm(v, None, np.zeros(v.size, np.int8), np.ones(v.size, np.int8))
+    frozen = cpubn.FrozenBatchNorm(**cases.named(np.zeros(v.size, np.int8), np.ones(v.size, np.int8), v))
     np.testing.assert_array_equal(frozen.weight, v.astype(np.float64))
 
 
@@ -101,7 +102,7 @@ def test_large_integers_that_it_has_not(value, dtype, backend):
     for call in (
         lambda: cpubn.batch_norm(X, mean, VAR, backend=backend),
         lambda: cpubn.batch_norm_backward(X, X, mean, VAR, backend=backend),
-        lambda: cpubn.FrozenBatchNorm(None, None, mean, VAR, backend=backend),
+        lambda: cpubn.FrozenBatchNorm(**cases.named(mean, VAR), backend=backend),
         lambda: cpubn.Moments(8, mean, VAR),
     ):
         with pytest.raises(ValueError, match=match):

@@ -22,13 +22,13 @@
 
 #ifdef _OPENMP
 #include <omp.h>
-static int cpubn_openmp_max_threads(void) { return omp_get_max_threads(); }
+[[maybe_unused]] static int cpubn_openmp_max_threads(void) { return omp_get_max_threads(); }
 #else
-static int cpubn_openmp_max_threads(void) { return 0; }
+[[maybe_unused]] static int cpubn_openmp_max_threads(void) { return 0; }
 #endif
 
 /* The compilers' own tests look at what the operating system saves on a context switch, too. */
-static int cpubn_has_avx2(void) {
+[[maybe_unused]] static int cpubn_has_avx2(void) {
 #if !CPUBN_X86_64
     return 0;
 #elif defined(_MSC_VER) && !defined(__clang__)
@@ -39,7 +39,7 @@ static int cpubn_has_avx2(void) {
 #endif
 }
 
-static int cpubn_has_avx512(void) {
+[[maybe_unused]] static int cpubn_has_avx512(void) {
 #if !CPUBN_X86_64
     return 0;
 #elif defined(_MSC_VER) && !defined(__clang__)
@@ -58,7 +58,7 @@ static int cpubn_has_avx512(void) {
 /* Bytes of the last-level cache that a core reaches, 32 MB at most, and where the system does not say. On Linux from
    sysfs: sysconf answers 320 MB, a whole socket's, for an EPYC whose cores reach 32 MB each. Two cores of a Xeon whose
    socket has 260 MB write 51 MB past it in 0.62 of the time, and 25 MB in 0.85; but who reads 25 MB next finds them there. */
-static size_t cpubn_read_cache_bytes(void) {
+[[maybe_unused]] static size_t cpubn_read_cache_bytes(void) {
     const long long most = 32ll << 20;
     long long bytes = 0;
 #if defined(__APPLE__)
@@ -78,7 +78,7 @@ static size_t cpubn_read_cache_bytes(void) {
 #endif
     return (size_t)(bytes > 0 && bytes < most ? bytes : most);
 }
-static size_t cpubn_cache_bytes(void) {
+[[maybe_unused]] static size_t cpubn_cache_bytes(void) {
     static size_t known = 0;
     if (known == 0) known = cpubn_read_cache_bytes();
     return known;
@@ -86,7 +86,7 @@ static size_t cpubn_cache_bytes(void) {
 
 /* Rounding to nearest, and denormal numbers as such, whatever another library has set: each thread sets them for the
    duration of a kernel, and puts back what it found. */
-static inline uint64_t cpubn_calm(void) {
+[[maybe_unused]] static inline uint64_t cpubn_calm(void) {
 #if CPUBN_X86_64
     unsigned before = _mm_getcsr();
     if (before != 0x1f80) _mm_setcsr(0x1f80);
@@ -101,7 +101,7 @@ static inline uint64_t cpubn_calm(void) {
 #endif
 }
 
-static inline void cpubn_restore(uint64_t before) {
+[[maybe_unused]] static inline void cpubn_restore(uint64_t before) {
 #if CPUBN_X86_64
     if (before != 0x1f80) _mm_setcsr((unsigned)before);
 #elif defined(__aarch64__) && defined(__GNUC__)

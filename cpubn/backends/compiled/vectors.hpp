@@ -14,7 +14,7 @@
 #define CALLED __declspec(noinline)
 #else
 #define CPUBN_INLINE inline __attribute__((always_inline))
-#define CALLED __attribute__((noinline))
+#define CALLED __attribute__((noinline, unused)) // not every extension calls all
 #define CPUBN_VECTOR(type, bytes) __attribute__((vector_size(bytes))) type
 #endif
 #define WORD static CPUBN_INLINE
