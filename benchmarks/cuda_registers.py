@@ -124,7 +124,7 @@ def kernels() -> list[Kernel]:
         _device.affine(np.dtype(dtype), v, v, v, v, 1e-5)
     _device.reordered(bits, (3, 4, 5), (1, 15, 3))
     _device.weight_gradient(sums, v, 1e-5)
-    _device.update_running(v, v, stats, 20, 0.1)
+    _device.update_running(v, v, None, stats, 20, 0.1)
     _device.variance(v, 20.0)
     _device.merge(20, (v, v, v), 20, (v, v, v))
     _device.accumulate((v, v), (v, v))

@@ -21,6 +21,7 @@ from cpubn._kept import no_grad
 from cpubn.fold import fold_conv, fold_into_next_conv, fold_into_next_linear, fold_linear
 from cpubn.frozen import FrozenBatchNorm
 from cpubn.functional import batch_norm, batch_norm_backward, moments
+from cpubn.images import normalize_images
 from cpubn.layers import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from cpubn.statistics import Moments
 from cpubn.verify import verify_fold
@@ -57,6 +58,7 @@ __all__ = [
     "get_num_threads",
     "moments",
     "no_grad",
+    "normalize_images",
     "set_num_threads",
     "show_config",
     "use_backend",

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from cpubn._signs import Signs
 from cpubn._types import Array
 
@@ -33,10 +35,25 @@ class Kept(NamedTuple):
 
     x: Array
     batch: Any  # its Moments; None where it normalized with the running statistics
-    residual: Array | None = None
-    had_residual: bool = False
-    output: Array | Signs | None = None  # what the activation's gradient needs of it
+    residual: Array | None
+    had_residual: bool
+    output: Array | Signs | None  # what the activation's gradient needs of it
+    witness: Any  # of x and, where they are kept, of the output and the residual; None: there is none
+    direct: Any  # the kernels that bore it, or None
     overwritten: str | None = None  # what backward would need
+
+    @property
+    def is_as_it_was(self) -> bool:
+        return self.witness in (None, witness_of(self.x, self.output, self.residual, self.direct))
+
+
+def witness_of(x: Any, output: Any, residual: Any, direct: Any) -> Any:
+    """A few of each array's numbers, spread over it, by which a change shows; nothing of what is not on the host."""
+    found = direct and direct.witness(x, output, residual)
+    if found is not None and direct is not None:
+        return found
+    arrays = (a for a in (x, output, residual) if isinstance(a, np.ndarray))
+    return tuple(a[tuple(slice(None, None, max(1, n // 4)) for n in a.shape)].tobytes() for a in arrays)
 
 
 class Nothing(NamedTuple):

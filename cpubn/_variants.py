@@ -24,6 +24,7 @@ NAMES = (
     "affine",
     "infer_directly",
     "train_directly",
+    "witness",
     "backward_directly",
     "moments_directly",
 )

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, DTypeLike
 from cpubn import _check, _check_output, _dispatch
 from cpubn._backward import Request, backward_through
 from cpubn._epilogue import Activation
-from cpubn._kept import IN_NO_GRAD, NOT_CALLED, USED, Kept, Nothing, keeps
-from cpubn._layer_vectors import LayerVectors
+from cpubn._kept import IN_NO_GRAD, NOT_CALLED, USED, Kept, Nothing, keeps, witness_of
+from cpubn._layer_vectors import LayerVectors, put
 from cpubn._place import located, place_of, plain
 from cpubn._signs import kept_of
 from cpubn._types import ActivationLike, Array, Layout
@@ -40,8 +40,9 @@ PARAMETERS = """
     Errors are ValueError and TypeError, raised before anything is written, or RuntimeError where backward has no input.
     For one backward a layer keeps of its last call, by reference, the input, and beside it: for relu, relu6, leaky_relu
     (of a slope of at least 0) and clip one bit an element, for sigmoid and tanh the output, and for other activations,
-    and the former in eval mode, the residual. They must not be changed before. Within ``cpubn.no_grad()`` it keeps
-    nothing, and neither does what ``freeze()`` gives.
+    and the former in eval mode, the residual. They must not be changed before: of a forward in training, backward looks
+    at some numbers of each, and most changes are an error. Within ``cpubn.no_grad()`` it keeps nothing, and neither does
+    what ``freeze()`` gives.
     """
 
 
@@ -72,7 +73,7 @@ class _BatchNorm(LayerVectors):
         backend = _dispatch.backend_for(act, backend)
         if backend is not None:
             _dispatch.resolve(backend)
-        vars(self).update(
+        self._put(
             num_features=_check.count(num_features, "num_features", "the number of channels"),
             layout=_check.layout_name(layout),
             backend=backend,
@@ -97,7 +98,7 @@ class _BatchNorm(LayerVectors):
                 self._activation, residual, None, None, out, _dispatch.threads,
             )  # fmt: skip
             if y is not None:
-                self._keep(x, residual, y, out if y is x or y is residual else None, None)
+                self._keep(x, residual, y, out if y is x or y is residual else None, None, direct)
                 return y  # type: ignore[no-any-return]
         array = _check.layer_input(x, type(self).__name__, self.ranks, self.num_features, self.layout)
         if self.training or self.running_mean is None:
@@ -116,7 +117,7 @@ class _BatchNorm(LayerVectors):
             out=out,
             backend=self.backend,
         )
-        self._keep(array, residual, y, out, None)
+        self._keep(array, residual, y, out, None, _dispatch.direct_kernels(self.backend))
         return y
 
     def backward(self, dy: ArrayLike, *, out: Array | None = None, retain: bool = False) -> Array:
@@ -128,10 +129,16 @@ class _BatchNorm(LayerVectors):
         kept, retain = self._kept, _check.flag(retain, "retain")
         if isinstance(kept, Nothing):
             raise RuntimeError(f"backward needs the input of the last forward, got none: {kept.why}; {kept.cure}")
+        kept = Kept(*kept)
         if kept.overwritten:
             raise RuntimeError(
                 f"backward needs the {kept.overwritten} of the last forward, got one that was overwritten by out; "
                 "give the forward an output of its own"
+            )
+        if not kept.is_as_it_was:
+            raise RuntimeError(
+                f"backward needs what the last forward read{'' if kept.output is None else ' and gave'}, got arrays "
+                "that were changed since; change copies of them, or call backward first"
             )
         gradients = {"weight_grad": self.weight_grad, "bias_grad": self.bias_grad}
         gradients = _check.together(located(kept.x, "the last input"), gradients, like="the last input")
@@ -148,7 +155,7 @@ class _BatchNorm(LayerVectors):
                 *(self._activation, kept.residual, kept.output, kept.had_residual, out, self.backend),
             )
         )
-        vars(self).update(residual_grad=g, _kept=_noted(kept, dx) if retain else USED)
+        self._put(residual_grad=g, _kept=_noted(kept, dx) if retain else USED)
         if self.weight_grad is not None and self.bias_grad is not None:
             total, new = (
                 [located(v, "a gradient") for v in pair]
@@ -221,21 +228,23 @@ class _BatchNorm(LayerVectors):
             backend = _dispatch.backend_for(act, self.backend)
             y, samples, stats = by_plan(x, (mean, var, self.weight, self.bias, *rest), tracked, True, backend)
             batch = Moments.of(samples, stats)
-        self._keep(x, residual, y, out, batch)
+        self._keep(x, residual, y, out, batch, direct)
         return y
 
-    def _keep(self, x: Array, residual: Any, y: Array, out: Any, batch: Moments | None) -> None:
+    def _keep(self, x: Array, residual: Any, y: Array, out: Any, batch: Moments | None, direct: Any) -> None:
         """Remember for backward what the forward read, and of what it wrote what the activation needs."""
         if not keeps():
-            vars(self)["_kept"] = IN_NO_GRAD
+            put(self, "_kept", IN_NO_GRAD)
             return
-        kept = Kept(x, batch, None, residual is not None)
+        output = added = None
         if self._activation is not None:
             # Signs for training alone: an inference whose backward is never called should not pay for them.
             output = kept_of(self._activation, plain(located(y, "y")), self.backend, signs=batch is not None)
             added = plain(located(residual, "residual")) if residual is not None and output is None else None
-            kept = kept._replace(output=output, residual=added)
-        vars(self)["_kept"] = kept if out is None else _noted(kept, y)
+        # An inference, whose backward is as a rule never called, would take a tenth longer for it.
+        witness = None if batch is None else witness_of(x, output, added, direct)
+        kept = x, batch, added, residual is not None, output, witness, direct
+        put(self, "_kept", kept if out is None else _noted(Kept(*kept), y))
 
 
 def _noted(kept: Kept, written: Array) -> Kept:

@@ -111,7 +111,7 @@ def test_there_is_one_backward_for_each_forward(activation, training, backend):
     x, other, dy = batches((40, 6))
     bn(other)
     bn(x)
-    kept = weakref.ref(bn._kept.x)
+    kept = weakref.ref(x)
     bn.backward(dy)
     gradient = bn.weight_grad.copy()
     with pytest.raises(
@@ -398,3 +398,46 @@ def test_the_activation_is_told_as_it_was_given(activation):
     assert bn.freeze().activation == activation
     with pytest.raises(AttributeError):
         bn.activation = "silu"
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "sigmoid", "tanh", "silu"])
+def test_what_was_changed_before_backward_is_an_error(activation, backend):
+    bn = cpubn.BatchNorm2d(6, activation=activation, backend=backend)
+    x, residual, dy = batches((5, 6, 4, 7))
+    for a in (x, x.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)):
+        bn(a, residual)
+        a += dy
+        with pytest.raises(
+            RuntimeError, match=r"backward needs what the last forward read.* got arrays that were changed since"
+        ):
+            bn.backward(dy)
+        a -= 1.0
+        y = bn(a, residual)
+        y += 1.0
+        if activation in ("sigmoid", "tanh"):
+            with pytest.raises(
+                RuntimeError, match=r"forward read and gave, got arrays that were changed since; change copies"
+            ):
+                bn.backward(dy)
+        else:
+            bn.backward(dy)
+    if activation == "silu":
+        bn(x, residual)
+        residual[...] = 0.0
+        with pytest.raises(RuntimeError, match=r"backward needs what the last forward read, got arrays"):
+            bn.backward(dy)
+    assert bn.weight_grad.any() == (activation not in ("sigmoid", "tanh"))
+
+
+@pytest.mark.parametrize("n", [2, 3, 40, 1000])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_a_change_of_any_of_few_numbers_shows(dtype, n, backend):
+    bn = cpubn.BatchNorm1d(1, backend=backend)
+    dy = np.ones((n, 1), dtype)
+    for at in range(min(n, 3)):
+        x = np.arange(1.0, n + 1.0).astype(dtype)[:, None]
+        bn(x)
+        x[-at] += 1.0
+        if n <= 3 or at == 0:
+            with pytest.raises(RuntimeError, match="changed since"):
+                bn.backward(dy)

@@ -168,7 +168,7 @@ def test_vectors_of_integers_and_half_types(dtype):
     given = [put(v.astype(dtype)) for v in vectors]
     expected = get(cpubn.batch_norm(put(x), *map(put, vectors)))
     np.testing.assert_array_equal(get(cpubn.batch_norm(put(x), *given)), expected)
-    np.testing.assert_array_equal(get(cpubn.FrozenBatchNorm(*given[2:], *given[:2])(put(x))), expected)
+    np.testing.assert_array_equal(get(cpubn.FrozenBatchNorm(**cases.named(*given))(put(x))), expected)
     mean, var, weight, bias = given
     for training in (True, False):
         how = {"training": training, "activation": "silu"}

@@ -61,7 +61,7 @@ def test_forward_and_backward(activation, layout, added, training):
     expected = oracle.fused(oracle.batch_norm(x, *given, weight, bias, layout=layout), activation, residual)
     y = bn(put(x), put(residual))
     assert oracle.worst(get(y), expected.y, expected.bound) <= 1
-    dx = bn.backward(put(dy))
+    dx = bn.backward(put(dy), retain=True)
     assert (bn.residual_grad is None) == (not added)
     got = get([dx, bn.weight_grad, bn.bias_grad, *([bn.residual_grad] if added else [])])
     test_fused_backward.check(got, dy, x, vectors, activation, residual, training, layout)

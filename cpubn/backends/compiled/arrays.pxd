@@ -47,6 +47,31 @@ cdef inline bint is_like(a, x) noexcept:
     )
 
 
+cdef inline uint64_t mixed_bits(a) noexcept:
+    """Bits of a contiguous array at 32 places, mixed with where they stand: most changes of it change them."""
+    cdef const char* data = cnp.PyArray_BYTES(<cnp.ndarray>a)
+    cdef Py_ssize_t size = cnp.PyArray_NBYTES(<cnp.ndarray>a), last = size - <Py_ssize_t>sizeof(uint64_t), k
+    cdef uint64_t mixed = <uint64_t>data + <uint64_t>size, bits = 0
+    if last < 0:
+        memcpy(&bits, data, size)
+        return mixed + bits
+    for k in range(32):
+        memcpy(&bits, data + last * k // 31, sizeof(uint64_t))
+        mixed += bits * (<uint64_t>0x9E3779B97F4A7C15 + 2 * <uint64_t>k)
+    return mixed
+
+
+cdef inline object witness_of(x, output, residual):
+    """A number by which it shows that one of three arrays, or None, was changed; None where one is not contiguous."""
+    cdef uint64_t mixed = 0
+    for a in (x, output, residual):
+        if type(a) is cnp.ndarray:
+            if not is_contiguous(a):
+                return None
+            mixed = mixed * 31 + mixed_bits(a)
+    return mixed
+
+
 cdef inline bint overlap(a, b) noexcept:
     """Whether two contiguous arrays share memory."""
     cdef char* p = cnp.PyArray_BYTES(<cnp.ndarray>a)

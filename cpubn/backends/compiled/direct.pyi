@@ -55,6 +55,7 @@ class DirectKernels(CompiledKernels):
         out: object,
         threads: Callable[[int], int],
     ) -> tuple[_Array, _Array] | None: ...
+    def witness(self, x: object, output: object, residual: object) -> int | None: ...
     def backward_directly(
         self,
         dy: object,

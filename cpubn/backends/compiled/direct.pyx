@@ -69,10 +69,7 @@ cdef class DirectKernels(CompiledKernels):
         self, x, running_mean, running_var, weight, bias, momentum, eps, layout, activation, residual, out, tracked,
         threads
     ):
-        """y and the batch's stats (3, C), by train_forward; running statistics, which may be None, are updated.
-
-        With them tracked, (), int64 or None, goes up by 1: no interrupt comes between.
-        """
+        """y and the batch's stats (3, C); running statistics move, and tracked with them: no interrupt comes between."""
         cdef Job job
         cdef cnp.ndarray vectors, stats
         cdef double* v
@@ -120,6 +117,9 @@ cdef class DirectKernels(CompiledKernels):
             if tracked is not None:
                 (<int64_t*>cnp.PyArray_DATA(<cnp.ndarray>tracked))[0] += 1
         return y, stats
+
+    def witness(self, x, output, residual):
+        return witness_of(x, output, residual)
 
     def backward_directly(self, dy, x, mean, low, var, weight, eps, bint training, layout, out, threads):
         """dx, dweight and dbias, by backward."""
