@@ -49,10 +49,10 @@ class DirectKernels(CompiledKernels):
         momentum: object,
         eps: object,
         layout: object,
-        tracked: _Array | None,
         activation: Activation | None,
         residual: object,
         out: object,
+        tracked: _Array | None,
         threads: Callable[[int], int],
     ) -> tuple[_Array, _Array] | None: ...
     def witness(self, x: object, output: object, residual: object) -> int | None: ...
