@@ -19,7 +19,8 @@ from cpubn._walk import Walk
 SINGLE_OR_DOUBLE = "float32", "float64"
 FLOATS = "float16", "bfloat16", *SINGLE_OR_DOUBLE
 INTEGERS = "uint8", "int8", "uint16", "int16"
-NUMBERS = *FLOATS, *INTEGERS, "uint32", "int32", "uint64", "int64"  # of vectors that are only read
+SAMPLES = *FLOATS, *INTEGERS  # of what is only read
+NUMBERS = *SAMPLES, "uint32", "int32", "uint64", "int64"  # of vectors that are only read
 NCHW: AxisOrder = "NCHW"
 NHWC: AxisOrder = "NHWC"
 ALIASES: dict[AxisOrder, tuple[str, ...]] = {

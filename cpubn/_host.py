@@ -84,18 +84,15 @@ def update_running(
     """Move the running statistics in place; stats (3, C) of a batch of `count` values a channel."""
     mean, _, m2 = stats
     with np.errstate(all="ignore"):
-        moved: dict[str, tuple[Array, Any]] = {}
-        for name, running, batch in (("mean", running_mean, mean), ("var", running_var, _algebra.unbiased(m2, count))):
+        targets, values = [running_mean, running_var], []
+        for running, batch in zip(targets, (mean, _algebra.unbiased(m2, count)), strict=True):
             made = _algebra.running_update(running.astype(np.float64), batch, momentum)
-            moved[name] = running, made.astype(running.dtype)
+            values.append(made.astype(running.dtype))
         if tracked is not None:
-            moved["tracked"] = tracked, tracked + 1
-        _write_all(*zip(*moved.values(), strict=True))
-
-
-def _write_all(targets: Sequence[Array], values: Sequence[Any]) -> None:
-    """All of them or none: no step of Python's lies between two, at which an interrupt could come."""
-    deque(map(setitem, targets, repeat(...), values), maxlen=0)  # type: ignore[arg-type]
+            targets.append(tracked)
+            values.append(tracked + 1)
+        # All of them or none: no step of Python's lies between two, at which an interrupt could come.
+        deque(map(setitem, targets, repeat(...), values), maxlen=0)  # type: ignore[arg-type]
 
 
 @_register.usual()

@@ -49,8 +49,8 @@ class Kept(NamedTuple):
 
 def witness_of(x: Any, output: Any, residual: Any, direct: Any) -> Any:
     """A few of each array's numbers, spread over it, by which a change shows; nothing of what is not on the host."""
-    found = direct and direct.witness(x, output, residual)
-    if found is not None and direct is not None:
+    found = None if direct is None else direct.witness(x, output, residual)
+    if found is not None:
         return found
     arrays = (a for a in (x, output, residual) if isinstance(a, np.ndarray))
     return tuple(a[tuple(slice(None, None, max(1, n // 4)) for n in a.shape)].tobytes() for a in arrays)

@@ -113,7 +113,7 @@ def forward(
     out_layout: str | None,
     out: Array | None,
 ) -> Forward:
-    x, axis = _check.batch(x, layout, _check.FLOATS if training else (*_check.FLOATS, *_check.INTEGERS))
+    x, axis = _check.batch(x, layout, _check.FLOATS if training else _check.SAMPLES)
     given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     given = _check.together(x, {**given, "residual": residual, "out": out})
     running_mean, running_var, weight, bias, residual, out = given.values()
@@ -151,7 +151,7 @@ def apply(
     out: Array | None,
 ) -> Output:
     """With a quantization, dtype is the type of x and of the output."""
-    x, axis = _check.batch(x, layout, (*_check.FLOATS, *_check.INTEGERS))
+    x, axis = _check.batch(x, layout, _check.SAMPLES)
     if quantization is not None:
         _check_output.quantized_data(x, np.dtype(dtype))
     residual, out = _check.together(x, {"residual": residual, "out": out}).values()
@@ -163,7 +163,7 @@ def apply(
 
 def sample(x: ArrayLike, layout: str, any_type: bool) -> tuple[Array, Walk]:
     """`x` as its walk sees it, and the walk."""
-    x, axis = _check.batch(x, layout, (*_check.FLOATS, *_check.INTEGERS))
+    x, axis = _check.batch(x, layout, _check.SAMPLES)
     walk = walk_of(x, axis)
     exact = computed_in(x.dtype, *([np.dtype(np.float64)] if name_of(x.dtype) in _check.INTEGERS else []))
     return walk.view(x, None if any_type else exact), walk

@@ -24,8 +24,8 @@ class FrozenBatchNorm:
 
     Parameters
     ----------
-    weight, bias : (C,) float32 or float64, or None for ones and zeros.
-    running_mean, running_var : (C,) float32 or float64.
+    weight, bias : (C,) of any floating type or integers, or None for ones and zeros.
+    running_mean, running_var : (C,) of any floating type or integers.
     eps : added to the variance; running_var + eps must be above 0.
     layout : of x, "NCHW" (channels on axis 1) or "NHWC" (channels last).
     activation, dtype, out_layout : as in batch_norm: the activation, and the type and layout of y.

@@ -133,35 +133,45 @@ def batch_norm(
         act = _check_output.activation(activation)
         backend = _dispatch.backend_for(act, backend)
     kind = None if dtype is None else _check_output.floating(dtype)
+    vectors = running_mean, running_var, weight, bias
+    if training and kind is None and out_layout is None:
+        how = momentum, eps, layout, act, residual, out
+        y, samples, stats = train_batch(x, vectors, how, None, return_moments, backend)
+        return (y, Moments.of(samples, stats)) if return_moments else y
     direct = _dispatch.direct_kernels(backend)
-    if direct and training and kind is None and out_layout is None:
-        done = direct.train_directly(
-            x, running_mean, running_var, weight, bias, momentum, eps, layout,
-            act, residual, out, None, _dispatch.threads,
-        )  # fmt: skip
-        if done:
-            y, stats = done
-            return (y, Moments.of(y.size // stats.shape[1], stats)) if return_moments else y
-    elif direct and not training and not return_moments:
+    if direct and not training and not return_moments:
         y = direct.infer_directly(
             x, running_mean, running_var, weight, bias, momentum, eps, layout,
             act, residual, kind, out_layout, out, _dispatch.threads,
         )  # fmt: skip
         if y is not None:
             return y  # type: ignore[no-any-return]
-    running = running_mean, running_var
-    rest = weight, bias, training, momentum, eps, layout, act, residual, kind, out_layout, out
-    y, samples, stats = by_plan(x, (*running, *rest), None, return_moments, backend)
+    given = *vectors, training, momentum, eps, layout, act, residual, kind, out_layout, out
+    y, samples, stats = by_plan(x, given, None, return_moments, backend)
     return (y, Moments.of(samples, stats)) if return_moments else y
+
+
+def train_batch(
+    x: Any, vectors: tuple[Any, ...], how: tuple[Any, ...], tracked: Any, kept: bool, backend: str | None
+) -> tuple[Array, int, Any]:
+    """The forward of training: y, the values per channel, and if `kept` stats of them.
+
+    vectors: running mean and variance, weight and bias; how: momentum, eps, layout, activation, residual and out.
+    `tracked`, (), counts the batches whose statistics went into the running ones.
+    """
+    direct = _dispatch.direct_kernels(backend)
+    done = direct and direct.train_directly(x, *vectors, *how, tracked, _dispatch.threads)
+    if done:
+        y, stats = done
+        return y, y.size // stats.shape[1], stats
+    *usual, out = how
+    return by_plan(x, (*vectors, True, *usual, None, None, out), tracked, kept, backend)
 
 
 def by_plan(
     x: ArrayLike, given: tuple[Any, ...], tracked: Array | None, kept: bool, backend: str | None
 ) -> tuple[Array, int, Any]:
-    """The forward of any arrays: y, the values per channel, and if `kept` stats of them; given: as to `_plan.forward`.
-
-    `tracked`, (), counts the batches whose statistics went into the running ones.
-    """
+    """The forward of any arrays, as of `train_batch`; given: what `_plan.forward` takes besides x."""
     x = located(x, "x")
     kernels = _dispatch.kernels_for(x, backend)
     with _register.usual():

@@ -12,8 +12,6 @@ from cpubn import _check, _check_output
 from cpubn._types import Array, Layout, Vector
 from cpubn.frozen import FrozenBatchNorm
 
-KINDS = *_check.FLOATS, *_check.INTEGERS
-
 
 def normalize_images(
     images: ArrayLike | Sequence[ArrayLike],
@@ -68,7 +66,7 @@ def normalize_images(
 
 def _picture(image: Any, name: str, rank: int) -> Array:
     """(H, W, C), or of rank 4 a batch of them."""
-    array = _check.on_host(image, name, KINDS)
+    array = _check.on_host(image, name, _check.SAMPLES)
     if not 2 <= array.ndim <= rank:
         raise ValueError(
             f"{name} must have shape (H, W){', (H, W, C) or (N, H, W, C)' if rank == 4 else ' or (H, W, C)'}, "

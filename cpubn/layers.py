@@ -17,7 +17,7 @@ from cpubn._signs import kept_of
 from cpubn._types import ActivationLike, Array, Layout
 from cpubn._walk import overlap
 from cpubn.frozen import FrozenBatchNorm
-from cpubn.functional import batch_norm, by_plan
+from cpubn.functional import batch_norm, train_batch
 from cpubn.statistics import Moments
 
 PARAMETERS = """
@@ -98,7 +98,7 @@ class _BatchNorm(LayerVectors):
                 self._activation, residual, None, None, out, _dispatch.threads,
             )  # fmt: skip
             if y is not None:
-                self._keep(x, residual, y, out if y is x or y is residual else None, None, direct)
+                self._keep(x, residual, y, out if y is x or y is residual else None, None)
                 return y  # type: ignore[no-any-return]
         array = _check.layer_input(x, type(self).__name__, self.ranks, self.num_features, self.layout)
         if self.training or self.running_mean is None:
@@ -117,7 +117,7 @@ class _BatchNorm(LayerVectors):
             out=out,
             backend=self.backend,
         )
-        self._keep(array, residual, y, out, None, _dispatch.direct_kernels(self.backend))
+        self._keep(array, residual, y, out, None)
         return y
 
     def backward(self, dy: ArrayLike, *, out: Array | None = None, retain: bool = False) -> Array:
@@ -210,28 +210,17 @@ class _BatchNorm(LayerVectors):
         )
 
     def _with_batch_statistics(self, x: Array, residual: ArrayLike | None, out: Array | None) -> Array:
-        y: Array
         mean, var, tracked = None, None, None
         if self.training and self._tracks:
             mean, var, tracked = self.running_mean, self.running_var, self._tracked
         momentum = 1.0 / ((self.num_batches_tracked or 0) + 1) if self.momentum is None else self.momentum
-        act, direct = self._activation, _dispatch.direct_kernels(self.backend)
-        done = direct and direct.train_directly(
-            x, mean, var, self.weight, self.bias, momentum, self.eps, self.layout,
-            act, residual, out, tracked, _dispatch.threads,
-        )  # fmt: skip
-        if done:
-            y, stats = done
-            batch = Moments.of(y.size // self.num_features, stats)
-        else:
-            rest = True, momentum, self.eps, self.layout, act, residual, None, None, out
-            backend = _dispatch.backend_for(act, self.backend)
-            y, samples, stats = by_plan(x, (mean, var, self.weight, self.bias, *rest), tracked, True, backend)
-            batch = Moments.of(samples, stats)
-        self._keep(x, residual, y, out, batch, direct)
+        vectors = mean, var, self.weight, self.bias
+        how = momentum, self.eps, self.layout, self._activation, residual, out
+        y, samples, stats = train_batch(x, vectors, how, tracked, True, self.backend)
+        self._keep(x, residual, y, out, Moments.of(samples, stats))
         return y
 
-    def _keep(self, x: Array, residual: Any, y: Array, out: Any, batch: Moments | None, direct: Any) -> None:
+    def _keep(self, x: Array, residual: Any, y: Array, out: Any, batch: Moments | None) -> None:
         """Remember for backward what the forward read, and of what it wrote what the activation needs."""
         if not keeps():
             put(self, "_kept", IN_NO_GRAD)
@@ -241,8 +230,12 @@ class _BatchNorm(LayerVectors):
             # Signs for training alone: an inference whose backward is never called should not pay for them.
             output = kept_of(self._activation, plain(located(y, "y")), self.backend, signs=batch is not None)
             added = plain(located(residual, "residual")) if residual is not None and output is None else None
-        # An inference, whose backward is as a rule never called, would take a tenth longer for it.
-        witness = None if batch is None else witness_of(x, output, added, direct)
+        witness = direct = None
+        if (
+            batch is not None
+        ):  # an inference, whose backward is as a rule never called, would take a tenth longer for it
+            direct = _dispatch.direct_kernels(self.backend)
+            witness = witness_of(x, output, added, direct)
         kept = x, batch, added, residual is not None, output, witness, direct
         put(self, "_kept", kept if out is None else _noted(Kept(*kept), y))
 

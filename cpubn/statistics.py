@@ -73,15 +73,16 @@ class Moments:
 
         Raises ValueError where ``count`` is not above ``ddof``, TypeError if that is no number.
         """
-        freedom, m2 = _check_state.degrees_of_freedom(self.count, ddof, "var"), self._vectors[2]
-        place = place_of(m2)
-        return place.result(place.variance(m2, freedom))  # type: ignore[no-any-return]
+        return self._spread(ddof, "var")
 
     def std(self, ddof: int = 0) -> Vector:
         """Standard deviation, (C,) float64: the square root of ``var(ddof)``, with its errors."""
-        freedom, m2 = _check_state.degrees_of_freedom(self.count, ddof, "std"), self._vectors[2]
+        return self._spread(ddof, "std")
+
+    def _spread(self, ddof: int, name: str) -> Vector:
+        freedom, m2 = _check_state.degrees_of_freedom(self.count, ddof, name), self._vectors[2]
         place = place_of(m2)
-        return place.result(place.variance(m2, freedom, root=True))  # type: ignore[no-any-return]
+        return place.result(place.variance(m2, freedom, root=name == "std"))  # type: ignore[no-any-return]
 
     def _normalizing(self) -> tuple[Any, Any, Any]:
         """Mean, its low word and the biased variance as a plan takes them; zeros of an empty batch."""

@@ -42,7 +42,7 @@ cdef inline void put(
     const Job* job, any_sample* to, Py_ssize_t i, const Type* types, int role, Lane[any_sample] value
 ) noexcept nogil:
     if any_sample is mixed:
-        store_as(types[role], &job.quantizer, to, i, value)
+        put_as(types[role], &job.quantizer, to, i, value, False)
     else:
         store(to + i, value)
 
@@ -53,7 +53,7 @@ cdef inline void put_result(
     if not past:
         put(job, y, i, run.types, OF_Y, value)
     elif any_sample is mixed:
-        stream_as(run.types[OF_Y], &job.quantizer, y, i, value)
+        put_as(run.types[OF_Y], &job.quantizer, y, i, value, True)
     else:
         stream(y + i, value)
 

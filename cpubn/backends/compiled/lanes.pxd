@@ -129,8 +129,7 @@ cdef extern from "samples.hpp" namespace "cpubn" nogil:
     uint32_t bits_at(const uint8_t*, Py_ssize_t)
     Py_ssize_t size_of(Type)
     Lane[mixed] load_as(Type, const void*, Py_ssize_t)
-    void store_as(Type, const Quantizer*, void*, Py_ssize_t, Lane[mixed])
-    void stream_as(Type, const Quantizer*, void*, Py_ssize_t, Lane[mixed])
+    void put_as(Type, const Quantizer*, void*, Py_ssize_t, Lane[mixed], bint)
 
 ctypedef fused real:
     float

@@ -79,20 +79,16 @@ LONG_WORD Lanes<float> load_as(Type type, const void *p, ptrdiff_t i) {
     default: return load((const float *)p + i);
     }
 }
-LONG_WORD void store_as(Type type, const Quantizer *q, void *p, ptrdiff_t i, const Lanes<float> &a) {
-    switch (type) {
-    case FLOAT16: return store((half *)p + i, a);
-    case BFLOAT16: return store((bfloat *)p + i, a);
-    case FLOAT32: return store((float *)p + i, a);
-    default: return store((uint8_t *)p + i, quantized(*q, a));
-    }
+template <typename S> WORD void put_lanes(S *p, const Lanes<float> &a, bool past) {
+    if (past) stream(p, a);
+    else store(p, a);
 }
-// The same past the cache, but for bytes.
-LONG_WORD void stream_as(Type type, const Quantizer *q, void *p, ptrdiff_t i, const Lanes<float> &a) {
+// A store of them or, but for bytes, a stream.
+LONG_WORD void put_as(Type type, const Quantizer *q, void *p, ptrdiff_t i, const Lanes<float> &a, bool past) {
     switch (type) {
-    case FLOAT16: return stream((half *)p + i, a);
-    case BFLOAT16: return stream((bfloat *)p + i, a);
-    case FLOAT32: return stream((float *)p + i, a);
+    case FLOAT16: return put_lanes((half *)p + i, a, past);
+    case BFLOAT16: return put_lanes((bfloat *)p + i, a, past);
+    case FLOAT32: return put_lanes((float *)p + i, a, past);
     default: return store((uint8_t *)p + i, quantized(*q, a));
     }
 }
@@ -121,7 +117,7 @@ static CALLED void scatter(const T *source, const Place &p, ptrdiff_t first, ptr
         move(p, first, n, (void *)source, true);
         return;
     }
-    for (ptrdiff_t i = 0; i < end; i += 32) store_as(p.type, q, moved, i, load_floats(source + i));
+    for (ptrdiff_t i = 0; i < end; i += 32) put_as(p.type, q, moved, i, load_floats(source + i), false);
     move(p, first, n, moved, true);
 }
 

@@ -21,31 +21,14 @@ CENTRE, FACTOR, SHIFT, RSTD, SLOPE, LEVEL = range(6)
 
 
 class Ends(NamedTuple):
-    """The task of a forward pass: what it ends with, parameters in the type that is computed in; see `is_there`."""
+    """The task of a forward pass: what it ends with, parameters in the type that is computed in; see `is_there`.
+
+    That of a backward pass is a Source.
+    """
 
     residual: object
     low: object
     high: object
-
-
-class Gradient(NamedTuple):
-    """The task of a backward pass: the fields of a Source, where g is written as well, and whether g * scale is all."""
-
-    dy: object
-    residual: object
-    kept: object
-    signs: object
-    slope: object
-    low: object
-    high: object
-    g: object
-    is_scale: object
-
-
-@compiled
-def gradient_with(a, g, is_scale):
-    """A task of a source, field by field: Numba unpacks no record of another type."""
-    return Gradient(a.dy, a.residual, a.kept, a.signs, a.slope, a.low, a.high, g, is_scale)
 
 
 class Table(NamedTuple):
@@ -215,14 +198,11 @@ def part_of_task(task, first, n, filling, to):
 
 @overload(part_of_task, error_model="numpy")
 def part_of_any_task(task, first, n, filling, to):
-    def forward(task, first, n, filling, to):
-        return Ends(part_of(task.residual, first, n, filling, to), task.low, task.high)
-
-    def backward(task, first, n, filling, to):
-        g = part_of(task.g, first, n, filling, after(to, 3 * lane_count(to)))
-        return gradient_with(part_of_source(task, first, n, filling, to, room(task.signs)), g, task.is_scale)
-
-    return forward if task.instance_class is Ends else backward
+    if task.instance_class is Ends:
+        return lambda task, first, n, filling, to: Ends(
+            part_of(task.residual, first, n, filling, to), task.low, task.high
+        )
+    return lambda task, first, n, filling, to: part_of_source(task, first, n, filling, to, room(task.signs))
 
 
 def put_part(to, first, n, made):
@@ -263,4 +243,4 @@ def placed_task(task):
 def placed_any_task(task):
     if task.instance_class is Ends:
         return lambda task: Ends(pointer(task.residual), task.low, task.high)
-    return lambda task: gradient_with(placed(task), pointer(task.g), task.is_scale)
+    return lambda task: placed(task)

@@ -67,7 +67,7 @@ class Terms(NamedTuple):
             dy=dy, residual=residual, kept=kept, signs=None if self.signs is None else self.signs[:, channels]
         )
 
-    def source(self, real: Any) -> Source:
+    def source(self, real: Any, g: Array | None = None, is_scale: bool = False) -> Source:
         """As kernels take them, which compute in `real`."""
         low, high = (self.activation or Activation(0))[1:3]
         packed = NONE
@@ -75,7 +75,7 @@ class Terms(NamedTuple):
             packed = np.append(np.packbits(self.signs, bitorder="little"), np.zeros(PADDING, np.uint8))
         with np.errstate(all="ignore"):
             dy, residual, kept = map(flat, self[:3])
-            return Source(dy, residual, kept, packed, real(self.slope), real(low), real(high))
+            return Source(dy, residual, kept, packed, real(self.slope), real(low), real(high), flat(g), is_scale)
 
     @property
     def derivative(self) -> Any:

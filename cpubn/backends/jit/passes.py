@@ -16,7 +16,7 @@ from cpubn._epilogue import Activation, Epilogue
 from cpubn._gradient import Prologue, Statistics
 from cpubn._types import Array
 from cpubn.backends.jit import kernels
-from cpubn.backends.jit.apply import Ends, Gradient
+from cpubn.backends.jit.apply import Ends
 from cpubn.backends.jit.arrays import Terms, flat, groups, is_plain, plain, table_of, terms_of
 from cpubn.backends.jit.sums import Walk
 from cpubn.backends.jit.threads import team, thread_limit, threading_layer
@@ -222,7 +222,7 @@ def _apply_backward(
             x[:, wide].astype(np.float64), terms.of(wide, np.float64), rows[:, wide], training, given, threads
         )
     table = table_of(rows, x.shape, x.dtype.type, 3)
-    task = Gradient(*terms.source(x.dtype.type), flat(g), not training)
+    task = terms.source(x.dtype.type, g, not training)
     with team(_serial_for(terms.activation, threads)) as parts:
         kernels.elements(terms.derivative)(parts > 1)(flat(x), task, dx.reshape(-1), x.shape, table, parts)
     with np.errstate(all="ignore"):

@@ -20,7 +20,10 @@ inlined = njit(**HOW, forceinline=True)
 
 
 class Source(NamedTuple):
-    """What g is made of, and the derivative's parameters; see `is_there`."""
+    """What g is made of, and the derivative's parameters; where g is written as well, and whether dx is g * scale.
+
+    See `is_there`.
+    """
 
     dy: object
     residual: object
@@ -29,6 +32,8 @@ class Source(NamedTuple):
     slope: object
     low: object
     high: object
+    g: object
+    is_scale: object
 
 
 @compiled
@@ -44,7 +49,8 @@ def bits_at(packed, bit):
 def placed(source):
     """Of arrays, where their elements stand."""
     dy, residual, kept = pointer(source.dy), pointer(source.residual), pointer(source.kept)
-    return Source(dy, residual, kept, pointer(source.signs), source.slope, source.low, source.high)
+    signs, g = pointer(source.signs), pointer(source.g)
+    return Source(dy, residual, kept, signs, source.slope, source.low, source.high, g, source.is_scale)
 
 
 def is_there(place):
@@ -119,7 +125,7 @@ def part_of_bits(place, first, to):
 
 @compiled
 def part_of_source(source, first, n, filling, to, signs_to):
-    """A part of what g is made of, put in three blocks."""
+    """A part of what g is made of, put in three blocks; room for g is the fourth."""
     count = lane_count(to)
     dy, residual = (
         part_of(source.dy, first, n, filling, to),
@@ -129,4 +135,5 @@ def part_of_source(source, first, n, filling, to, signs_to):
         part_of(source.kept, first, n, filling, after(to, 2 * count)),
         part_of_signs(source.signs, first, signs_to),
     )
-    return Source(dy, residual, kept, signs, source.slope, source.low, source.high)
+    g = part_of(source.g, first, n, filling, after(to, 3 * count))
+    return Source(dy, residual, kept, signs, source.slope, source.low, source.high, g, source.is_scale)
