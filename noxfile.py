@@ -25,8 +25,8 @@ def frameworks(session: nox.Session) -> None:
 def cuda(session: nox.Session) -> None:
     """The tests of the CUDA backend under numba-cuda, which takes the place of Numba's own: simulated, and on a GPU."""
     session.install("--editable", ".[test,cuda]", "numba-cuda[cu12]")
-    session.run("pytest", "tests/cuda", *session.posargs, env={"NUMBA_ENABLE_CUDASIM": "1"})
-    session.run("pytest", "tests/cuda", *session.posargs)
+    session.run("pytest", "tests/backends/cuda", *session.posargs, env={"NUMBA_ENABLE_CUDASIM": "1"})
+    session.run("pytest", "tests/backends/cuda", *session.posargs)
 
 
 @nox.session

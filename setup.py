@@ -60,7 +60,7 @@ int cpubn_threads(void) {
 
 
 def load_isa() -> Any:
-    spec = importlib.util.spec_from_file_location("isa", "cpubn/_isa.py")
+    spec = importlib.util.spec_from_file_location("isa", "cpubn/machine/isa.py")
     isa = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(isa)
     return isa
@@ -256,7 +256,11 @@ setup(
             name,
             [source],
             language="c++",
-            depends=["setup.py", "cpubn/_isa.py", *sorted(glob(f"{COMPILED}/*.px[dy]") + glob(f"{COMPILED}/*.hpp"))],
+            depends=[
+                "setup.py",
+                "cpubn/machine/isa.py",
+                *sorted(glob(f"{COMPILED}/*.px[dy]") + glob(f"{COMPILED}/*.hpp")),
+            ],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
             optional=not REQUIRED,
         )

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from report import written
 
-from cpubn import _dispatch
+from cpubn.backends import choice as _dispatch
 from cpubn.bench import number, writable
 
 ROOT = Path(__file__).parents[1]
@@ -134,7 +134,7 @@ def refusal():
     absent = _dispatch.absence("cuda")
     if absent:
         return f'an NVIDIA GPU is needed, with its driver and pip install "cpubn[cuda]": {absent}'
-    from cpubn.kernels import _cuda_target
+    from cpubn.backends.gpu import target as _cuda_target
 
     return "Numba's simulator has no times; unset NUMBA_ENABLE_CUDASIM" if _cuda_target.SIMULATED else None
 

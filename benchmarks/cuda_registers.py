@@ -68,13 +68,15 @@ def assemblers() -> list[str]:
 
 def kernels() -> list[Kernel]:
     """All that are launched, each once."""
-    from cpubn import _device
-    from cpubn._activations import NAMES
-    from cpubn._check_output import floating
-    from cpubn._device import DeviceArray
-    from cpubn._epilogue import PLAIN, Activation, Epilogue
-    from cpubn._gradient import NO_PROLOGUE, Bits, Prologue, Statistics, bytes_of
-    from cpubn.kernels import _cuda, _cuda_launch, _cuda_target
+    from cpubn.ask.options import floating
+    from cpubn.backends.epilogue import PLAIN, Activation, Epilogue
+    from cpubn.backends.gpu import arrays as _device
+    from cpubn.backends.gpu import launch as _cuda_launch
+    from cpubn.backends.gpu import passes as _cuda
+    from cpubn.backends.gpu import target as _cuda_target
+    from cpubn.backends.gpu.arrays import DeviceArray
+    from cpubn.backends.prologue import NO_PROLOGUE, Bits, Prologue, Statistics, bytes_of
+    from cpubn.maths.activations import NAMES
 
     found: dict[Any, Kernel] = {}
     label = ""

@@ -17,9 +17,9 @@ from cuda_timing import Sampler, host_seconds, interleaved
 from numba import cuda
 
 import cpubn
+from cpubn.backends.gpu import passes as _cuda
 from cpubn.bench.measure import Timing
 from cpubn.bench.tables import TITLES, Cell, Grid, duration, ratio, share
-from cpubn.kernels import _cuda
 
 TRAFFIC = {"eval": 2, "train": 2, "backward": 3, "copy": 2}  # arrays of x's size that are read or written, at the least
 GOALS = {"eval": 0.9, "train": 0.6, "backward": 0.6}  # shares of the copy's bandwidth

@@ -9,22 +9,21 @@ BatchNorm1d, BatchNorm2d and BatchNorm3d are torch.nn's layers on plain arrays; 
 from importlib import import_module
 from typing import Any
 
-from cpubn._config import show_config
-from cpubn._dispatch import (
+from cpubn.backends.choice import (
     available_backends,
     get_backend,
     get_num_threads,
     set_num_threads,
     use_backend,
 )
-from cpubn._kept import no_grad
-from cpubn.fold import fold_conv, fold_into_next_conv, fold_into_next_linear, fold_linear
+from cpubn.backends.report import show_config
+from cpubn.folding import fold_conv, fold_into_next_conv, fold_into_next_linear, fold_linear, verify_fold
 from cpubn.frozen import FrozenBatchNorm
 from cpubn.functional import batch_norm, batch_norm_backward, moments
 from cpubn.images import normalize_images
 from cpubn.layers import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from cpubn.layers.kept import no_grad
 from cpubn.statistics import Moments
-from cpubn.verify import verify_fold
 
 
 def __getattr__(name: str) -> Any:

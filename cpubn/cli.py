@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cpubn import __version__, _config
+from cpubn import __version__
+from cpubn.backends import report as _config
 
 
 class Command(argparse.ArgumentParser):

@@ -9,12 +9,19 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn import _check, _check_output, _check_state, _device, _dispatch, _host, _plan, _register
-from cpubn._device import DeviceArray
-from cpubn._epilogue import Quantization
-from cpubn._place import located
-from cpubn._types import ActivationLike, Array, Layout, Vector
+from cpubn.ask import check as _check
+from cpubn.ask import forward as _plan
+from cpubn.ask import options as _check_output
+from cpubn.ask import state as _check_state
+from cpubn.backends import choice as _dispatch
+from cpubn.backends import host as _host
+from cpubn.backends import register as _register
+from cpubn.backends.epilogue import Quantization
+from cpubn.backends.gpu import arrays as _device
+from cpubn.backends.gpu.arrays import DeviceArray
+from cpubn.backends.place import located
 from cpubn.functional import apply
+from cpubn.typing import ActivationLike, Array, Layout, Vector
 
 Affine: TypeAlias = dict[np.dtype[Any], Array]  # (3, C) centre, scale and shift, by the type that is computed in
 

@@ -14,12 +14,16 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn import _check, _check_output, _dispatch, _plan, _register
-from cpubn._backward import Request, backward_through, check_besides
-from cpubn._check import NCHW, NHWC, layout_name
-from cpubn._place import located, place_of
-from cpubn._types import ActivationLike, Array, Layout
+from cpubn.ask import check as _check
+from cpubn.ask import forward as _plan
+from cpubn.ask import options as _check_output
+from cpubn.ask.backward import Request, backward_through, check_besides
+from cpubn.ask.check import NCHW, NHWC, layout_name
+from cpubn.backends import choice as _dispatch
+from cpubn.backends import register as _register
+from cpubn.backends.place import located, place_of
 from cpubn.statistics import Moments
+from cpubn.typing import ActivationLike, Array, Layout
 
 
 @overload

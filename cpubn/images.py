@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn import _check, _check_output
-from cpubn._types import Array, Layout, Vector
+from cpubn.ask import check as _check
+from cpubn.ask import options as _check_output
 from cpubn.frozen import FrozenBatchNorm
+from cpubn.typing import Array, Layout, Vector
 
 
 def normalize_images(

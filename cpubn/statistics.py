@@ -8,10 +8,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from cpubn import _check, _check_state
-from cpubn._device import to_host
-from cpubn._place import located, place_of
-from cpubn._types import Array, Vector
+from cpubn.ask import check as _check
+from cpubn.ask import state as _check_state
+from cpubn.backends.gpu.arrays import to_host
+from cpubn.backends.place import located, place_of
+from cpubn.typing import Array, Vector
 
 VECTORS = "mean", "low", "m2"
 

@@ -13,7 +13,8 @@ import register
 from digests import digest
 
 import cpubn
-from cpubn import _dispatch, _threads
+from cpubn.backends import choice as _dispatch
+from cpubn.backends import threads as _threads
 
 # Threads are begun under the first of them, which they inherit.
 BEHAVIOURS = {"flushes": (2, 1), "rounds upward": (2, 1), "usual": (1,)}

@@ -8,7 +8,9 @@ from importlib.util import find_spec
 import hypothesis
 import pytest
 
-from cpubn import _dispatch, _threads, _variants
+from cpubn.backends import choice as _dispatch
+from cpubn.backends import threads as _threads
+from cpubn.backends.compiled import variants as _variants
 
 IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 

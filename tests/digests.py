@@ -15,7 +15,7 @@ import numpy as np
 import views
 
 import cpubn
-from cpubn import _dispatch
+from cpubn.backends import choice as _dispatch
 
 # (family, layout, shape with channels on axis 1, dtype): few channels and many, rows and columns, 1 to 69 chunks.
 CASES = [

@@ -16,7 +16,7 @@ import numpy as np
 import passes
 
 import cpubn
-from cpubn import _threads
+from cpubn.backends import threads as _threads
 
 STACK = 1003520
 MANY = ("relu", "gelu", "tanh")

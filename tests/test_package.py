@@ -17,7 +17,9 @@ import pytest
 from conftest import need_backend
 
 import cpubn
-from cpubn import _dispatch, _isa, _variants
+from cpubn.backends import choice as _dispatch
+from cpubn.backends.compiled import variants as _variants
+from cpubn.machine import isa as _isa
 
 PACKAGE = Path(cpubn.__file__).parent
 CHECKOUT = Path(__file__).parents[1]

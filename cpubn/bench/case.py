@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cpubn._types import Array, Vector
 from cpubn.bench.layers import Layer
+from cpubn.typing import Array, Vector
 
 EPS = 1e-5
 # Arrays of x's size that a pass must read or write at least: each input once, the output once.

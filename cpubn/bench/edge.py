@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from cpubn._types import Array
 from cpubn.bench.case import Case, aligned
 from cpubn.bench.layers import Layer
+from cpubn.typing import Array
 
 
 def silu(z: Array) -> Array:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cpubn import _config
+from cpubn.backends import report as _config
 from cpubn.bench import ops_of, refuse
 from cpubn.bench.contestants import AbsentError
 from cpubn.bench.layers import Layer, layers_of

@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike
 
-from cpubn._types import Array
 from cpubn.convert._layout import axis_of
 from cpubn.convert._names import Each, Names, biased, of_batch_norm, their_momentum, with_old_weights
 from cpubn.convert._norm import UNKNOWN, Count, Norm, Unknown
+from cpubn.typing import Array
 
 FIELDS = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 NAMES = Names("Flax variables", "/", FIELDS)

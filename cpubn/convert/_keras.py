@@ -7,10 +7,10 @@ from typing import Any
 
 from numpy.typing import DTypeLike
 
-from cpubn._types import Array
 from cpubn.convert._layout import axis_of
 from cpubn.convert._names import Each, Names, biased, each, of_batch_norm, their_momentum, with_old_weights
 from cpubn.convert._norm import UNKNOWN, Count, Norm, Unknown
+from cpubn.typing import Array
 
 FIELDS = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 NAMES = Names("a mapping of Keras weights", "/", FIELDS)

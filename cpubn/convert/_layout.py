@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cpubn._types import Layout
+from cpubn.typing import Layout
 
 
 def layout_of(axis: Any) -> Layout:

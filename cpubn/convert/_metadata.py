@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from cpubn._types import Array
 from cpubn.convert._names import build, each, errors_of, own
 from cpubn.convert._norm import UNKNOWN, Norm
 from cpubn.convert._torch import FIELDS, NAMES, from_torch
+from cpubn.typing import Array
 
 KEY = "cpubn"  # under which a file holds the JSON
 SAID = ("eps", "momentum", "num_batches_tracked", "variance", "layout")

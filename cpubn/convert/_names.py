@@ -11,10 +11,11 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from cpubn import _check, _check_output
-from cpubn._types import Array, Vector
+from cpubn.ask import check as _check
+from cpubn.ask import options as _check_output
 from cpubn.convert._layout import layout_of
 from cpubn.convert._norm import UNKNOWN, Norm
+from cpubn.typing import Array, Vector
 
 T = TypeVar("T")
 Each: TypeAlias = T | Mapping[str, T]  # one value for all batch norms, or a mapping by name

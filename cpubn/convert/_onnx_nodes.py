@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from cpubn._types import Array
 from cpubn.convert._sources import file_path, library, reading
+from cpubn.typing import Array
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto

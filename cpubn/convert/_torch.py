@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from cpubn._types import Array
 from cpubn.convert._names import Each, Names, build, cast, each, of_batch_norm, own, required
 from cpubn.convert._norm import UNKNOWN, Count, Momentum, Norm, Unknown, plain
+from cpubn.typing import Array
 
 FIELDS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 NAMES = Names("a torch state_dict", ".", {name: name for name in FIELDS})

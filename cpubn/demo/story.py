@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from threadpoolctl import threadpool_limits
 
-from cpubn import _config
+from cpubn.backends import report as _config
 from cpubn.demo import serving, show
 from cpubn.demo.network import Network
 from cpubn.demo.training import Digits, Run, load, train

@@ -1,4 +1,4 @@
-# The sums of a span of chunks, in the order that kernels/_order.py fixes, for a group of channels.
+# The sums of a span of chunks, in the order that maths/order.py fixes, for a group of channels.
 
 from libc.string cimport memcpy, memset
 

@@ -4,9 +4,9 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from cpubn._epilogue import Activation, Quantization
-from cpubn._types import AxisOrder
 from cpubn.backends.compiled.planner import CompiledKernels
+from cpubn.backends.epilogue import Activation, Quantization
+from cpubn.typing import AxisOrder
 
 _Array = NDArray[Any]
 

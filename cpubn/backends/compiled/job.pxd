@@ -157,7 +157,7 @@ cdef struct Job:
     bint in_rows  # every array's inner steps are 1, and its samples of a type that has loops; those of `mixed` are of any
     bint direct  # they are, and all of x's type
     bint joined  # they are in rows, and in every array a channel's inner run starts where the one before it ends
-    # The order of summation: see kernels/_order.py.
+    # The order of summation: see maths/order.py.
     bint columns
     Py_ssize_t together
     Py_ssize_t levels

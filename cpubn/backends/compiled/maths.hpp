@@ -1,4 +1,4 @@
-// The formulas of cpubn/_algebra.py, _elementary.py and _activations.py over lanes: the same operations in the same order,
+// The formulas of maths/algebra.py, elementary.py and activations.py over lanes: the same operations in the same order,
 // so the same bits. L is Lanes<float> or Lanes<double>; the algebra of channels is Lanes<double>, 16 channels at a time.
 #pragma once
 #include "lanes.hpp"
@@ -6,7 +6,7 @@
 namespace cpubn {
 typedef Lanes<double> Channels;
 
-// _algebra.py
+// algebra.py
 
 struct Pair { Channels high, low; };
 
@@ -38,7 +38,7 @@ WORD Mask<double> backward_is_wide(const Channels &centre, const Channels &r, co
            outside(s, 0x1p-100, 0x1p64) | outside(k, 0x1p-100, LARGE);
 }
 
-// _elementary.py
+// elementary.py
 
 template <typename L> struct Element;
 template <typename T> struct Element<Lanes<T>> { typedef T type; };
@@ -121,7 +121,7 @@ template <typename L> WORD L erf(const L &z) {
     return select(square >= one, far, near);
 }
 
-// _activations.py
+// activations.py
 
 template <typename L> WORD L sigmoid(const L &z) {
     L e = exp(minus_abs(z));

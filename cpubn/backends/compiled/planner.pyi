@@ -3,8 +3,8 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
-from cpubn._epilogue import Epilogue
-from cpubn._gradient import Prologue, Statistics
+from cpubn.backends.epilogue import Epilogue
+from cpubn.backends.prologue import Prologue, Statistics
 
 _Array = NDArray[Any]
 

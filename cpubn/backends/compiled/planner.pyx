@@ -12,7 +12,7 @@ from cpubn.backends.compiled.machine cimport NAN, cpubn_has_avx2, cpubn_has_avx5
 from cpubn.backends.compiled.phases cimport calm_pack, lay_workspace, leave_workspace, run
 from cpubn.backends.compiled.sharing cimport share
 
-from cpubn.kernels import _order
+from cpubn.maths import order as _order
 
 cnp.import_array()
 order_of = _order.order_of  # an old one is told apart when this is loaded
@@ -291,5 +291,5 @@ def openmp_max_threads():
 
 
 def cpu_features():
-    """The instruction sets of _isa.py, beyond the baseline, that this CPU and its operating system have."""
+    """The instruction sets of isa.py, beyond the baseline, that this CPU and its operating system have."""
     return frozenset(name for name, has in (("avx2", cpubn_has_avx2()), ("avx512", cpubn_has_avx512())) if has)

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cpubn import _activations
-from cpubn._epilogue import Activation
-from cpubn._gradient import PADDING, Prologue
-from cpubn._types import Array
+from cpubn.backends.epilogue import Activation
 from cpubn.backends.jit.apply import Table
 from cpubn.backends.jit.prologue import Source
-from cpubn.kernels._order import LANES
+from cpubn.backends.prologue import PADDING, Prologue
+from cpubn.maths import activations as _activations
+from cpubn.maths.order import LANES
+from cpubn.typing import Array
 
 CACHE, LONG = 32 << 20, 1024  # results go past the cache where so much moves, in runs that long
 NONE: Array = np.empty((0, 0))

@@ -14,7 +14,6 @@ import numba
 import numpy as np
 from numba import prange
 
-from cpubn import _activations, _algebra, _elementary
 from cpubn.backends.jit import apply, control, formulas, lanes, pivots, prologue, samples, sums
 from cpubn.backends.jit.apply import Table, apply_part, placed_task
 from cpubn.backends.jit.control import calm, each, restore
@@ -22,6 +21,9 @@ from cpubn.backends.jit.pivots import column_pivots, row_pivot
 from cpubn.backends.jit.prologue import compiled, placed
 from cpubn.backends.jit.samples import after, lane_count, pointer
 from cpubn.backends.jit.sums import bounds, fold_columns, sum_columns, sum_rows
+from cpubn.maths import activations as _activations
+from cpubn.maths import algebra as _algebra
+from cpubn.maths import elementary as _elementary
 
 STRIPS = 8  # of columns that a thread sums together
 SOURCES = _activations, _algebra, _elementary, apply, control, formulas, lanes, pivots, prologue, samples, sums

@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cpubn import _activations, _algebra
-from cpubn._epilogue import Activation, Epilogue
-from cpubn._gradient import Prologue, Statistics
-from cpubn._types import Array
+from cpubn.backends import reference as _numpy
+from cpubn.backends.epilogue import Activation, Epilogue
 from cpubn.backends.jit import kernels
 from cpubn.backends.jit.apply import Ends
 from cpubn.backends.jit.arrays import Terms, flat, groups, is_plain, plain, table_of, terms_of
 from cpubn.backends.jit.sums import Walk
 from cpubn.backends.jit.threads import team, thread_limit, threading_layer
-from cpubn.kernels import _numpy
-from cpubn.kernels._order import order_of
+from cpubn.backends.prologue import Prologue, Statistics
+from cpubn.maths import activations as _activations
+from cpubn.maths import algebra as _algebra
+from cpubn.maths.order import order_of
+from cpubn.typing import Array
 
 __all__ = [
     "ANY_TYPE",

@@ -18,8 +18,8 @@ from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-from cpubn._types import Array
 from cpubn.backends.jit.lanes import DOUBLES, FLOATS, SHORT, WORD, constant, has_feature, machine
+from cpubn.typing import Array
 
 BYTE, LONG = ir.IntType(8), ir.IntType(64)
 BLOCK = 128  # bytes of lanes

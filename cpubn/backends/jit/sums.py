@@ -19,7 +19,7 @@ STEPS = 8
 
 
 class Walk(NamedTuple):
-    """A walk and its order of summation: see kernels/_order.py."""
+    """A walk and its order of summation: see maths/order.py."""
 
     outer: int
     channels: int

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 import cpubn
-from cpubn import _config, _dispatch
-from cpubn._types import Array, Layout
+from cpubn.backends import choice as _dispatch
+from cpubn.backends import report as _config
 from cpubn.bench.case import EPS, PASSES, Case, Prepared
 from cpubn.bench.contestants import Contestant, Prepare
 from cpubn.bench.edge import FUSED, HALF, INPUT, QUANTIZED, Fused, Half, Quantized
+from cpubn.typing import Array, Layout
 
 VERSION = cpubn.__version__
 LAYOUTS: tuple[Layout, ...] = ("NCHW", "NHWC")

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cpubn._types import Array
 from cpubn.bench.case import EPS, Case, Prepared
 from cpubn.bench.contestants import Contestant, Prepare
 from cpubn.bench.contestants.numpy_ import sample_axes
 from cpubn.bench.edge import FUSED, Fused
+from cpubn.typing import Array
 
 VERSION = jax.__version__
 ACTIVATIONS = {

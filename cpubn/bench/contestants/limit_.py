@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from cpubn._types import Array
 from cpubn.bench.case import Case, Prepared
 from cpubn.bench.contestants import LIMIT, Contestant, Prepare
 from cpubn.bench.edge import FUSED, HALF, INPUT, QUANTIZED, Fused
 from cpubn.bench.native import compile_page
+from cpubn.typing import Array
 
 
 def contestants(threads: int) -> list[Contestant]:

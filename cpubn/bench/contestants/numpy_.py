@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from cpubn._types import Array
 from cpubn.bench.case import EPS, Case, Prepared
 from cpubn.bench.contestants import Contestant, Prepare
 from cpubn.bench.edge import ACTIVATIONS, FUSED, INPUT, QUANTIZED, Fused, Quantized
+from cpubn.typing import Array
 
 VERSION = np.__version__
 NOTE = (

@@ -20,10 +20,10 @@ from importlib import metadata
 
 import numpy as np
 
-from cpubn._types import Array
 from cpubn.bench.case import EPS, Case, Prepared, aligned, images
 from cpubn.bench.contestants import Contestant
 from cpubn.bench.native import compile_page
+from cpubn.typing import Array
 
 PACKAGE, HEADERS = "onednn-cpu-gomp", "onednn-devel-cpu-gomp"
 VERSION = metadata.version(PACKAGE)

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from cpubn._types import Array
 from cpubn.bench.case import Case, Prepared
 from cpubn.bench.contestants import Contestant
+from cpubn.typing import Array
 
 VERSION = cv2.__version__
 PLANES = "split, then addWeighted of each plane into a reused output"

@@ -12,10 +12,10 @@ import warnings
 import numpy as np
 import torch
 
-from cpubn._types import Array
 from cpubn.bench.case import EPS, Case, Prepared
 from cpubn.bench.contestants import Contestant, Prepare
 from cpubn.bench.edge import FUSED, HALF, INPUT, QUANTIZED, Fused, Quantized
+from cpubn.typing import Array
 
 VERSION = torch.__version__
 NOTE = (

@@ -1,0 +1,208 @@
+"""Plans of forward passes: all that one needs, checked, with every array as (outer, channel, inner)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from cpubn.ask import check as _check
+from cpubn.ask import options as _check_output
+from cpubn.ask import state as _check_state
+from cpubn.ask.walk import Walk, new_output, walk_of
+from cpubn.backends.epilogue import Activation, Epilogue, Quantization
+from cpubn.backends.place import addresses, place_of
+from cpubn.typing import Array, Vector, name_of
+
+VECTORS = "running_mean", "running_var", "weight", "bias"
+
+
+def computed_in(*dtypes: np.dtype[Any]) -> np.dtype[Any]:
+    """float64 if one of them is, else float32."""
+    return np.dtype(np.float64 if np.float64 in [dtype.type for dtype in dtypes] else np.float32)
+
+
+class Target(NamedTuple):
+    """An output: the array that it is for, with x's axes, and the view of it, or scratch, that a kernel writes."""
+
+    array: Array
+    view: Array
+    quantization: Quantization | None = None  # of scratch, which holds real numbers
+
+    def deliver(self, walk: Walk) -> None:
+        """Complete the array."""
+        if not np.may_share_memory(addresses(self.array), addresses(self.view)):
+            ordered = self.array.transpose(walk.axes)
+            made = self.view.reshape(ordered.shape)
+            place_of(made).assign(ordered, made if self.quantization is None else self.quantization.of(made))
+
+
+class Call(NamedTuple):
+    """What of a call every kernel that computes y from x takes, for all of x or one of its images."""
+
+    x: Array
+    epilogue: Epilogue
+    y: Target
+    walk: Walk
+
+
+class Output(NamedTuple):
+    """Where y goes, and by which epilogue. `array` is the caller's; `y` and `residual` are views with the axes of x."""
+
+    x: Array
+    axis: int
+    walk: Walk
+    array: Array
+    y: Array
+    residual: Array | None
+    activation: Activation | None
+    quantization: Quantization | None
+
+    @property
+    def computed_in(self) -> np.dtype[Any]:
+        return computed_in(self.x.dtype, self.y.dtype)
+
+    def call(self, any_type: bool) -> Call:
+        """For a kernel that takes samples of any type, or else only of the type that is computed in."""
+        mixed = self.computed_in == np.float64 and self.x.dtype.type is not self.y.dtype.type
+        dtype = self.computed_in if mixed or not any_type else None
+        residual = None if self.residual is None else self.walk.view(self.residual, dtype)
+        target = target_of(self.y, self.walk, dtype)
+        if dtype is not None:  # scratch, which is quantized on delivery
+            target = target._replace(quantization=self.quantization)
+        epilogue = Epilogue(self.activation, residual, self.quantization if dtype is None else None)
+        return Call(self.walk.view(self.x, dtype), epilogue, target, self.walk)
+
+    def calls(self, any_type: bool) -> Iterator[Call]:
+        """One call, or one for each image where y, being of another layout than x, is not walked with x at once."""
+        images = self.x.shape[0]
+        if not any_type or images <= 1 or self.walk.merges(self.y):
+            yield self.call(any_type)
+            return
+        for i in range(images):
+            x, y = self.x[i : i + 1], self.y[i : i + 1]
+            residual = None if self.residual is None else self.residual[i : i + 1]
+            yield self._replace(x=x, walk=walk_of(x, self.axis), y=y, residual=residual).call(any_type)
+
+
+class Forward(NamedTuple):
+    output: Output
+    weight: Vector
+    bias: Vector
+    running: tuple[Vector, Vector] | None  # mean and variance
+    updated: tuple[Any, Any]  # the caller's own
+    training: bool
+    momentum: float
+    eps: float
+    layout: str
+
+
+def forward(
+    x: ArrayLike,
+    running_mean: Any,
+    running_var: Any,
+    weight: ArrayLike | None,
+    bias: ArrayLike | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    layout: str,
+    activation: Activation | None,
+    residual: ArrayLike | None,
+    dtype: DTypeLike | None,
+    out_layout: str | None,
+    out: Array | None,
+) -> Forward:
+    x, axis = _check.batch(x, layout, _check.FLOATS if training else _check.SAMPLES)
+    given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    given = _check.together(x, {**given, "residual": residual, "out": out})
+    running_mean, running_var, weight, bias, residual, out = given.values()
+    residual = None if residual is None else _check.data(residual, "residual", _check.FLOATS)
+    channels = x.shape[axis]
+    eps = _check.epsilon(eps, training=training)
+    momentum = _check.momentum(momentum)
+    walk = walk_of(x, axis)
+    w = _check.optional_vector(x, weight, "weight", channels, layout, 1.0)
+    b = _check.optional_vector(x, bias, "bias", channels, layout, 0.0)
+    running = _check.running_pair(running_mean, running_var, channels, layout, training=training)
+    if training:
+        _check.enough_values(walk, x)
+        if running:
+            apart_from = {"x": x, "residual": residual, "weight": weight, "bias": bias}
+            _check_state.updatable(running_mean, running_var, apart_from)
+    elif running:
+        _check_state.divisor(running[1], eps)
+    kind = _check_output.dtype(dtype, x)
+    output = _output(
+        x, axis, walk, layout, kind, activation, residual, None, out_layout, out, {n: given[n] for n in VECTORS}
+    )
+    return Forward(output, w, b, running, (running_mean, running_var), training, momentum, eps, layout)
+
+
+def apply(
+    x: ArrayLike,
+    channels: int,
+    layout: str,
+    activation: Activation | None,
+    residual: ArrayLike | None,
+    dtype: DTypeLike | None,
+    quantization: Quantization | None,
+    out_layout: str | None,
+    out: Array | None,
+) -> Output:
+    """With a quantization, dtype is the type of x and of the output."""
+    x, axis = _check.batch(x, layout, _check.SAMPLES)
+    if quantization is not None:
+        _check_output.quantized_data(x, np.dtype(dtype))
+    residual, out = _check.together(x, {"residual": residual, "out": out}).values()
+    _check.channels(x, axis, channels, layout)
+    kind = _check_output.dtype(dtype, x) if quantization is None else np.dtype(dtype)
+    walk = walk_of(x, axis)
+    return _output(x, axis, walk, layout, kind, activation, residual, quantization, out_layout, out, {})
+
+
+def sample(x: ArrayLike, layout: str, any_type: bool) -> tuple[Array, Walk]:
+    """`x` as its walk sees it, and the walk."""
+    x, axis = _check.batch(x, layout, _check.SAMPLES)
+    walk = walk_of(x, axis)
+    exact = computed_in(x.dtype, *([np.dtype(np.float64)] if name_of(x.dtype) in _check.INTEGERS else []))
+    return walk.view(x, None if any_type else exact), walk
+
+
+def _output(
+    x: Array,
+    axis: int,
+    walk: Walk,
+    layout: Any,
+    kind: np.dtype[Any],
+    activation: Activation | None,
+    residual: Any,
+    quantization: Quantization | None,
+    out_layout: str | None,
+    out: Any,
+    apart_from: dict[str, Any],
+) -> Output:
+    out_axis = _check.channel_axis(x, _check_output.out_layout(out_layout, layout))
+    shape = x.shape if out_axis == axis else np.moveaxis(x, axis, out_axis).shape
+    added = _check_output.residual(residual, shape, kind)
+    if out is not None:
+        # In another layout, x would be overwritten before it is read.
+        instead_of = {"x": x if out_axis == axis else None, "residual": added}
+        _check_output.output(out, shape, kind, instead_of, apart_from if out_axis == axis else {"x": x, **apart_from})
+    elif out_axis == axis:
+        out = new_output(x, walk, kind)
+    else:
+        out = place_of(x).empty(x, shape, kind)
+    y = out
+    if out_axis != axis:
+        y, added = np.moveaxis(out, out_axis, axis), None if added is None else np.moveaxis(added, out_axis, axis)
+    return Output(x, axis, walk, out, y, added, activation, quantization)
+
+
+def target_of(array: Array, walk: Walk, dtype: np.dtype[Any] | None = None) -> Target:
+    """What a kernel that computes in `dtype` writes of an array; None: it writes any type."""
+    dtype = dtype or array.dtype.newbyteorder("=")
+    plain = array.flags.aligned and array.dtype == dtype and walk.merges(array)
+    return Target(array, walk.view(array) if plain else place_of(array).empty(array, walk.shape, dtype))

@@ -1,0 +1,71 @@
+"""One bit an element: on which side of its kinks a piecewise-linear activation was, all that its gradient needs."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cpubn.ask.walk import Walk
+from cpubn.backends import choice as _dispatch
+from cpubn.backends import register as _register
+from cpubn.backends.epilogue import Activation, rounded
+from cpubn.backends.place import place_of
+from cpubn.backends.prologue import Bits, bytes_of
+from cpubn.typing import Array
+
+
+class Signs(NamedTuple):
+    """The bits in the order of `axes`, of an activation's output: set where the derivative is 1."""
+
+    bits: NDArray[np.uint8]
+    axes: tuple[int, ...]
+    activation: Activation
+
+    @classmethod
+    def of(cls, y: Array, activation: Activation, kernels: Any) -> Signs:
+        axes = tuple(sorted(range(y.ndim), key=lambda axis: -abs(y.strides[axis])))
+        bits = place_of(y).empty(y, (bytes_of(y.size),), np.dtype(np.uint8))
+        # NaN hands its gradient on, but for leaky_relu's: as the functions have it, and torch.
+        nan = activation.name != "leaky_relu"
+        with _register.usual():
+            kernels.pack_signs(_flat(y, axes), *bounds(activation, y.dtype), nan, bits, _dispatch.threads(y.nbytes))
+        return cls(bits, axes, activation)
+
+    def along(self, walk: Walk, shape: tuple[int, ...]) -> Bits:
+        """As a kernel reads them beside a walk of an array of that shape: by three strides.
+
+        They are as a rule in x's order; in that of an `out` of another order three strides may not do.
+        """
+        steps, step = [0] * len(shape), 1
+        for axis in reversed(self.axes):
+            steps[axis], step = step, step * shape[axis]
+        slope = self.activation.low if self.activation.name == "leaky_relu" else 0.0
+        strides = walk.steps(shape, steps)
+        if strides is not None:
+            return Bits(self.bits, strides, slope)
+        ordered, along = (tuple(values[axis] for axis in walk.axes) for values in (shape, steps))
+        bits = place_of(self.bits).reordered(self.bits, ordered, along)
+        _, channels, inner = walk.shape
+        return Bits(bits, (channels * inner, inner, 1), slope)
+
+
+def _flat(a: Array, axes: tuple[int, ...]) -> Array:
+    """Its elements in the order of `axes`, native and aligned."""
+    return place_of(a).require(a.transpose(axes).reshape(-1), a.dtype.newbyteorder("="))  # type: ignore[no-any-return]
+
+
+def bounds(activation: Activation, dtype: np.dtype[Any]) -> tuple[float, float]:
+    """The derivative is 1 where the output lies between them, as it was rounded; NaN for no bound."""
+    low, high = {"clip": activation[1:3], "relu6": (0.0, 6.0)}.get(activation.name, (0.0, np.nan))
+    return float(rounded(low, dtype)), float(rounded(high, dtype))
+
+
+def kept_of(activation: Activation | None, y: Array, backend: str | None, *, signs: bool) -> Array | Signs | None:
+    """What an activation's gradient needs of its output: signs, or all of it, or nothing, and z is computed again."""
+    if activation is None or activation.of_output(y.dtype) is None:
+        return None
+    if not activation.is_relu_kind:
+        return y
+    return Signs.of(y, activation, _dispatch.kernels_for(y, backend)) if signs else None

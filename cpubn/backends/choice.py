@@ -1,0 +1,241 @@
+"""Which backend computes, with which instruction set, on how many threads."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+from cpubn.backends.compiled import variants as _variants
+from cpubn.backends.epilogue import Activation, is_for_gpu
+from cpubn.backends.gpu.arrays import DeviceArray
+from cpubn.backends.threads import SERIAL_BYTES, get_num_threads, set_num_threads, threads
+
+__all__ = [
+    "SERIAL_BYTES",
+    "absence",
+    "available_backends",
+    "backend_for",
+    "direct_kernels",
+    "get_backend",
+    "get_num_threads",
+    "host_backend",
+    "imports_numba",
+    "kernels",
+    "kernels_for",
+    "resolve",
+    "set_num_threads",
+    "threads",
+    "use_backend",
+]
+
+# In the order of preference.
+HOST_BACKENDS = ("cython", "numba", "numpy")
+BACKENDS = (*HOST_BACKENDS, "cuda")
+MODULES = {
+    "numba": "cpubn.backends.jit.passes",
+    "numpy": "cpubn.backends.reference",
+    "cuda": "cpubn.backends.gpu.passes",
+}
+REMEDIES = {
+    "cython": "install a C compiler and then cpubn again",
+    "numba": 'install it with pip install "cpubn[numba]"',
+    "cuda": 'it needs an NVIDIA GPU with its driver, the CUDA toolkit, and pip install "cpubn[cuda]"',
+}
+
+_current: ContextVar[str | None] = ContextVar("cpubn_backend", default=None)
+_loaded: dict[str, ModuleType] = {}
+_broken: dict[str, str] = {}
+
+
+def kernels(name: str | None = None) -> Any:
+    """The module with a backend's kernels; for cython, those of the chosen instruction set.
+
+    Raises
+    ------
+    ValueError, TypeError : the backend, or what CPUBN_BACKEND or CPUBN_ISA asks for, is unknown or absent.
+    """
+    name = resolve(name)
+    return _loaded.get(name) or _load(name)
+
+
+def kernels_for(x: Any, name: str | None = None) -> Any:
+    """The kernels for an array, on a GPU those of cuda; ValueError where a backend for another place was asked for."""
+    if isinstance(x, DeviceArray):
+        asked = {"": name, " from use_backend": _current.get(), " from CPUBN_BACKEND": os.environ.get("CPUBN_BACKEND")}
+        source, found = next(((where, name) for where, name in asked.items() if name), ("", "cuda"))
+        if found != "cuda":
+            raise ValueError(
+                f"backend must be 'cuda' for an array on a GPU, got {found!r}{source}; leave it out, or copy x to the "
+                "host (an activation of your own is compiled by numba.cuda.jit(device=True) for a GPU)"
+            )
+        return kernels("cuda")
+    name = resolve(name)
+    if name == "cuda":
+        raise ValueError(
+            f"x must be an array on a GPU for backend 'cuda', got {type(x).__name__} on the host; "
+            "copy it there with numba.cuda.to_device(x), or leave the backend out"
+        )
+    return kernels(name)
+
+
+def direct_kernels(name: str | None = None) -> Any:
+    """The module whose kernels take contiguous arrays without a plan, or None where the backend has no such way."""
+    name = resolve(name)
+    return (_loaded.get(name) or _load(name)) if name == "cython" else None
+
+
+def resolve(name: str | None = None) -> str:
+    """The name of a backend that is there; None stands for the current default."""
+    if name is None:
+        return _current.get() or _default()
+    _check(name, "backend")
+    return name
+
+
+def backend_for(activation: Activation | None, name: str | None) -> str | None:
+    """The backend for an activation: a function that Numba compiled is fused into the loops of its target alone."""
+    if activation is None or activation.function is None:
+        return name
+    target = "cuda" if is_for_gpu(activation.function) else "numba"
+    if name not in (None, target):
+        raise ValueError(
+            f"backend must be {target!r} for an activation of your own that it compiled, got {name!r}; "
+            "leave it out, or name a built-in one"
+        )
+    return resolve(target)
+
+
+def use_backend(name: str) -> AbstractContextManager[None]:
+    """Make `name` ("cython", "numba", "numpy" or "cuda") the default backend inside a `with` block.
+
+    The choice is the current thread's or asyncio task's alone.
+
+    Raises
+    ------
+    ValueError, TypeError : the backend is unknown, or absent, with the reason.
+    """
+    _check(name, "backend")
+    return _using(name)
+
+
+def get_backend() -> str:
+    """The name of the backend that a call without ``backend=`` uses now; arrays on a GPU go to "cuda" by themselves.
+
+    That of use_backend, of CPUBN_BACKEND, or the first that is installed.
+
+    Raises
+    ------
+    ValueError : CPUBN_BACKEND or CPUBN_ISA asks for what is unknown or absent.
+    """
+    return resolve()
+
+
+def available_backends() -> tuple[str, ...]:
+    """The names of the backends that are installed, in the order of preference."""
+    return tuple(name for name in BACKENDS if absence(name) is None)
+
+
+def absence(name: str) -> str | None:
+    """Why a backend cannot be used, or None. Numba is only looked for: importing it takes half a second."""
+    if name == "cython":
+        return _variants.absence("baseline")
+    if name in ("numba", "cuda") and name not in _loaded and find_spec("numba") is None:
+        return "Numba is not installed"
+    return _broken.get(name) or (_driver_absence() if name == "cuda" and name not in _loaded else None)
+
+
+def _driver_absence() -> str | None:
+    """Why no GPU can be used; Numba is imported only where there is a driver, or a stand-in."""
+    instead = os.environ.get("NUMBA_CUDA_DRIVER") or os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0"
+    if not instead and not any(map(_loads, ("libcuda.so.1", "libcuda.so", "nvcuda.dll"))):
+        return "no NVIDIA driver was found"
+    try:
+        return import_module("cpubn.backends.gpu.target").absence()  # type: ignore[no-any-return]
+    except (ImportError, OSError) as error:
+        return f"numba.cuda cannot be imported: {error}"
+
+
+@cache
+def _loads(library: str) -> bool:
+    try:
+        return bool(ctypes.CDLL(library))
+    except OSError:
+        return False
+
+
+@contextmanager
+def _using(name: str) -> Iterator[None]:
+    token = _current.set(name)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+@cache
+def _default() -> str:
+    forced = os.environ.get("CPUBN_BACKEND")
+    if forced:
+        _check(forced, "CPUBN_BACKEND")
+        return forced
+    return _best()
+
+
+def host_backend() -> str:
+    """The default backend for arrays on the host, also where that for others is "cuda"."""
+    name = resolve(None)
+    return _best() if name == "cuda" else name
+
+
+@cache
+def _best() -> str:
+    if os.environ.get("CPUBN_ISA"):
+        _variants.instruction_set()  # an instruction set that is asked for and absent must not end in another backend
+    for name in HOST_BACKENDS:
+        if absence(name) is None and (name != "numba" or imports_numba()):
+            return name
+    raise AssertionError("numpy is always there")
+
+
+def _check(name: str, what: str) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"{what} must be a string, one of {', '.join(BACKENDS)}, got {name!r}; pass its name")
+    if name in _loaded:
+        return
+    if name not in BACKENDS:
+        raise ValueError(f"{what} must be one of {', '.join(BACKENDS)}, got {name!r}; pick one of those")
+    reason = absence(name)
+    if reason is not None:
+        raise ValueError(f"{what} must be one that is there, got {name!r}: {reason}; {_remedy(name)}")
+
+
+def _remedy(name: str) -> str:
+    return f"{REMEDIES[name]}, or use {' or '.join(available_backends())}"
+
+
+def _load(name: str) -> ModuleType:
+    if name == "cython":
+        module = _variants.load(_variants.instruction_set())
+    else:
+        try:
+            module = import_module(MODULES[name])
+        except (ImportError, OSError) as error:  # for example "Numba needs NumPy 2.3 or less"
+            _broken[name] = f"it cannot be imported: {error}"
+            _check(name, "backend")
+    return _loaded.setdefault(name, module)
+
+
+def imports_numba() -> bool:
+    try:
+        _load("numba")
+    except ValueError:
+        return False
+    return True

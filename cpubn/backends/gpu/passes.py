@@ -1,0 +1,241 @@
+"""The CUDA backend: the same functions and arguments as the others, of arrays that live on a GPU.
+
+The loops stand in sums.py, apply.py and channels.py, how they are shared out in tile.py. Every
+launch goes to the stream of the array that it reads; none waits for another, and nothing comes back to the host.
+`threads`, the host's, is taken and not used.
+"""
+
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+from numba.core.errors import NumbaError
+
+from cpubn.backends.epilogue import PLAIN, Activation, Epilogue
+from cpubn.backends.gpu import apply as _cuda_apply
+from cpubn.backends.gpu import channels as _cuda_channels
+from cpubn.backends.gpu import launch as _cuda_launch
+from cpubn.backends.gpu import sums as _cuda_sums
+from cpubn.backends.gpu import tile as _cuda_tile
+from cpubn.backends.gpu.arrays import DeviceArray, constant, empty, workspace
+from cpubn.backends.gpu.tile import Tile, tile_of
+from cpubn.backends.prologue import Bits, Prologue, Statistics
+from cpubn.typing import name_of
+
+Array: TypeAlias = DeviceArray
+
+# Samples are of any type: a kernel converts what it reads and writes.
+ANY_TYPE = True
+# Of the most blocks that take elements in turn.
+ENOUGH = 4096
+NONE = Activation(0)
+
+
+def moments(x: Array, stats: Array, threads: int) -> None:
+    """mean, low word of the mean and sum((x - mean)**2) of each channel.
+
+    x (O, C, I) of any type; stats (3, C) float64.
+    Chunks about their own first samples, in pairs of the data's type, merged in float64 in a fixed order.
+    Reads x once.
+    """
+    _moments(x, stats, None, None, 0.0, None, computed_in(x))
+
+
+def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: int) -> None:
+    """y = epilogue((x - centre) * scale + shift).
+
+    x, y (O, C, I) of any type, which may be the same; affine (3, C) float64: centre, scale, shift.
+    A float32 channel is computed in float64 where float32 cannot hold its coefficients or might overflow on the way.
+    Reads x and the residual once, writes y once.
+    """
+    activation, residual, quantization = epilogue
+    settings = _function(activation), residual is not None, quantization is not None
+    _elementwise(_cuda_apply.forward, settings, (x, residual, None), affine, epilogue, y)
+
+
+def train_forward(
+    x: Array, weight: Array, bias: Array, eps: float, stats: Array, epilogue: Epilogue, y: Array, threads: int
+) -> None:
+    """y = epilogue((x - mean) / sqrt(var + eps) * weight + bias) with x's own moments, which go to stats.
+
+    x, y (O, C, I) of any type, which may be the same; weight, bias (C,), stats (3, C) float64.
+    Three launches: sums of chunks, their merge and the coefficients, y. The coefficients stay on the device.
+    Reads x twice and the residual once, writes y once.
+    """
+    affine = workspace(x, (3, x.shape[1]), "coefficients")
+    _moments(x, stats, weight, bias, eps, affine, computed_in(x, y))
+    normalize(x, affine, epilogue, y, threads)
+
+
+def gradient_sums(dy: Array, x: Array, statistics: Statistics, prologue: Prologue, sums: Array, threads: int) -> None:
+    """sum(g) and sum(g * (x - mean)) of each channel, with g = dy * activation'(z) where the prologue has one.
+
+    dy, x (O, C, I) of any type; sums (2, C) float64; the prologue's g <- g, which may be dy.
+    In pairs of the data's type: differences and products are split into what they round to and the rest.
+    Reads dy and x once, and g once more where it is not dy.
+    """
+    _gradient(_through(dy, x, statistics, prologue, None), x, statistics, sums, None)
+
+
+def backward(
+    dy: Array, x: Array, statistics: Statistics, prologue: Prologue, sums: Array, dx: Array, threads: int
+) -> None:
+    """dx = scale * ((g - k) - ((x - centre) * r) * s), by `_algebra.gradient` of the gradient sums; or scale * g.
+
+    dy, x, dx (O, C, I) of any type, of which dx may be dy or x; sums (2, C) float64 and the prologue's g as of
+    `gradient_sums`.
+    Three launches, as in `train_forward`, after one that makes g: where dx will stand, if that is not x.
+    Reads g and x twice, or in inference g twice and x once, writes dx once.
+    """
+    room = None if np.may_share_memory(dx.addresses, x.addresses) else dx
+    g = _through(dy, x, statistics, prologue, room)
+    if statistics.training:
+        coefficients = workspace(x, (5, x.shape[1]), "coefficients")
+        _gradient(g, x, statistics, sums, coefficients)
+        _elementwise(_cuda_apply.backward, (), (g, x, None), coefficients, PLAIN, dx)
+    else:
+        _gradient(g, x, statistics, sums, None)
+        affine = workspace(x, (3, x.shape[1]), "affine")
+        _each_channel(_cuda_channels.inference_gradient, x, statistics.var, statistics.weight, statistics.eps, affine)
+        normalize(g, affine, PLAIN, dx, threads)
+
+
+def pack_signs(y: Array, low: float, high: float, nan: bool, bits: Array, threads: int) -> None:
+    """bits[j] = not (y[j] <= low or y[j] >= high); of NaN, `nan`. A bound of NaN is none.
+
+    y (n,) of any type; bits (ceil(n / 8) + 8,) uint8, the first element in the lowest bit; the last 8 are left alone.
+    A thread for each byte: no two write to one.
+    Reads y once.
+    """
+    kernel = _cuda_apply.pack_signs(name_of(y.dtype))
+    launch(kernel, in_turn(bits.size), y, y, float(low), float(high), bool(nan), bits, y.size)
+
+
+def _moments(
+    x: Array, stats: Array, weight: Array | None, bias: Array | None, eps: float, affine: Array | None, real: Any
+) -> None:
+    tile = tile_of(x.shape, sums=True)
+    parts = workspace(x, (3, tile.chunks, tile.channels), "parts")
+    kernel = _cuda_sums.chunk_sums(name_of(x.dtype), computed_in(x), gradient=False)
+    launch(kernel, tile.blocks, x, parts, (0, 0, 0, 0), x, x.place, parts, parts, tuple(tile), parts)
+    wanted = affine is not None
+    arguments = (affine, weight, bias) if wanted else (stats, parts, parts)
+    _merge(_cuda_sums.merge_moments(real), tile, x, parts, stats, *arguments, float(eps), wanted)
+
+
+def _through(dy: Array, x: Array, statistics: Statistics, prologue: Prologue, room: Array | None) -> Array:
+    """g, which without an activation is dy: in the prologue's own array, else in `room`, else in a new one."""
+    given: Any = prologue
+    activation, bias, residual, kept, signs, wanted = given
+    if activation is None and signs is None:
+        if wanted is not None:
+            copy(dy, wanted)
+        return dy
+    if wanted is None:
+        wanted = empty(x, x.shape, dy.dtype) if room is None else room
+    g: Array = wanted
+    zeros = constant(x, 3 * x.shape[1], 0.0)
+    if signs is not None:
+        _elementwise(_cuda_apply.signed, (), (dy, signs, None), zeros, Epilogue(Activation(0, signs.slope)), g)
+        return g
+    settings = _function(activation, derived=True), residual is not None, kept is None
+    if kept is not None:
+        _elementwise(_cuda_apply.through, settings, (dy, kept, residual), zeros, Epilogue(activation), g)
+        return g
+    mean, low, var, weight, eps, _ = statistics
+    affine = workspace(x, (3, x.shape[1]), "affine")
+    _each_channel(_cuda_channels.affine(computed_in(x)), x, mean, low, var, weight, bias, eps, affine)
+    _elementwise(_cuda_apply.through, settings, (dy, x, residual), affine, Epilogue(activation), g)
+    return g
+
+
+def _gradient(dy: Array, x: Array, statistics: Statistics, sums: Array, coefficients: Array | None) -> None:
+    mean, low, var, weight, eps, _ = statistics
+    tile = tile_of(x.shape, sums=True)
+    parts = workspace(x, (2, tile.chunks, tile.channels), "parts")
+    kernel = _cuda_sums.chunk_sums(name_of(x.dtype), computed_in(x), gradient=True)
+    launch(kernel, tile.blocks, x, dy, dy.place, x, x.place, mean, low, tuple(tile), parts)
+    wanted = coefficients is not None
+    arguments = (coefficients if wanted else sums, var, weight, mean, low, float(eps), wanted)
+    _merge(_cuda_sums.merge_gradients(computed_in(x)), tile, x, parts, sums, *arguments)
+
+
+def _merge(kernel: Any, tile: Tile, x: Array, *arguments: Any) -> None:
+    launch(kernel, tile.channels, x, *arguments, tuple(tile), threads=_cuda_tile.MERGERS)
+
+
+def _elementwise(
+    formula: Any, settings: tuple[Any, ...], inputs: tuple[Any, ...], coefficients: Array, epilogue: Epilogue,
+    y: Array,
+) -> None:  # fmt: skip
+    """formula of up to three inputs, of which one may be Bits, and None stands for one that it does not read."""
+    first: Any = inputs[0]
+    given = [_readable(first if a is None else a) for a in inputs]
+    names = *(name for name, _, _ in given), name_of(y.dtype)
+    tile = tile_of(first.shape, sums=False)
+    activation, _, quantization = epilogue
+    numbers = (*(activation or NONE)[1:3], *(quantization or (0.0,) * 4))
+    kernel = _cuda_apply.elementwise(names, computed_in(*(a for _, a, _ in given), y), formula, *settings)
+    places = [part for _, *both in given for part in both]
+    arguments = (*places, coefficients, tuple(map(float, numbers)), tuple(tile), y, y.place)
+    try:
+        launch(kernel, tile.blocks, first, *arguments)
+    except NumbaError as error:
+        function = settings[0] if settings else None
+        if not callable(function):
+            raise
+        raise TypeError(
+            f"activation must be a function of one number that numba.cuda compiles for {first.dtype}, got "
+            f"{function!r}, with which that fails: {error}; try it in a kernel of your own first"
+        ) from error
+
+
+def _readable(a: Any) -> tuple[str, Array, tuple[int, ...]]:
+    """The name of what reads it, its memory and where in that its elements are."""
+    if isinstance(a, Bits):
+        bits: Any = a.bits
+        return "bits", bits, (0, *a.strides)
+    return name_of(a.dtype), a, a.place
+
+
+def _function(activation: Activation | None, derived: bool = False) -> Any:
+    """What `activation_of` takes: the code of an activation of _activations, or the user's own function."""
+    if activation is None or activation.code:
+        return activation and activation.code
+    return activation.derivative if derived else activation.function
+
+
+def computed_in(*arrays: Array) -> Any:
+    """float64 if one of them is of it, else float32."""
+    return np.float64 if any(a.dtype == np.float64 for a in arrays) else np.float32
+
+
+def in_turn(size: int) -> int:
+    """Blocks for so many elements: a thread each, or some in turn."""
+    return min(-(-size // _cuda_tile.THREADS), ENOUGH)
+
+
+def launch(kernel: Any, blocks: int, x: Array, *arguments: Any, threads: int | None = None) -> None:
+    """On the device and stream of x; of arrays a kernel takes the memory."""
+    _cuda_launch.launch(kernel, blocks, threads or _cuda_tile.THREADS, x, arguments)
+
+
+def _each_channel(kernel: Any, x: Array, *arguments: Any) -> None:
+    """On x's stream."""
+    launch(kernel, in_turn(x.shape[1]), x, *arguments, x.shape[1])
+
+
+def reorder(bits: Array, shape: tuple[int, ...], steps: tuple[int, ...], made: Array) -> None:
+    """Bits in the order of up to 5 axes of that shape, along which they lie so many apart."""
+    size, axes = math.prod(shape), 5 - len(shape)
+    shape, steps = (*(1,) * axes, *shape), (*(0,) * axes, *steps)
+    launch(_cuda_apply.reorder, in_turn(made.size), bits, bits, shape, steps, made, size)
+
+
+def copy(x: Array, y: Array) -> None:
+    """y = x, of up to 5 axes and any strides, converted as NumPy's astype does."""
+    axes = 5 - x.ndim
+    (x_start, *x_steps), (y_start, *y_steps) = x.place, y.place
+    one, zero = (1,) * axes, (0,) * axes
+    arguments = (x, x_start, (*zero, *x_steps), y, y_start, (*zero, *y_steps), (*one, *x.shape))
+    launch(_cuda_apply.copy(name_of(x.dtype), name_of(y.dtype)), in_turn(x.size), x, *arguments)

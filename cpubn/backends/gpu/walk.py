@@ -1,0 +1,50 @@
+"""Where a thread stands in a walk, and how it goes on: the device's side of _cuda_tile."""
+# mypy: allow-untyped-defs, allow-untyped-calls
+
+from cpubn.backends.gpu.target import device
+
+
+@device
+def lesser(a, b):
+    return a if a < b else b
+
+
+@device
+def larger(a, b):
+    """Of a and NaN: a."""
+    return b if b > a else a
+
+
+@device
+def channel_of(tile, thread, block):
+    """The channel's place in the block, and the channel, which may lie beyond the last."""
+    wide, run, tiles = tile[3], tile[4], tile[6]
+    column = thread // run % wide
+    return column, block % tiles * wide + column
+
+
+@device
+def share_of(tile, thread, block):
+    """The lane, the first sample of the block's chunk, and how many samples of it are the lane's."""
+    channels, samples, wide, run, lanes, tiles, size = tile[0], tile[2], tile[3], tile[4], tile[5], tile[6], tile[7]
+    lane = thread // (run * wide) * run + thread % run
+    start = block // tiles * size
+    left = lesser(size, samples - start) - lane
+    _, channel = channel_of(tile, thread, block)
+    return lane, start, (left + lanes - 1) // lanes if left > 0 and lane < lanes and channel < channels else 0
+
+
+@device
+def offset_of(place, tile, channel, sample):
+    """Where in an array's flat memory a sample of a channel lies; place: its start and its steps along the walk."""
+    start, outer_step, channel_step, inner_step = place
+    inner = tile[1]
+    return start + sample // inner * outer_step + channel * channel_step + sample % inner * inner_step
+
+
+@device
+def steps_of(place, tile):
+    """From one sample of a lane to its next, and what is added to that beyond the end of an inner run."""
+    _, outer_step, _, inner_step = place
+    inner, lanes = tile[1], tile[5]
+    return lanes // inner * outer_step + lanes % inner * inner_step, outer_step - inner * inner_step

@@ -1,0 +1,127 @@
+"""What the data path does to arrays and vectors on the host; gpu/arrays.py has the same for those on a GPU."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from itertools import repeat
+from operator import setitem
+from typing import Any
+
+import numpy as np
+
+from cpubn.backends import register as _register
+from cpubn.backends.prologue import bytes_of
+from cpubn.maths import algebra as _algebra
+from cpubn.typing import Array, Vector
+
+
+def empty(x: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """A new array where x is."""
+    return np.empty(shape, dtype)
+
+
+def room(x: Array, shape: tuple[int, ...], *, kept: bool) -> Vector:
+    """For what a kernel finds out about x: float64 zeros, whether it is kept beyond the call or not."""
+    return np.zeros(shape)
+
+
+def constant(x: Array, count: int, value: float) -> Vector:
+    return np.full(count, value)
+
+
+def copy(a: Array) -> Array:
+    return np.array(a)
+
+
+def assign(target: Array, source: Array) -> None:
+    """target[...] = source, of the same shape and perhaps another type."""
+    with np.errstate(all="ignore"):
+        target[...] = source
+
+
+def reordered(bits: Array, shape: tuple[int, ...], steps: tuple[int, ...]) -> Array:
+    """Signs in the order of the axes of that shape, along which they lie so many bits apart."""
+    count = math.prod(shape)
+    flags = np.unpackbits(bits, count=count, bitorder="little")
+    ordered = np.lib.stride_tricks.as_strided(flags, shape, steps, writeable=False)
+    made = np.zeros(bytes_of(count), np.uint8)
+    made[: -(-count // 8)] = np.packbits(ordered.reshape(-1), bitorder="little")
+    return made
+
+
+def result(a: Array) -> Array:
+    """As the caller gets it."""
+    return a
+
+
+def require(a: Array, dtype: np.dtype[Any]) -> Array:
+    """As a contiguous, aligned array of that type."""
+    return np.require(a, dtype, ["C", "A"])
+
+
+def vector(v: Array) -> Vector:
+    """A vector as kernels take it."""
+    return require(v, np.dtype(np.float64))
+
+
+def affine(dtype: np.dtype[Any], mean: Vector, var: Vector, weight: Vector, bias: Vector, eps: float) -> Array:
+    """(3, C) float64: centre, scale and shift that apply statistics to data computed in `dtype`."""
+    with np.errstate(all="ignore"):
+        centre = _algebra.centre(mean, dtype.type)
+        return np.stack((centre, *_algebra.affine(mean, 0.0, var, weight, bias, eps, centre)))
+
+
+def weight_gradient(sums: Array, var: Vector, eps: float) -> Vector:
+    """sum(dy * (x - mean)) * rstd; sums (2, C)."""
+    with np.errstate(all="ignore"):  # a channel that holds NaN or Inf stays non-finite, without a warning
+        return sums[1] * _algebra.rstd(var, eps)  # type: ignore[no-any-return]
+
+
+def update_running(
+    running_mean: Array, running_var: Array, tracked: Array | None, stats: Array, count: int, momentum: float
+) -> None:
+    """Move the running statistics in place; stats (3, C) of a batch of `count` values a channel."""
+    mean, _, m2 = stats
+    with np.errstate(all="ignore"):
+        targets, values = [running_mean, running_var], []
+        for running, batch in zip(targets, (mean, _algebra.unbiased(m2, count)), strict=True):
+            made = _algebra.running_update(running.astype(np.float64), batch, momentum)
+            values.append(made.astype(running.dtype))
+        if tracked is not None:
+            targets.append(tracked)
+            values.append(tracked + 1)
+        # All of them or none: no step of Python's lies between two, at which an interrupt could come.
+        deque(map(setitem, targets, repeat(...), values), maxlen=0)  # type: ignore[arg-type]
+
+
+@_register.usual()
+def variance(m2: Vector, freedom: float, *, root: bool = False) -> Vector:
+    with np.errstate(all="ignore"):
+        return np.sqrt(m2 / freedom) if root else m2 / freedom
+
+
+@_register.usual()
+def merge(count: int, stats: tuple[Vector, ...], other_count: int, other: tuple[Vector, ...]) -> tuple[Vector, ...]:
+    """Mean, its low word and m2 of both sets of samples together."""
+    (mean_a, low_a, m2_a), (mean_b, low_b, m2_b) = stats, other
+    with np.errstate(all="ignore"):
+        return _algebra.merge(float(count), mean_a, low_a, m2_a, float(other_count), mean_b, low_b, m2_b)
+
+
+@_register.usual()
+def accumulate(totals: Sequence[Vector], new: Sequence[Vector]) -> None:
+    """total += v, of two of them."""
+    with np.errstate(all="ignore"):  # opposite infinities add up to NaN, without a warning
+        for total, v in zip(totals, new, strict=True):
+            total += v
+
+
+def write(target: Array, values: Array) -> None:
+    """target[...] = values, which are on the host."""
+    target[...] = values
+
+
+def fill(target: Vector, value: float) -> None:
+    target[...] = value

@@ -1,0 +1,49 @@
+"""Where an array lives, and what the data path does to it there: host.py and gpu/arrays.py have the same functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cpubn.backends import host as _host
+from cpubn.backends.gpu import arrays as _device
+from cpubn.backends.gpu.arrays import DeviceArray
+
+
+def place_of(a: Any) -> Any:
+    """The module for what a plan was made of: an array on the host, or a DeviceArray."""
+    return _device if isinstance(a, DeviceArray) else _host
+
+
+def place_name(a: Any) -> str:
+    return f"GPU {a.device}" if isinstance(a, DeviceArray) else "the host"
+
+
+def located(a: Any, name: str) -> Any:
+    """A DeviceArray of what is on a GPU; anything else as it is."""
+    if type(a) in (DeviceArray, np.ndarray) or a is None:
+        return a
+    try:
+        on_gpu = _device.array_of(a)
+    except ImportError as error:
+        raise ValueError(
+            f"{name} is on a GPU, which Numba must be able to use, but: {' '.join(str(error).split())}; "
+            'it needs the driver, the CUDA toolkit and pip install "cpubn[cuda]"'
+        ) from error
+    except Exception as error:  # a tensor that needs detaching first, a mask, another byte order
+        raise TypeError(f"{name} must be an array of plain memory, got {type(a).__name__}: {error}") from error
+    return a if on_gpu is None else on_gpu
+
+
+def plain(a: Any) -> Any:
+    """Without what a subclass of NumPy's arrays changes: a matrix would stay of two dimensions."""
+    return a if isinstance(a, DeviceArray) else np.asarray(a)
+
+
+def addresses(a: Any) -> Any:
+    """A NumPy array over a's memory, of which only address, shape and strides are of use."""
+    if type(a) is np.ndarray:
+        return a
+    a = located(a, "an array")
+    return a.addresses if isinstance(a, DeviceArray) else np.asarray(a)

@@ -1,0 +1,155 @@
+"""How many threads a call may use, and where that number came from.
+
+It is the smallest of what OpenMP, the CPU affinity and the cgroup's quota allow, unless CPUBN_NUM_THREADS or
+set_num_threads says otherwise. What set_num_threads chose is one tuple, replaced whole: Python threads need no lock to
+read it, and a forked child has none to recreate.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from operator import index
+from typing import NamedTuple
+
+from cpubn.backends.compiled import variants as _variants
+
+# Calls that read no more than this run in the calling thread. Measured on 2 cores: a warm OpenMP team costs 1 to 4 us,
+# so that normalize (6 us for 128 KB) gains from 256 KB on, and training from 64 KB on.
+SERIAL_BYTES = 1 << 17
+# OpenMP ends the process where it cannot start a thread, so a slip of the keyboard must not reach it.
+MOST = 1024
+
+
+class Count(NamedTuple):
+    threads: int
+    source: str
+
+
+_chosen: Count | None = None
+_forked = False
+
+
+def threads(nbytes: int) -> int:
+    """The threads for a call that reads `nbytes`."""
+    return 1 if nbytes <= SERIAL_BYTES else count().threads
+
+
+def get_num_threads() -> int:
+    """The number of threads that a large call uses; 1 in a forked child."""
+    return count().threads
+
+
+def set_num_threads(n: int | None) -> None:
+    """Let large calls use `n` threads, from 1 to 1024, in this process; results keep their bits whatever it is.
+
+    None goes back to the default, CPUBN_NUM_THREADS or what the machine allows, as it was first found out.
+
+    More than there are CPUs is allowed. Numba cannot exceed what it was started with (NUMBA_NUM_THREADS), and clamps.
+    A forked child stays with one thread, whatever is set: OpenMP's do not survive a fork. Processes started with
+    "spawn" have threads of their own.
+
+    Raises
+    ------
+    TypeError, ValueError : `n` is no whole number, or not from 1 to 1024; None, and CPUBN_NUM_THREADS is none such.
+    """
+    global _chosen
+    if n is None:
+        _default()
+        _chosen = None
+        return
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
+        raise TypeError(f"n must be a whole number from 1 to {MOST}, got {n!r}; pass an int, or None for the default")
+    _chosen = Count(_checked(index(n), "n", "pass a number in that range"), "set_num_threads")
+
+
+def count() -> Count:
+    if _forked:
+        # libgomp waits forever there for its parent's team, and Numba's omp layer kills the child.
+        return Count(1, "forked child")
+    return _chosen or _default()
+
+
+@cache
+def limits() -> dict[str, int | None]:
+    """What allows how many threads; None where it does not limit them."""
+    return {"CPU affinity": usable_cpus(), "cgroup quota": cgroup_quota(), "OpenMP": openmp_threads()}
+
+
+def usable_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def openmp_threads() -> int | None:
+    """OpenMP's own maximum, which obeys OMP_NUM_THREADS; None without the extension, or where that was built serial."""
+    if _variants.absence("baseline") is not None:
+        return None
+    maximum: int = _variants.planner().openmp_max_threads()
+    return maximum or None
+
+
+def cgroup_quota(membership: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> int | None:
+    """Whole CPUs' worth of time that this process's cgroup and all above it, version 1 or 2, leave it; at least 1."""
+    quotas = []
+    for line in (_read(membership) or "").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            mounts = [root, f"{root}/unified"]
+        elif "cpu" in controllers.split(","):
+            mounts = [f"{root}/{controllers}", f"{root}/cpu"]
+        else:
+            continue
+        # A container often sees its own cgroup mounted as the root, under the name that it has outside: then the
+        # folders of that name are not there, and the root, the last one looked at, is what counts.
+        names = [name for name in path.split("/") if name not in ("", ".", "..")]
+        for depth in range(len(names), -1, -1):
+            quotas += [_quota("/".join([mount, *names[:depth]])) for mount in mounts]
+    known = [quota for quota in quotas if quota is not None]
+    return max(1, int(min(known))) if known else None
+
+
+def _quota(folder: str) -> float | None:
+    text = _read(f"{folder}/cpu.max")
+    if text is None:
+        text = f"{_read(f'{folder}/cpu.cfs_quota_us')} {_read(f'{folder}/cpu.cfs_period_us')}"
+    try:
+        quota, period = map(int, text.split())
+    except ValueError:  # "max 100000", or no such files
+        return None
+    return quota / period if quota > 0 and period > 0 else None
+
+
+def _read(path: str) -> str | None:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+@cache
+def _default() -> Count:
+    text = os.environ.get("CPUBN_NUM_THREADS")
+    if text:
+        # A number that is no number fails the same check as one that is too small.
+        number = int(text) if text.strip().isdecimal() else text
+        return Count(_checked(number, "CPUBN_NUM_THREADS", "correct it, or unset it"), "CPUBN_NUM_THREADS")
+    source, least = min(((name, n) for name, n in limits().items() if n is not None), key=lambda limit: limit[1])
+    return Count(min(least, MOST), source)
+
+
+def _checked(n: int | str, name: str, remedy: str) -> int:
+    if isinstance(n, str) or not 1 <= n <= MOST:
+        raise ValueError(f"{name} must be a whole number from 1 to {MOST}, got {n!r}; {remedy}")
+    return n
+
+
+def _after_fork() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

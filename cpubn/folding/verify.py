@@ -1,0 +1,97 @@
+"""Verification of a fold: a batch norm and its layer apart, and folded."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cpubn.ask import check as _check
+from cpubn.folding.convolution import Geometry, PerAxis, convolve
+from cpubn.folding.layer import AffineLayer, KernelLayout, Norm, channel_values, constant_norm
+from cpubn.frozen import FrozenBatchNorm
+from cpubn.functional import batch_norm
+from cpubn.typing import Array, Layout
+
+
+def verify_fold(
+    weight: ArrayLike,
+    bias: ArrayLike | None,
+    bn: Norm,
+    folded: tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, ArrayLike | None],
+    x: ArrayLike | None = None,
+    *,
+    norm_first: bool = False,
+    groups: int = 1,
+    transposed: bool = False,
+    kernel_layout: KernelLayout = "OIHW",
+    stride: PerAxis = 1,
+    padding: PerAxis = 0,
+    dilation: PerAxis = 1,
+    output_padding: PerAxis = 0,
+) -> float:
+    """max |layer'(x) - bn(layer(x))|, with norm_first max |layer'(x) - layer(bn(x))|, both ways in float64.
+
+    In the units of the output, what rounding the folded weights to their dtype costs, or that the fold is wrong.
+
+    Parameters
+    ----------
+    weight, bias, bn, groups, transposed, kernel_layout : what was folded; weight of two dimensions is a linear layer's.
+    folded : what the fold returned, (weight', bias') or (weight', bias', pad).
+    x : of any float type, in bn's layout: (N, in, *spatial) for "NCHW", (N, *spatial, in) for "NHWC". None for normal
+        random data, the same in each call, which norm_first brings to the running statistics.
+    norm_first : whether bn stands before the layer.
+    stride, padding, dilation, output_padding : the layer's, in torch's terms: a number, or one for each spatial axis.
+
+    bn's activation is left out on both ways. Raises ValueError and TypeError as the folds do, and for a wrong x.
+    """
+    if not isinstance(folded, tuple | list) or len(folded) not in (2, 3):
+        raise TypeError(
+            f"folded must be (weight, bias) or (weight, bias, pad), got {type(folded).__name__}; "
+            "pass what a fold returned"
+        )
+    layer, other = (
+        AffineLayer.linear(w, b) if np.ndim(weight) == 2 else AffineLayer.conv(w, b, groups, transposed, kernel_layout)
+        for w, b in ((weight, bias), folded[:2])
+    )
+    if layer.form != other.form:
+        raise ValueError(
+            f"the folded weight must have the shape of weight ({layer.form}), got ({other.form}); "
+            "pass what a fold of this weight returned"
+        )
+    frozen = constant_norm(bn, layer, "input" if norm_first else "output")
+    geometry = Geometry.of(layer.grouped.shape[3:], stride, padding, dilation, output_padding, transposed)
+    inputs = _random(layer, geometry, frozen if norm_first else None) if x is None else _given(x, layer, frozen.layout)
+    zeros = pad = np.zeros(layer.inputs)
+    if len(folded) == 3 and folded[2] is not None:
+        pad = channel_values(folded[2], "pad", layer.inputs, "input", layer.form)
+
+    def norm(z: Array) -> Array:
+        return batch_norm(z, frozen.running_mean, frozen.running_var, frozen.weight, frozen.bias, eps=frozen.eps)
+
+    got = convolve(inputs, other, geometry, pad)
+    if norm_first:
+        expected = convolve(norm(inputs), layer, geometry, zeros)
+    else:
+        expected = norm(convolve(inputs, layer, geometry, zeros))
+    return float(abs(got - expected).max(initial=0.0))
+
+
+def _given(x: ArrayLike, layer: AffineLayer, layout: Layout) -> Array:
+    """x in float64, channels on axis 1."""
+    array, axis = _check.batch(x, layout)
+    _check.channels(array, axis, layer.inputs, layout)
+    if array.ndim != layer.weight.ndim:
+        raise ValueError(
+            f"x must have {layer.weight.ndim} dimensions, as many as weight ({layer.form}), got shape {array.shape}; "
+            "pass a batch of the layer's inputs"
+        )
+    return np.moveaxis(array, axis, 1).astype(np.float64)
+
+
+def _random(layer: AffineLayer, geometry: Geometry, norm: FrozenBatchNorm | None) -> Array:
+    """A batch of 2, large enough for each tap and stride, with the running statistics of the norm if it comes first."""
+    sizes = (r + 1 + 2 * (s + p) for r, s, p in zip(geometry.reach, geometry.stride, geometry.padding, strict=True))
+    x = np.random.default_rng(0).standard_normal((2, *sizes, layer.inputs))
+    if norm is not None:
+        x = x * np.sqrt(norm.running_var) + norm.running_mean
+    return np.moveaxis(x, -1, 1)

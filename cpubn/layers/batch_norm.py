@@ -1,0 +1,265 @@
+"""BatchNorm1d, BatchNorm2d and BatchNorm3d: torch.nn's layers on plain arrays, with a backward of their own."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from cpubn.ask import check as _check
+from cpubn.ask import options as _check_output
+from cpubn.ask.backward import Request, backward_through
+from cpubn.ask.signs import kept_of
+from cpubn.ask.walk import overlap
+from cpubn.backends import choice as _dispatch
+from cpubn.backends.epilogue import Activation
+from cpubn.backends.place import located, place_of, plain
+from cpubn.frozen import FrozenBatchNorm
+from cpubn.functional import batch_norm, train_batch
+from cpubn.layers.kept import IN_NO_GRAD, NOT_CALLED, USED, Kept, Nothing, keeps, witness_of
+from cpubn.layers.vectors import LayerVectors, put
+from cpubn.statistics import Moments
+from cpubn.typing import ActivationLike, Array, Layout
+
+PARAMETERS = """
+
+    Parameters
+    ----------
+    num_features : C, the number of channels.
+    eps : added to the variance.
+    momentum : weight of the new batch in the running statistics; None for their cumulative average.
+    affine : whether the layer has a weight and a bias, (C,), starting at ones and zeros.
+    track_running_stats : whether running statistics are kept; without them eval mode uses the batch's own.
+    layout : "NCHW" (channels on axis 1) or "NHWC" (channels last).
+    activation : y = activation(affine + residual), as in batch_norm. One of your own is a pair of functions, it and its
+        derivative, compiled by ``numba.njit`` for the Numba backend, by ``numba.cuda.jit(device=True)`` for a GPU.
+    dtype : of weight and bias, float32 or float64. Running statistics and gradients are float64: C numbers each, in
+        which float32 would throw away what the kernels kept at a large mean.
+    backend : "cython", "numba" or "numpy"; None for the current default, and for "cuda" once ``to_device()`` has been
+        called.
+
+    Errors are ValueError and TypeError, raised before anything is written, or RuntimeError where backward has no input.
+    For one backward a layer keeps of its last call, by reference, the input, and beside it: for relu, relu6, leaky_relu
+    (of a slope of at least 0) and clip one bit an element, for sigmoid and tanh the output, and for other activations,
+    and the former in eval mode, the residual. They must not be changed before: of a forward in training, backward looks
+    at some numbers of each, and most changes are an error. Within ``cpubn.no_grad()`` it keeps nothing, as does what
+    ``freeze()`` gives.
+    """
+
+
+class _BatchNorm(LayerVectors):
+    ranks: ClassVar[tuple[int, ...]]
+    num_features: int
+    layout: Layout
+    backend: str | None
+    _activation: Activation | None
+    _dtype: np.dtype[Any]
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        *,
+        layout: Layout = "NCHW",
+        activation: ActivationLike = None,
+        dtype: DTypeLike = "float32",
+        backend: str | None = None,
+    ) -> None:
+        self.eps = _check.epsilon(eps, training=True)
+        self.momentum = None if momentum is None else _check.momentum(momentum)
+        act = _check_output.activation(activation)
+        backend = _dispatch.backend_for(act, backend)
+        if backend is not None:
+            _dispatch.resolve(backend)
+        self._put(
+            num_features=_check.count(num_features, "num_features", "the number of channels"),
+            layout=_check.layout_name(layout),
+            backend=backend,
+            _activation=act,
+            _dtype=_check_output.parameter_dtype(dtype),
+            _kept=NOT_CALLED,
+        )
+        affine, tracks = _check.flag(affine, "affine"), _check.flag(track_running_stats, "track_running_stats")
+        super().__init__(self.num_features, self._dtype, affine, tracks)
+        self.training = True
+        self.residual_grad: Array | None = None
+
+    def __call__(self, x: ArrayLike, residual: ArrayLike | None = None, out: Array | None = None) -> Array:
+        """y = activation(affine + residual), in training mode with the batch's statistics.
+
+        `residual` has x's shape and dtype. `out` may be `x`, at the price of backward, or `residual`.
+        """
+        if not self.training and self.running_mean is not None and type(x) is np.ndarray and x.ndim in self.ranks:
+            direct = _dispatch.direct_kernels(self.backend)
+            y = direct and direct.infer_directly(
+                x, self.running_mean, self.running_var, self.weight, self.bias, 0.0, self.eps, self.layout,
+                self._activation, residual, None, None, out, _dispatch.threads,
+            )  # fmt: skip
+            if y is not None:
+                self._keep(x, residual, y, out if y is x or y is residual else None, None)
+                return y  # type: ignore[no-any-return]
+        array = _check.layer_input(x, type(self).__name__, self.ranks, self.num_features, self.layout)
+        if self.training or self.running_mean is None:
+            _check_output.differentiable(self._activation)
+            return self._with_batch_statistics(array, residual, out)
+        y = batch_norm(
+            array,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            eps=self.eps,
+            layout=self.layout,
+            activation=self._activation,
+            residual=residual,
+            out=out,
+            backend=self.backend,
+        )
+        self._keep(array, residual, y, out, None)
+        return y
+
+    def backward(self, dy: ArrayLike, *, out: Array | None = None, retain: bool = False) -> Array:
+        """Gradient with respect to the last input; adds to weight_grad and bias_grad. `out` may be `dy`.
+
+        If there was a residual, its gradient is put into residual_grad. The layer lets go of what the forward kept, so
+        that there is one backward for each forward; with ``retain=True`` it keeps that for another one.
+        """
+        kept, retain = self._kept, _check.flag(retain, "retain")
+        if isinstance(kept, Nothing):
+            raise RuntimeError(f"backward needs the input of the last forward, got none: {kept.why}; {kept.cure}")
+        kept = Kept(*kept)
+        if kept.overwritten:
+            raise RuntimeError(
+                f"backward needs the {kept.overwritten} of the last forward, got one that was overwritten by out; "
+                "give the forward an output of its own"
+            )
+        if not kept.is_as_it_was:
+            raise RuntimeError(
+                f"backward needs what the last forward read{'' if kept.output is None else ' and gave'}, got arrays "
+                "that were changed since; change copies of them, or call backward first"
+            )
+        gradients = {"weight_grad": self.weight_grad, "bias_grad": self.bias_grad}
+        gradients = _check.together(located(kept.x, "the last input"), gradients, like="the last input")
+        for name, gradient in gradients.items():
+            _check.in_place(gradient, name)
+        batch = kept.batch
+        if batch is None:
+            (mean, var), low = self._running(), None
+        else:
+            mean, low, var = batch._normalizing()
+        dx, weight_grad, bias_grad, g = backward_through(
+            Request(
+                *(dy, kept.x, mean, low, var, self.weight, self.bias, self.eps, batch is not None, self.layout),
+                *(self._activation, kept.residual, kept.output, kept.had_residual, out, self.backend),
+            )
+        )
+        self._put(residual_grad=g, _kept=_noted(kept, dx) if retain else USED)
+        if self.weight_grad is not None and self.bias_grad is not None:
+            total, new = (
+                [located(v, "a gradient") for v in pair]
+                for pair in ((self.weight_grad, self.bias_grad), (weight_grad, bias_grad))
+            )
+            place_of(new[0]).accumulate(total, new)
+        return dx
+
+    @property
+    def activation(self) -> ActivationLike:
+        """As it was given; build another layer for another one."""
+        return self._activation and self._activation.given
+
+    def train(self, mode: bool = True) -> Self:
+        """Normalize with batch statistics and move the running ones from now on; returns the layer."""
+        self.training = _check.flag(mode, "mode")
+        return self
+
+    def eval(self) -> Self:
+        """Normalize with the running statistics from now on; returns the layer."""
+        return self.train(False)
+
+    def freeze(
+        self, activation: ActivationLike = None, *, dtype: DTypeLike | None = None, out_layout: Layout | None = None
+    ) -> FrozenBatchNorm:
+        """The layer as inference calls it: a copy of its weight, bias and running statistics.
+
+        With the layer's activation, unless another one is given; to have none, build it from the layer's vectors.
+        `dtype` and `out_layout` are those of its output, as in batch_norm: a first layer then takes images of bytes.
+        """
+        mean, var = self._running()
+        return FrozenBatchNorm(
+            weight=self.weight,
+            bias=self.bias,
+            running_mean=mean,
+            running_var=var,
+            eps=self.eps,
+            layout=self.layout,
+            activation=self._activation if activation is None else activation,
+            dtype=dtype,
+            out_layout=out_layout,
+            backend=self.backend,
+        )
+
+    def __repr__(self) -> str:
+        """An expression for a new layer like this one."""
+        return (
+            f"{type(self).__name__}({self.num_features}, eps={self.eps}, momentum={self.momentum}, "
+            f"affine={self.affine}, track_running_stats={self.track_running_stats}, layout={self.layout!r}, "
+            f"activation={self.activation!r}, dtype={self._dtype.name!r}, backend={self.backend!r})"
+            f"{'' if self.training else '.eval()'}"
+        )
+
+    def _with_batch_statistics(self, x: Array, residual: ArrayLike | None, out: Array | None) -> Array:
+        mean, var, tracked = None, None, None
+        if self.training and self._tracks:
+            mean, var, tracked = self.running_mean, self.running_var, self._tracked
+        momentum = 1.0 / ((self.num_batches_tracked or 0) + 1) if self.momentum is None else self.momentum
+        vectors = mean, var, self.weight, self.bias
+        how = momentum, self.eps, self.layout, self._activation, residual, out
+        y, samples, stats = train_batch(x, vectors, how, tracked, True, self.backend)
+        self._keep(x, residual, y, out, Moments.of(samples, stats))
+        return y
+
+    def _keep(self, x: Array, residual: Any, y: Array, out: Any, batch: Moments | None) -> None:
+        """Remember for backward what the forward read, and of what it wrote what the activation needs."""
+        if not keeps():
+            put(self, "_kept", IN_NO_GRAD)
+            return
+        output = added = None
+        if self._activation is not None:
+            # Signs for training alone: an inference whose backward is never called should not pay for them.
+            output = kept_of(self._activation, plain(located(y, "y")), self.backend, signs=batch is not None)
+            added = plain(located(residual, "residual")) if residual is not None and output is None else None
+        witness = direct = None
+        if (
+            batch is not None
+        ):  # an inference, whose backward is as a rule never called, would take a tenth longer for it
+            direct = _dispatch.direct_kernels(self.backend)
+            witness = witness_of(x, output, added, direct)
+        kept = x, batch, added, residual is not None, output, witness, direct
+        put(self, "_kept", kept if out is None else _noted(Kept(*kept), y))
+
+
+def _noted(kept: Kept, written: Array) -> Kept:
+    """With what of it was overwritten."""
+    for name, array in {"residual": kept.residual, "input": kept.x}.items():
+        if array is not None and overlap(written, array):
+            return kept._replace(overwritten=name)
+    return kept
+
+
+class BatchNorm1d(_BatchNorm):
+    __doc__ = "Batch norm over x of shape (N, C) or (N, C, L); with layout 'NHWC' (N, C) or (N, L, C)." + PARAMETERS
+    ranks = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    __doc__ = "Batch norm over x of shape (N, C, H, W); with layout 'NHWC' (N, H, W, C)." + PARAMETERS
+    ranks = (4,)
+
+
+class BatchNorm3d(_BatchNorm):
+    __doc__ = "Batch norm over x of shape (N, C, D, H, W); with layout 'NHWC' (N, D, H, W, C)." + PARAMETERS
+    ranks = (5,)

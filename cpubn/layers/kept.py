@@ -1,0 +1,69 @@
+"""What a layer keeps of a forward for its backward, and where layers keep nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cpubn.ask.signs import Signs
+from cpubn.typing import Array
+
+_grad: ContextVar[bool] = ContextVar("cpubn_grad", default=True)
+keeps = _grad.get
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Inside a `with` block, or a function that is decorated by it, layers keep nothing for backward, in either mode.
+
+    What a layer kept of an earlier call it lets go of at its next one in the block. The choice is the current thread's
+    or asyncio task's alone. As torch.no_grad.
+    """
+    token = _grad.set(False)
+    try:
+        yield
+    finally:
+        _grad.reset(token)
+
+
+class Kept(NamedTuple):
+    """Of a forward, by reference."""
+
+    x: Array
+    batch: Any  # its Moments; None where it normalized with the running statistics
+    residual: Array | None
+    had_residual: bool
+    output: Array | Signs | None  # what the activation's gradient needs of it
+    witness: Any  # of x and, where they are kept, of the output and the residual; None: there is none
+    direct: Any  # the kernels that bore it, or None
+    overwritten: str | None = None  # what backward would need
+
+    @property
+    def is_as_it_was(self) -> bool:
+        return self.witness in (None, witness_of(self.x, self.output, self.residual, self.direct))
+
+
+def witness_of(x: Any, output: Any, residual: Any, direct: Any) -> Any:
+    """A few of each array's numbers, spread over it, by which a change shows; nothing of what is not on the host."""
+    found = None if direct is None else direct.witness(x, output, residual)
+    if found is not None:
+        return found
+    arrays = (a for a in (x, output, residual) if isinstance(a, np.ndarray))
+    return tuple(a[tuple(slice(None, None, max(1, n // 4)) for n in a.shape)].tobytes() for a in arrays)
+
+
+class Nothing(NamedTuple):
+    """Why there is nothing, and what to do."""
+
+    why: str
+    cure: str
+
+
+NOT_CALLED = Nothing("the layer was not called", "call the layer first")
+USED = Nothing("backward was called already", "call the layer again, or keep its input by backward(dy, retain=True)")
+IN_NO_GRAD = Nothing("its last call was within cpubn.no_grad()", "call it outside of that")
+MOVED = Nothing("the layer's state was loaded, reset or moved since", "call the layer again")

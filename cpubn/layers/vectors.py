@@ -1,0 +1,188 @@
+"""The vectors of a layer: parameters, their gradients and running statistics; where they live and how they are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cpubn.ask import check as _check
+from cpubn.ask import state as _check_state
+from cpubn.backends import choice as _dispatch
+from cpubn.backends.gpu import arrays as _device
+from cpubn.backends.place import located, place_of
+from cpubn.layers.kept import MOVED, Kept, Nothing
+from cpubn.typing import Array, Vector
+
+VECTORS = "weight", "bias", "weight_grad", "bias_grad", "running_mean", "running_var"
+SETTABLE = *VECTORS, "num_batches_tracked", "eps", "momentum", "training", "track_running_stats", "residual_grad"
+FIXED = "num_features", "affine", "layout", "activation", "backend"
+
+
+MOVED_STATE: dict[str, Any] = {"_kept": MOVED, "residual_grad": None}
+
+
+# Not by way of vars(): once an instance's dict was asked for, reading an attribute takes 30 ns instead of 10.
+put = object.__setattr__
+
+
+class Parameter(NamedTuple):
+    """What an optimizer needs: ``value`` and ``gradient`` are the layer's own arrays."""
+
+    name: str
+    value: Any
+    gradient: Any
+
+
+class LayerVectors:
+    """On the host, or all of them on one GPU."""
+
+    backend: str | None
+    _kept: tuple[Any, ...] | Nothing  # fields of a Kept, which take no time to put together
+    _tracks: bool
+    _tracked: Array | None  # int64, (): kernels count where they move the running statistics
+
+    def __init__(self, count: int, dtype: np.dtype[Any], affine: bool, track_running_stats: bool) -> None:
+        self.weight: Array | None = np.ones(count, dtype) if affine else None
+        self.bias: Array | None = np.zeros(count, dtype) if affine else None
+        self.weight_grad: Vector | None = np.zeros(count) if affine else None
+        self.bias_grad: Vector | None = np.zeros(count) if affine else None
+        self.running_mean: Vector | None = np.zeros(count) if track_running_stats else None
+        self.running_var: Vector | None = np.ones(count) if track_running_stats else None
+        self.num_batches_tracked = 0 if track_running_stats else None
+        self.track_running_stats = track_running_stats
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Of a subclass, attributes of its own are its own affair."""
+        if name in FIXED:
+            raise AttributeError(f"{name} must stay as it is, got {value!r}; build another layer")
+        if name not in SETTABLE and type(self).__module__ == "cpubn.layers.batch_norm":
+            near = get_close_matches(name, SETTABLE, 1) or ["one of those"]
+            raise AttributeError(
+                f"{name} must be an attribute that can be set, {', '.join(SETTABLE)}, got another one; try {near[0]}"
+            )
+        if name in ("training", "track_running_stats"):
+            value = _check.flag(value, name)
+        put(self, name, value)
+
+    def _put(self, **attributes: Any) -> None:
+        for name, value in attributes.items():
+            put(self, name, value)
+
+    @property
+    def num_batches_tracked(self) -> int | None:
+        """How many batches went into the running statistics; None where there are none."""
+        return None if self._tracked is None else int(self._tracked)
+
+    @num_batches_tracked.setter
+    def num_batches_tracked(self, count: int | None) -> None:
+        tracked = None if count is None else np.array(_check.count(count, "num_batches_tracked", "a count"), np.int64)
+        put(self, "_tracked", tracked)
+
+    @property
+    def affine(self) -> bool:
+        """Whether the layer has a weight and a bias."""
+        return self.weight is not None
+
+    @property
+    def track_running_stats(self) -> bool:
+        """Whether training moves the running statistics; once set to False it leaves those that there are alone."""
+        return self._tracks
+
+    @track_running_stats.setter
+    def track_running_stats(self, tracks: bool) -> None:
+        put(self, "_tracks", tracks)
+
+    def parameters(self) -> Iterator[Parameter]:
+        """(name, value, gradient) of weight and bias, where there are any, for an optimizer's loop."""
+        for name in ("weight", "bias"):
+            if getattr(self, name) is not None:
+                yield Parameter(name, getattr(self, name), getattr(self, f"{name}_grad"))
+
+    def to_device(self) -> Self:
+        """Move parameters, gradients and running statistics to the current GPU; returns the layer.
+
+        Raises ValueError where the layer was built for a backend of the host, or no GPU is there.
+        """
+        if self.backend not in (None, "cuda"):
+            raise ValueError(
+                f"backend must be None or 'cuda' for a layer on a GPU, got {self.backend!r}; build it without a backend"
+            )
+        _dispatch.resolve("cuda")
+        return self._move(_device.to_device)
+
+    def to_host(self) -> Self:
+        """Move them back to the host, as NumPy arrays; returns the layer. Waits for the GPU."""
+        return self._move(_device.to_host)
+
+    def zero_grad(self) -> None:
+        """Set the accumulated gradients to zero."""
+        for gradient in (self.weight_grad, self.bias_grad):
+            _fill(gradient, 0.0)
+
+    def reset_running_stats(self) -> None:
+        """Set the running mean to 0, the running variance to 1 and the batch count to 0."""
+        if self.running_mean is not None and self.running_var is not None:
+            _fill(self.running_mean, 0.0)
+            _fill(self.running_var, 1.0)
+            self.num_batches_tracked = 0
+        self._forget_inference()
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of the parameters and running statistics on the host, under torch's keys."""
+        return {name: np.array(_device.to_host(value)) for name, value in self._state().items()}
+
+    def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
+        """Take over parameters and running statistics; all are checked before one is written.
+
+        Values are arrays of any floating type or integers, or torch's tensors, such as those of a model.half(). Raises
+        ValueError for missing or unexpected keys and wrong shapes, TypeError for wrong dtypes.
+        """
+        current = self._state()
+        checked = _check_state.layer_state(state, current)
+        for name, value in checked.items():
+            if name == "num_batches_tracked":
+                self.num_batches_tracked = int(value)
+            else:
+                vector = located(current[name], name)
+                place_of(vector).write(vector, value)
+        self._forget_inference()
+
+    def _running(self) -> tuple[Vector, Vector]:
+        if self.running_mean is None or self.running_var is None:
+            raise ValueError(
+                "the layer must have running statistics for this, got one without (track_running_stats=False); "
+                "track them, or build FrozenBatchNorm from statistics of your own, for example from cpubn.moments"
+            )
+        return self.running_mean, self.running_var
+
+    def _move(self, moved: Callable[[Any], Any]) -> Self:
+        vectors = {name: moved(getattr(self, name)) for name in VECTORS}
+        self._put(**vectors, **MOVED_STATE)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy or pickle of a layer is on the host and leaves out what backward needs."""
+        vectors = {name: _device.to_host(getattr(self, name)) for name in VECTORS}
+        return {**vars(self), **vectors, **MOVED_STATE}
+
+    def _forget_inference(self) -> None:
+        """Backward of an inference needs the running statistics that it saw."""
+        if not isinstance(self._kept, Nothing) and Kept(*self._kept).batch is None:
+            put(self, "_kept", MOVED)
+
+    def _state(self) -> dict[str, Any]:
+        state = {name: getattr(self, name) for name in ("weight", "bias", "running_mean", "running_var")}
+        if self.num_batches_tracked is not None:
+            state["num_batches_tracked"] = np.int64(self.num_batches_tracked)
+        return {name: value for name, value in state.items() if value is not None}
+
+
+def _fill(v: Any, value: float) -> None:
+    v = located(v, "a vector")
+    if v is not None:
+        _check.in_place(v, "a layer's vector")
+        place_of(v).fill(v, value)
