@@ -9,13 +9,8 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn.ask import check as _check
-from cpubn.ask import forward as _plan
-from cpubn.ask import options as _check_output
-from cpubn.ask import state as _check_state
-from cpubn.backends import choice as _dispatch
-from cpubn.backends import host as _host
-from cpubn.backends import register as _register
+from cpubn.ask import check as _check, forward as _plan, options as _check_output, state as _check_state
+from cpubn.backends import choice as _dispatch, host as _host, register as _register
 from cpubn.backends.epilogue import Quantization
 from cpubn.backends.gpu import arrays as _device
 from cpubn.backends.gpu.arrays import DeviceArray

@@ -14,13 +14,10 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn.ask import check as _check
-from cpubn.ask import forward as _plan
-from cpubn.ask import options as _check_output
+from cpubn.ask import check as _check, forward as _plan, options as _check_output
 from cpubn.ask.backward import Request, backward_through, check_besides
 from cpubn.ask.check import NCHW, NHWC, layout_name
-from cpubn.backends import choice as _dispatch
-from cpubn.backends import register as _register
+from cpubn.backends import choice as _dispatch, register as _register
 from cpubn.backends.place import located, place_of
 from cpubn.statistics import Moments
 from cpubn.typing import ActivationLike, Array, Layout

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn.ask import check as _check
-from cpubn.ask import options as _check_output
+from cpubn.ask import check as _check, options as _check_output
 from cpubn.frozen import FrozenBatchNorm
 from cpubn.typing import Array, Layout, Vector
 

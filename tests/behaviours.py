@@ -13,8 +13,7 @@ import register
 from digests import digest
 
 import cpubn
-from cpubn.backends import choice as _dispatch
-from cpubn.backends import threads as _threads
+from cpubn.backends import choice as _dispatch, threads as _threads
 
 # Threads are begun under the first of them, which they inherit.
 BEHAVIOURS = {"flushes": (2, 1), "rounds upward": (2, 1), "usual": (1,)}

@@ -8,8 +8,7 @@ from importlib.util import find_spec
 import hypothesis
 import pytest
 
-from cpubn.backends import choice as _dispatch
-from cpubn.backends import threads as _threads
+from cpubn.backends import choice as _dispatch, threads as _threads
 from cpubn.backends.compiled import variants as _variants
 
 IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")

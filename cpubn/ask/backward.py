@@ -7,14 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cpubn.ask import check as _check
-from cpubn.ask import options as _check_output
-from cpubn.ask import state as _check_state
+from cpubn.ask import check as _check, options as _check_output, state as _check_state
 from cpubn.ask.forward import Target, computed_in, target_of
 from cpubn.ask.signs import Signs
 from cpubn.ask.walk import Walk, new_output, walk_of
-from cpubn.backends import choice as _dispatch
-from cpubn.backends import register as _register
+from cpubn.backends import choice as _dispatch, register as _register
 from cpubn.backends.epilogue import Activation
 from cpubn.backends.place import place_of
 from cpubn.backends.prologue import NO_PROLOGUE, Prologue, Statistics

@@ -8,9 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn.ask import check as _check
-from cpubn.ask import options as _check_output
-from cpubn.ask import state as _check_state
+from cpubn.ask import check as _check, options as _check_output, state as _check_state
 from cpubn.ask.walk import Walk, new_output, walk_of
 from cpubn.backends.epilogue import Activation, Epilogue, Quantization
 from cpubn.backends.place import addresses, place_of

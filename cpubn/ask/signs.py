@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cpubn.ask.walk import Walk
-from cpubn.backends import choice as _dispatch
-from cpubn.backends import register as _register
+from cpubn.backends import choice as _dispatch, register as _register
 from cpubn.backends.epilogue import Activation, rounded
 from cpubn.backends.place import place_of
 from cpubn.backends.prologue import Bits, bytes_of

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from cpubn.backends.epilogue import Epilogue
 from cpubn.backends.prologue import Bits, Prologue, Statistics
-from cpubn.maths import activations as _activations
-from cpubn.maths import algebra as _algebra
+from cpubn.maths import activations as _activations, algebra as _algebra
 
 Array = NDArray[Any]
 Block = tuple[slice, slice, slice]

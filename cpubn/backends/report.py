@@ -9,8 +9,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from cpubn.backends import choice as _dispatch
-from cpubn.backends import threads as _threads
+from cpubn.backends import choice as _dispatch, threads as _threads
 from cpubn.backends.compiled import variants as _variants
 
 # Distributions that a backend, a conversion, the demo or the benchmark may use, or that give and take arrays.

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from cpubn import __version__
-from cpubn.backends import report as _config
-from cpubn.backends import threads as _threads
+from cpubn.backends import report as _config, threads as _threads
 from cpubn.bench.case import Case, Prepared
 from cpubn.bench.contestants import (
     FREE_OF_LAYOUT,

@@ -11,8 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from cpubn.ask import check as _check
-from cpubn.ask import options as _check_output
+from cpubn.ask import check as _check, options as _check_output
 from cpubn.convert._layout import layout_of
 from cpubn.convert._norm import UNKNOWN, Norm
 from cpubn.typing import Array, Vector

@@ -9,8 +9,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cpubn.ask import check as _check
-from cpubn.ask import state as _check_state
+from cpubn.ask import check as _check, state as _check_state
 from cpubn.frozen import FrozenBatchNorm
 from cpubn.layers import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from cpubn.typing import Array, Layout, Vector

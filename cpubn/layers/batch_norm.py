@@ -7,8 +7,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn.ask import check as _check
-from cpubn.ask import options as _check_output
+from cpubn.ask import check as _check, options as _check_output
 from cpubn.ask.backward import Request, backward_through
 from cpubn.ask.signs import kept_of
 from cpubn.ask.walk import overlap

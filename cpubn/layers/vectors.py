@@ -9,8 +9,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cpubn.ask import check as _check
-from cpubn.ask import state as _check_state
+from cpubn.ask import check as _check, state as _check_state
 from cpubn.backends import choice as _dispatch
 from cpubn.backends.gpu import arrays as _device
 from cpubn.backends.place import located, place_of

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 import cpubn
-from cpubn import convert
-from cpubn import typing as _types
+from cpubn import convert, typing as _types
 from cpubn.ask import check as _check
 
 FIRST = ("NCHW", "nchw", "channels_first", "Channels_First", "NCL", "ncl", "NCDHW", "NC", "nC")

@@ -13,8 +13,7 @@ from conftest import need_backend, need_instruction_set, python
 
 import cpubn
 from cpubn import cli
-from cpubn.backends import choice as _dispatch
-from cpubn.backends import report as _config
+from cpubn.backends import choice as _dispatch, report as _config
 from cpubn.backends.compiled import variants as _variants
 
 RESOLVE = (

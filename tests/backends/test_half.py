@@ -6,8 +6,7 @@ import oracle
 import pytest
 import views
 from conftest import need_library
-from test_fused_backward import arguments, backward
-from test_fused_backward import check as check_backward
+from test_fused_backward import arguments, backward, check as check_backward
 
 import cpubn
 from cpubn.backends.compiled import variants as _variants

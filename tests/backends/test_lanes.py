@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from conftest import need_backend
 
-from cpubn.maths import activations as _activations
-from cpubn.maths import algebra as _algebra
+from cpubn.maths import activations as _activations, algebra as _algebra
 
 need_backend("numba")
 

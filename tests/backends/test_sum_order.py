@@ -10,8 +10,7 @@ import pytest
 from cpubn.backends import choice as _dispatch
 from cpubn.backends.epilogue import PLAIN
 from cpubn.backends.prologue import NO_PROLOGUE, Statistics
-from cpubn.maths import algebra as _algebra
-from cpubn.maths import order as _order
+from cpubn.maths import algebra as _algebra, order as _order
 
 FAR, LOST = 1.25, 2.0**-110
 

@@ -6,8 +6,7 @@ import pytest
 from conftest import need_backend, python
 
 import cpubn
-from cpubn.backends import choice as _dispatch
-from cpubn.backends import threads as _threads
+from cpubn.backends import choice as _dispatch, threads as _threads
 
 
 @pytest.mark.usefixtures("threads_restored")

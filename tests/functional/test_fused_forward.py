@@ -5,8 +5,7 @@ import numpy as np
 import oracle
 import pytest
 import views
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from test_random import few
 
 import cpubn

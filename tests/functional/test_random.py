@@ -4,8 +4,7 @@ import cases
 import numpy as np
 import oracle
 import views
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 import cpubn
 

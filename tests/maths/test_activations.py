@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from conftest import need_backend
 
-from cpubn.maths import activations as _activations
-from cpubn.maths import elementary as _elementary
+from cpubn.maths import activations as _activations, elementary as _elementary
 
 LOW, HIGH = -0.125, 2.5  # leaky_relu's slope, clip's bounds; numbers of either type
 GRADIENTS = [f"{name}_gradient" for name in _activations.NAMES]

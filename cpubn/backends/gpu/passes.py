@@ -12,11 +12,13 @@ import numpy as np
 from numba.core.errors import NumbaError
 
 from cpubn.backends.epilogue import PLAIN, Activation, Epilogue
-from cpubn.backends.gpu import apply as _cuda_apply
-from cpubn.backends.gpu import channels as _cuda_channels
-from cpubn.backends.gpu import launch as _cuda_launch
-from cpubn.backends.gpu import sums as _cuda_sums
-from cpubn.backends.gpu import tile as _cuda_tile
+from cpubn.backends.gpu import (
+    apply as _cuda_apply,
+    channels as _cuda_channels,
+    launch as _cuda_launch,
+    sums as _cuda_sums,
+    tile as _cuda_tile,
+)
 from cpubn.backends.gpu.arrays import DeviceArray, constant, empty, workspace
 from cpubn.backends.gpu.tile import Tile, tile_of
 from cpubn.backends.prologue import Bits, Prologue, Statistics

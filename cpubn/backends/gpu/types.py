@@ -12,8 +12,7 @@ import numpy as np
 
 from cpubn.backends.gpu import target as _cuda_target
 from cpubn.backends.gpu.target import device, exp, sqrt
-from cpubn.maths import activations as _activations
-from cpubn.maths import algebra as _algebra
+from cpubn.maths import activations as _activations, algebra as _algebra
 
 u = np.uint64
 

@@ -11,9 +11,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import lower_builtin, overload, register_jitable
 
 from cpubn.backends.jit.lanes import MASK_OF, Lanes, at_least, at_most, constant, exponent, spread
-from cpubn.maths import activations as _activations
-from cpubn.maths import algebra as _algebra
-from cpubn.maths import elementary as _elementary
+from cpubn.maths import activations as _activations, algebra as _algebra, elementary as _elementary
 
 for formula in (
     *(_algebra.two_sum, _algebra.merge, _algebra.close, _algebra.pivot_is_far, _algebra.next_pivot),

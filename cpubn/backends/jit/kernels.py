@@ -21,9 +21,7 @@ from cpubn.backends.jit.pivots import column_pivots, row_pivot
 from cpubn.backends.jit.prologue import compiled, placed
 from cpubn.backends.jit.samples import after, lane_count, pointer
 from cpubn.backends.jit.sums import bounds, fold_columns, sum_columns, sum_rows
-from cpubn.maths import activations as _activations
-from cpubn.maths import algebra as _algebra
-from cpubn.maths import elementary as _elementary
+from cpubn.maths import activations as _activations, algebra as _algebra, elementary as _elementary
 
 STRIPS = 8  # of columns that a thread sums together
 SOURCES = _activations, _algebra, _elementary, apply, control, formulas, lanes, pivots, prologue, samples, sums

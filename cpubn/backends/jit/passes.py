@@ -19,8 +19,7 @@ from cpubn.backends.jit.arrays import Terms, flat, groups, is_plain, plain, tabl
 from cpubn.backends.jit.sums import Walk
 from cpubn.backends.jit.threads import team, thread_limit, threading_layer
 from cpubn.backends.prologue import Prologue, Statistics
-from cpubn.maths import activations as _activations
-from cpubn.maths import algebra as _algebra
+from cpubn.maths import activations as _activations, algebra as _algebra
 from cpubn.maths.order import order_of
 from cpubn.typing import Array
 

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 import cpubn
-from cpubn.backends import choice as _dispatch
-from cpubn.backends import report as _config
+from cpubn.backends import choice as _dispatch, report as _config
 from cpubn.bench.case import EPS, PASSES, Case, Prepared
 from cpubn.bench.contestants import Contestant, Prepare
 from cpubn.bench.edge import FUSED, HALF, INPUT, QUANTIZED, Fused, Half, Quantized

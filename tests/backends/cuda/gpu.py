@@ -20,8 +20,7 @@ import ml_dtypes
 import numba
 from numba import cuda
 
-from cpubn.backends.gpu import target as _cuda_target
-from cpubn.backends.gpu import tile as _cuda_tile
+from cpubn.backends.gpu import target as _cuda_target, tile as _cuda_tile
 
 SIMULATED = _cuda_target.SIMULATED
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)

@@ -10,8 +10,7 @@ import pytest
 from gpu import get, put
 
 import cpubn
-from cpubn.backends.gpu import memory as _cuda_memory
-from cpubn.backends.gpu import target as _cuda_target
+from cpubn.backends.gpu import memory as _cuda_memory, target as _cuda_target
 
 pytestmark = gpu.SILENT
 RNG = np.random.default_rng(5)
