@@ -70,7 +70,10 @@ def kernels() -> list[Kernel]:
     """All that are launched, each once."""
     from cpubn.ask.options import floating
     from cpubn.backends.epilogue import PLAIN, Activation, Epilogue
-    from cpubn.backends.gpu import arrays as _device, launch as _cuda_launch, passes as _cuda, target as _cuda_target
+    from cpubn.backends.gpu import launch as _cuda_launch
+    from cpubn.backends.gpu import passes as _cuda
+    from cpubn.backends.gpu import target as _cuda_target
+    from cpubn.backends.gpu import vectors
     from cpubn.backends.gpu.arrays import DeviceArray
     from cpubn.backends.prologue import NO_PROLOGUE, Bits, Prologue, Statistics, bytes_of
     from cpubn.maths.activations import NAMES
@@ -94,7 +97,7 @@ def kernels() -> list[Kernel]:
         return array((count,))
 
     _cuda_launch.launch, _cuda_target.new = launch, new
-    _device.constant = _cuda.constant = constant
+    vectors.constant = _cuda.constant = constant
     v, stats, sums, affine = array((3,)), array((3, 3)), array((2, 3)), array((3, 3))
     silu, bits = Activation(NAMES.index("silu") + 1), array((bytes_of(60),), np.uint8)
     training = Statistics(v, v, v, v, 1e-5, training=True)
@@ -120,14 +123,14 @@ def kernels() -> list[Kernel]:
             function(*arguments)
     label = "channels"
     for dtype in (np.float32, np.float64):
-        _device.affine(np.dtype(dtype), v, v, v, v, 1e-5)
-    _device.reordered(bits, (3, 4, 5), (1, 15, 3))
-    _device.weight_gradient(sums, v, 1e-5)
-    _device.update_running(v, v, None, stats, 20, 0.1)
-    _device.variance(v, 20.0)
-    _device.merge(20, (v, v, v), 20, (v, v, v))
-    _device.accumulate((v, v), (v, v))
-    _device.fill(v, 0.0)
+        vectors.affine(np.dtype(dtype), v, v, v, v, 1e-5)
+    vectors.reordered(bits, (3, 4, 5), (1, 15, 3))
+    vectors.weight_gradient(sums, v, 1e-5)
+    vectors.update_running(v, v, None, stats, 20, 0.1)
+    vectors.variance(v, 20.0)
+    vectors.merge(20, (v, v, v), 20, (v, v, v))
+    vectors.accumulate((v, v), (v, v))
+    vectors.fill(v, 0.0)
     return list(found.values())
 
 

@@ -99,7 +99,7 @@ def costs_of_calls(rounds):
 
 def launches_of(call):
     call()  # compiles
-    with mock.patch.object(_cuda, "launch", wraps=_cuda.launch) as launch:
+    with mock.patch.object(_cuda, "run", wraps=_cuda.run) as launch:
         call()
     return launch.call_count
 

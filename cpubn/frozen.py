@@ -12,9 +12,8 @@ from numpy.typing import ArrayLike, DTypeLike
 from cpubn.ask import check as _check, forward as _plan, options as _check_output, state as _check_state
 from cpubn.backends import choice as _dispatch, host as _host, register as _register
 from cpubn.backends.epilogue import Quantization
-from cpubn.backends.gpu import arrays as _device
 from cpubn.backends.gpu.arrays import DeviceArray
-from cpubn.backends.place import located
+from cpubn.backends.place import located, to_device, to_host
 from cpubn.functional import apply
 from cpubn.typing import ActivationLike, Array, Layout, Vector
 
@@ -160,12 +159,12 @@ class FrozenBatchNorm:
         return self._off_gpu(backend or _dispatch.host_backend())
 
     def _on_gpu(self, device: int | None) -> Self:
-        move = partial(_device.to_device, device=device)
+        move = partial(to_device, device=device)
         return self._moved(move, {t: located(move(rows), "affine") for t, rows in self._affine.items()}, "cuda")
 
     def _off_gpu(self, backend: str) -> Self:
-        affine = {t: _device.to_host(rows) for t, rows in self._affine.items()}
-        return self._moved(lambda v: _constant(_device.to_host(v)), affine, backend)
+        affine = {t: to_host(rows) for t, rows in self._affine.items()}
+        return self._moved(lambda v: _constant(to_host(v)), affine, backend)
 
     def _moved(self, move: Callable[[Any], Any], affine: Affine, backend: str) -> Self:
         made = object.__new__(type(self))
@@ -233,7 +232,7 @@ def _on_host(*vectors: Any) -> tuple[Any, ...]:
     given = dict(zip(("weight", "bias", "running_mean", "running_var"), vectors, strict=True))
     mean = located(given["running_mean"], "running_mean")
     _check.together(mean, given, like="running_mean")
-    return mean if isinstance(mean, DeviceArray) else None, *map(_device.to_host, vectors)
+    return mean if isinstance(mean, DeviceArray) else None, *map(to_host, vectors)
 
 
 def _constant(vector: Vector) -> Vector:

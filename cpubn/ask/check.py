@@ -111,7 +111,7 @@ def together(x: Any, others: dict[str, Any], like: str = "x") -> dict[str, Any]:
                 raise ValueError(
                     f"{name} must be on GPU {x.device} like {like}, got one on GPU {other.device}; copy it to that one"
                 )
-            found[name] = other.on_stream_of(x)
+            found[name] = place_of(x).beside(other, x)
     return found
 
 

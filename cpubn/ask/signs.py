@@ -52,7 +52,8 @@ class Signs(NamedTuple):
 
 def _flat(a: Array, axes: tuple[int, ...]) -> Array:
     """Its elements in the order of `axes`, native and aligned."""
-    return place_of(a).require(a.transpose(axes).reshape(-1), a.dtype.newbyteorder("="))  # type: ignore[no-any-return]
+    place = place_of(a)
+    return place.require(place.reshape(a.transpose(axes), -1), a.dtype.newbyteorder("="))  # type: ignore[no-any-return]
 
 
 def bounds(activation: Activation, dtype: np.dtype[Any]) -> tuple[float, float]:

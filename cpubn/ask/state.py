@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 
 from cpubn.ask import check as _check
 from cpubn.ask.walk import overlap, overlaps_itself
-from cpubn.backends.gpu.arrays import DeviceArray, to_host
-from cpubn.backends.place import located, place_name
+from cpubn.backends.gpu.arrays import DeviceArray
+from cpubn.backends.place import located, place_name, to_host
 from cpubn.typing import Array, Vector
 
 P = ParamSpec("P")

@@ -37,12 +37,12 @@ class Walk(NamedTuple):
 
     def view(self, a: Array, dtype: np.dtype[Any] | None = None) -> Array:
         """`a` as (outer, channel, inner), native and aligned: a view where strides and dtype allow it, else a copy."""
-        a = plain(a)
+        a, place = plain(a), place_of(a)
         if dtype is not None and a.dtype != dtype:
-            a = a.astype(dtype)
+            a = place.astype(a, dtype)
         elif not (a.flags.aligned and a.dtype.isnative):
-            a = a.astype(a.dtype.newbyteorder("="))
-        return a.transpose(self.axes).reshape(self.shape)
+            a = place.astype(a, a.dtype.newbyteorder("="))
+        return place.reshape(a.transpose(self.axes), self.shape)  # type: ignore[no-any-return]
 
 
 def walk_of(x: Array, axis: int) -> Walk:

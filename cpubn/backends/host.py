@@ -1,4 +1,4 @@
-"""What the data path does to arrays and vectors on the host; gpu/arrays.py has the same for those on a GPU."""
+"""What the data path does to arrays and vectors on the host; gpu/vectors.py has the same for those on a GPU."""
 
 from __future__ import annotations
 
@@ -35,10 +35,20 @@ def copy(a: Array) -> Array:
     return np.array(a)
 
 
-def assign(target: Array, source: Array) -> None:
-    """target[...] = source, of the same shape and perhaps another type."""
+def astype(a: Array, dtype: np.dtype[Any]) -> Array:
+    """A copy of another type, in its order of memory."""
+    return a.astype(dtype)
+
+
+def reshape(a: Array, shape: Any) -> Array:
+    """A view if there is one, else a copy."""
+    return a.reshape(shape)
+
+
+def assign(to: Array, source: Array) -> None:
+    """to[...] = source, of the same shape and perhaps another type."""
     with np.errstate(all="ignore"):
-        target[...] = source
+        to[...] = source
 
 
 def reordered(bits: Array, shape: tuple[int, ...], steps: tuple[int, ...]) -> Array:
@@ -118,10 +128,15 @@ def accumulate(totals: Sequence[Vector], new: Sequence[Vector]) -> None:
             total += v
 
 
-def write(target: Array, values: Array) -> None:
-    """target[...] = values, which are on the host."""
-    target[...] = values
+def write(to: Array, values: Array) -> None:
+    """to[...] = values, which are on the host."""
+    to[...] = values
 
 
-def fill(target: Vector, value: float) -> None:
-    target[...] = value
+def fill(to: Vector, value: float) -> None:
+    to[...] = value
+
+
+def beside(a: Array, x: Array) -> Array:
+    """For work together with x."""
+    return a

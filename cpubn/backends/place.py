@@ -1,19 +1,26 @@
-"""Where an array lives, and what the data path does to it there: host.py and gpu/arrays.py have the same functions."""
+"""Where an array lives, and what the data path does to it there: host.py and gpu/vectors.py have the same functions."""
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from cpubn.backends import host as _host
-from cpubn.backends.gpu import arrays as _device
-from cpubn.backends.gpu.arrays import DeviceArray
+from cpubn.backends.gpu.arrays import DeviceArray, is_on_gpu
+
+
+@cache
+def _gpu() -> Any:
+    """With the first array that is there, because it brings Numba, which takes half a second."""
+    return import_module("cpubn.backends.gpu.vectors")
 
 
 def place_of(a: Any) -> Any:
     """The module for what a plan was made of: an array on the host, or a DeviceArray."""
-    return _device if isinstance(a, DeviceArray) else _host
+    return _gpu() if isinstance(a, DeviceArray) else _host
 
 
 def place_name(a: Any) -> str:
@@ -25,7 +32,7 @@ def located(a: Any, name: str) -> Any:
     if type(a) in (DeviceArray, np.ndarray) or a is None:
         return a
     try:
-        on_gpu = _device.array_of(a)
+        return _gpu().array_of(a) if is_on_gpu(a) else a
     except ImportError as error:
         raise ValueError(
             f"{name} is on a GPU, which Numba must be able to use, but: {' '.join(str(error).split())}; "
@@ -33,7 +40,6 @@ def located(a: Any, name: str) -> Any:
         ) from error
     except Exception as error:  # a tensor that needs detaching first, a mask, another byte order
         raise TypeError(f"{name} must be an array of plain memory, got {type(a).__name__}: {error}") from error
-    return a if on_gpu is None else on_gpu
 
 
 def plain(a: Any) -> Any:
@@ -47,3 +53,13 @@ def addresses(a: Any) -> Any:
         return a
     a = located(a, "an array")
     return a.addresses if isinstance(a, DeviceArray) else np.asarray(a)
+
+
+def to_host(a: Any) -> Any:
+    """A NumPy array; of what is on the host already, itself. Waits for what makes it."""
+    return _gpu().to_host(a) if is_on_gpu(a) else a
+
+
+def to_device(a: Any, device: int | None = None) -> Any:
+    """An array of numba.cuda on that device, or the current one; of what is on a GPU already, itself."""
+    return _gpu().to_device(a, device)

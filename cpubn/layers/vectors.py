@@ -11,8 +11,7 @@ from numpy.typing import ArrayLike
 
 from cpubn.ask import check as _check, state as _check_state
 from cpubn.backends import choice as _dispatch
-from cpubn.backends.gpu import arrays as _device
-from cpubn.backends.place import located, place_of
+from cpubn.backends.place import located, place_of, to_device, to_host
 from cpubn.layers.kept import MOVED, Kept, Nothing
 from cpubn.typing import Array, Vector
 
@@ -111,11 +110,11 @@ class LayerVectors:
                 f"backend must be None or 'cuda' for a layer on a GPU, got {self.backend!r}; build it without a backend"
             )
         _dispatch.resolve("cuda")
-        return self._move(_device.to_device)
+        return self._move(to_device)
 
     def to_host(self) -> Self:
         """Move them back to the host, as NumPy arrays; returns the layer. Waits for the GPU."""
-        return self._move(_device.to_host)
+        return self._move(to_host)
 
     def zero_grad(self) -> None:
         """Set the accumulated gradients to zero."""
@@ -132,7 +131,7 @@ class LayerVectors:
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of the parameters and running statistics on the host, under torch's keys."""
-        return {name: np.array(_device.to_host(value)) for name, value in self._state().items()}
+        return {name: np.array(to_host(value)) for name, value in self._state().items()}
 
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
         """Take over parameters and running statistics; all are checked before one is written.
@@ -165,7 +164,7 @@ class LayerVectors:
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy or pickle of a layer is on the host and leaves out what backward needs."""
-        vectors = {name: _device.to_host(getattr(self, name)) for name in VECTORS}
+        vectors = {name: to_host(getattr(self, name)) for name in VECTORS}
         return {**vars(self), **vectors, **MOVED_STATE}
 
     def _forget_inference(self) -> None:

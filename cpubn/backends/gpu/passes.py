@@ -12,14 +12,13 @@ import numpy as np
 from numba.core.errors import NumbaError
 
 from cpubn.backends.epilogue import PLAIN, Activation, Epilogue
-from cpubn.backends.gpu import (
-    apply as _cuda_apply,
-    channels as _cuda_channels,
-    launch as _cuda_launch,
-    sums as _cuda_sums,
-    tile as _cuda_tile,
-)
-from cpubn.backends.gpu.arrays import DeviceArray, constant, empty, workspace
+from cpubn.backends.gpu import apply as _cuda_apply
+from cpubn.backends.gpu import channels as _cuda_channels
+from cpubn.backends.gpu import launch as _cuda_launch
+from cpubn.backends.gpu import sums as _cuda_sums
+from cpubn.backends.gpu import tile as _cuda_tile
+from cpubn.backends.gpu.arrays import DeviceArray
+from cpubn.backends.gpu.memory import constant, empty, workspace
 from cpubn.backends.gpu.tile import Tile, tile_of
 from cpubn.backends.prologue import Bits, Prologue, Statistics
 from cpubn.typing import name_of
@@ -110,7 +109,7 @@ def pack_signs(y: Array, low: float, high: float, nan: bool, bits: Array, thread
     Reads y once.
     """
     kernel = _cuda_apply.pack_signs(name_of(y.dtype))
-    launch(kernel, in_turn(bits.size), y, y, float(low), float(high), bool(nan), bits, y.size)
+    run(kernel, in_turn(bits.size), y, y, float(low), float(high), bool(nan), bits, y.size)
 
 
 def _moments(
@@ -119,7 +118,7 @@ def _moments(
     tile = tile_of(x.shape, sums=True)
     parts = workspace(x, (3, tile.chunks, tile.channels), "parts")
     kernel = _cuda_sums.chunk_sums(name_of(x.dtype), computed_in(x), gradient=False)
-    launch(kernel, tile.blocks, x, parts, (0, 0, 0, 0), x, x.place, parts, parts, tuple(tile), parts)
+    run(kernel, tile.blocks, x, parts, (0, 0, 0, 0), x, x.place, parts, parts, tuple(tile), parts)
     wanted = affine is not None
     arguments = (affine, weight, bias) if wanted else (stats, parts, parts)
     _merge(_cuda_sums.merge_moments(real), tile, x, parts, stats, *arguments, float(eps), wanted)
@@ -156,14 +155,14 @@ def _gradient(dy: Array, x: Array, statistics: Statistics, sums: Array, coeffici
     tile = tile_of(x.shape, sums=True)
     parts = workspace(x, (2, tile.chunks, tile.channels), "parts")
     kernel = _cuda_sums.chunk_sums(name_of(x.dtype), computed_in(x), gradient=True)
-    launch(kernel, tile.blocks, x, dy, dy.place, x, x.place, mean, low, tuple(tile), parts)
+    run(kernel, tile.blocks, x, dy, dy.place, x, x.place, mean, low, tuple(tile), parts)
     wanted = coefficients is not None
     arguments = (coefficients if wanted else sums, var, weight, mean, low, float(eps), wanted)
     _merge(_cuda_sums.merge_gradients(computed_in(x)), tile, x, parts, sums, *arguments)
 
 
 def _merge(kernel: Any, tile: Tile, x: Array, *arguments: Any) -> None:
-    launch(kernel, tile.channels, x, *arguments, tuple(tile), threads=_cuda_tile.MERGERS)
+    run(kernel, tile.channels, x, *arguments, tuple(tile), threads=_cuda_tile.MERGERS)
 
 
 def _elementwise(
@@ -181,7 +180,7 @@ def _elementwise(
     places = [part for _, *both in given for part in both]
     arguments = (*places, coefficients, tuple(map(float, numbers)), tuple(tile), y, y.place)
     try:
-        launch(kernel, tile.blocks, first, *arguments)
+        run(kernel, tile.blocks, first, *arguments)
     except NumbaError as error:
         function = settings[0] if settings else None
         if not callable(function):
@@ -217,21 +216,21 @@ def in_turn(size: int) -> int:
     return min(-(-size // _cuda_tile.THREADS), ENOUGH)
 
 
-def launch(kernel: Any, blocks: int, x: Array, *arguments: Any, threads: int | None = None) -> None:
+def run(kernel: Any, blocks: int, x: Array, *arguments: Any, threads: int | None = None) -> None:
     """On the device and stream of x; of arrays a kernel takes the memory."""
     _cuda_launch.launch(kernel, blocks, threads or _cuda_tile.THREADS, x, arguments)
 
 
 def _each_channel(kernel: Any, x: Array, *arguments: Any) -> None:
     """On x's stream."""
-    launch(kernel, in_turn(x.shape[1]), x, *arguments, x.shape[1])
+    run(kernel, in_turn(x.shape[1]), x, *arguments, x.shape[1])
 
 
 def reorder(bits: Array, shape: tuple[int, ...], steps: tuple[int, ...], made: Array) -> None:
     """Bits in the order of up to 5 axes of that shape, along which they lie so many apart."""
     size, axes = math.prod(shape), 5 - len(shape)
     shape, steps = (*(1,) * axes, *shape), (*(0,) * axes, *steps)
-    launch(_cuda_apply.reorder, in_turn(made.size), bits, bits, shape, steps, made, size)
+    run(_cuda_apply.reorder, in_turn(made.size), bits, bits, shape, steps, made, size)
 
 
 def copy(x: Array, y: Array) -> None:
@@ -240,4 +239,4 @@ def copy(x: Array, y: Array) -> None:
     (x_start, *x_steps), (y_start, *y_steps) = x.place, y.place
     one, zero = (1,) * axes, (0,) * axes
     arguments = (x, x_start, (*zero, *x_steps), y, y_start, (*zero, *y_steps), (*one, *x.shape))
-    launch(_cuda_apply.copy(name_of(x.dtype), name_of(y.dtype)), in_turn(x.size), x, *arguments)
+    run(_cuda_apply.copy(name_of(x.dtype), name_of(y.dtype)), in_turn(x.size), x, *arguments)

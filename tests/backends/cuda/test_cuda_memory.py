@@ -105,14 +105,14 @@ def test_no_more_blocks_are_kept_than_may_be(monkeypatch):
 
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
 def test_no_bits_hang_on_what_a_workspace_held(activation):
-    from cpubn.backends.gpu import arrays as _device
+    from cpubn.backends.gpu import vectors
 
     x, dy = put(X), put(DY)
     bn = cpubn.BatchNorm1d(3, activation=activation).to_device()
     got = []
     for poison in (1.0, 1e-300, np.nan):
-        for kept in vars(_device._workspaces).values():
-            _device.fill(kept.reshape(-1), poison)
+        for kept in vars(_cuda_memory._workspaces).values():
+            vectors.fill(kept.reshape(-1), poison)
         bn(x)
         got.append(get(bn.backward(dy)))
     for each in got[1:]:
