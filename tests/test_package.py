@@ -1,6 +1,5 @@
 """What is installed: what an import brings, types, stubs, the table of instruction sets, a build without a compiler."""
 
-import ast
 import importlib.util
 import inspect
 import json
@@ -14,23 +13,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
-from conftest import need_backend
 
 import cpubn
-from cpubn.backends import choice as _dispatch
-from cpubn.backends.compiled import variants as _variants
 from cpubn.machine import isa as _isa
 
 PACKAGE = Path(cpubn.__file__).parent
 CHECKOUT = Path(__file__).parents[1]
-KERNELS = {
-    "moments": ["x", "stats", "threads"],
-    "normalize": ["x", "affine", "epilogue", "y", "threads"],
-    "train_forward": ["x", "weight", "bias", "eps", "stats", "epilogue", "y", "threads"],
-    "gradient_sums": ["dy", "x", "statistics", "prologue", "sums", "threads"],
-    "backward": ["dy", "x", "statistics", "prologue", "sums", "dx", "threads"],
-    "pack_signs": ["y", "low", "high", "nan", "bits", "threads"],
-}
 
 
 def run(*arguments, **options):
@@ -103,35 +91,6 @@ def test_version_is_the_installed_one():
         pytest.skip("cpubn is not installed, only imported")
 
 
-def test_all_backends_have_the_same_kernels(backend):
-    """Same functions, in the same order, with the same arguments."""
-    module = _dispatch.kernels(backend)
-    named = vars(module) if inspect.ismodule(module) else [n for kind in type(module).__mro__ for n in vars(kind)]
-    public = [name for name in named if name in KERNELS and callable(getattr(module, name))]
-    assert public == list(KERNELS)
-    assert {name: list(inspect.signature(getattr(module, name)).parameters) for name in KERNELS} == KERNELS
-
-
-def test_all_instruction_sets_have_the_same_names(isa):
-    need_backend("cython")
-
-    assert type(_variants.load(isa)) is type(_variants.load("baseline"))
-    assert _variants.load(isa).name == isa
-
-
-def test_the_stubs_name_the_kernels():
-    named, arguments = [], {}
-    for name in ("planner", "direct"):
-        stub = ast.parse((PACKAGE / "backends" / "compiled" / f"{name}.pyi").read_text())
-        kind = next(node for node in stub.body if isinstance(node, ast.ClassDef) and "Kernels" in node.name)
-        for node in kind.body:
-            named.append(node.target.id if isinstance(node, ast.AnnAssign) else node.name)
-            if isinstance(node, ast.FunctionDef):
-                arguments[node.name] = [a.arg for a in node.args.args[1:]]
-    assert {name: arguments.get(name) for name in KERNELS} == KERNELS
-    assert [name for name in named if name != "name" and not name.startswith("__")] == [*_variants.NAMES]
-
-
 def test_table_of_instruction_sets():
     assert [variant.name for variant in _isa.INSTRUCTION_SETS] == ["baseline", "avx2", "avx512"]
     assert _isa.INSTRUCTION_SETS[0].feature is None
@@ -162,19 +121,6 @@ def test_intrinsics_stand_in_one_file():
         if path.suffix in (".pyx", ".pxd", ".hpp") and named.search(path.read_text())
     }
     assert found <= {"vectors.hpp", "lanes.hpp", "machine.hpp"}
-
-
-MOST_LINES = 300
-
-
-def test_no_file_is_long():
-    package = CHECKOUT / "cpubn"
-    if not (package / "backends" / "compiled" / "kernels.pyx").exists():
-        pytest.skip("no sources beside these tests")
-    kinds = (".py", ".pyi", ".pyx", ".pxd", ".hpp", ".cpp", ".h", ".c")
-    sources = [path for path in package.rglob("*") if path.suffix in kinds]
-    lines = {path.relative_to(package).as_posix(): path.read_text("utf-8").count("\n") for path in sources}
-    assert [name for name in lines if lines[name] > MOST_LINES] == []
 
 
 def test_no_module_is_named_after_nothing():

@@ -1,6 +1,5 @@
 """Moments of arrays on a GPU, their variance and their merge, which stay there; and the kernels' signatures."""
 
-import inspect
 import pickle
 
 import cases
@@ -10,10 +9,8 @@ import oracle
 import pytest
 import test_moments
 from gpu import moments_on_host, put
-from test_package import KERNELS
 
 import cpubn
-from cpubn.backends import choice as _dispatch
 
 pytestmark = gpu.SILENT
 
@@ -85,10 +82,3 @@ def test_merge_refuses_moments_of_the_host():
         cpubn.moments(put(x)).merge(cpubn.moments(x))
     with pytest.raises(ValueError, match="other must be Moments on the host like these, got some on GPU 0"):
         cpubn.moments(x).merge(cpubn.moments(put(x)))
-
-
-def test_the_kernels_have_the_names_and_arguments_of_the_other_backends():
-    module = _dispatch.kernels("cuda")
-    public = [name for name, value in vars(module).items() if name in KERNELS and callable(value)]
-    assert public == list(KERNELS)
-    assert {name: list(inspect.signature(getattr(module, name)).parameters) for name in KERNELS} == KERNELS
