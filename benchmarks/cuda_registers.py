@@ -70,10 +70,7 @@ def kernels() -> list[Kernel]:
     """All that are launched, each once."""
     from cpubn.ask.options import floating
     from cpubn.backends.epilogue import PLAIN, Activation, Epilogue
-    from cpubn.backends.gpu import launch as _cuda_launch
-    from cpubn.backends.gpu import passes as _cuda
-    from cpubn.backends.gpu import target as _cuda_target
-    from cpubn.backends.gpu import vectors
+    from cpubn.backends.gpu import launch as _cuda_launch, passes as _cuda, target as _cuda_target, vectors
     from cpubn.backends.gpu.arrays import DeviceArray
     from cpubn.backends.prologue import NO_PROLOGUE, Bits, Prologue, Statistics, bytes_of
     from cpubn.maths.activations import NAMES

@@ -24,6 +24,7 @@ from cpubn.images import normalize_images
 from cpubn.layers import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from cpubn.layers.kept import no_grad
 from cpubn.statistics import Moments
+from cpubn.version import __version__ as __version__
 
 
 def __getattr__(name: str) -> Any:
@@ -37,8 +38,6 @@ def __dir__() -> list[str]:
     """What is public: neither what happens to be imported here nor the modules that it comes from."""
     return sorted([*__all__, "__version__", "convert"])
 
-
-__version__ = "0.1.0"
 
 __all__ = [
     "BatchNorm1d",

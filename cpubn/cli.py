@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cpubn import __version__
 from cpubn.backends import report as _config
+from cpubn.version import __version__
 
 
 class Command(argparse.ArgumentParser):

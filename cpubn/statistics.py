@@ -8,8 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from cpubn.ask import check as _check
-from cpubn.ask import state as _check_state
+from cpubn.ask import check as _check, state as _check_state
 from cpubn.backends.place import located, place_of, to_host
 from cpubn.typing import Array, Vector
 

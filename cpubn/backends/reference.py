@@ -205,7 +205,8 @@ def _affine(x: Array, centre: Array, scale: Array, shift: Array) -> Array:
     return z
 
 
-def _gradient(g: Array, x: Array, centre: Array, r: Array, s: Array, k: Array, scale: Array) -> Array:
+def _gradient(g: Array, x: Array, *coefficients: Array) -> Array:
+    centre, r, s, k, scale = coefficients
     x_hat: Array = x - centre
     x_hat *= r
     x_hat *= s

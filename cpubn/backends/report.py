@@ -11,6 +11,8 @@ import numpy as np
 
 from cpubn.backends import choice as _dispatch, threads as _threads
 from cpubn.backends.compiled import variants as _variants
+from cpubn.machine import cpus
+from cpubn.version import __version__
 
 # Distributions that a backend, a conversion, the demo or the benchmark may use, or that give and take arrays.
 PACKAGES = (
@@ -25,8 +27,6 @@ def config() -> dict[str, Any]:
 
     It imports every backend, so that what it says of them is true; a wrong environment variable is told, not raised.
     """
-    from cpubn import __version__
-
     numba = _dispatch.kernels("numba") if _dispatch.absence("numba") is None and _dispatch.imports_numba() else None
     return {
         "version": __version__,
@@ -36,7 +36,7 @@ def config() -> dict[str, Any]:
         "numpy": np.__version__,
         "packages": package_versions(),
         "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith("CPUBN_")},
-        "cpu": cpu_model(),
+        "cpu": cpus.model(),
         "backend": _choice(_dispatch.resolve)
         | _presence({name: _dispatch.absence(name) for name in _dispatch.BACKENDS}),
         "instruction_set": _choice(_variants.instruction_set)
@@ -104,15 +104,6 @@ def package_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def cpu_model() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    return (names or [platform.processor() or platform.machine()])[0]
 
 
 def _choice(choose: Callable[[], str | int]) -> dict[str, Any]:

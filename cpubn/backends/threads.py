@@ -13,6 +13,7 @@ from operator import index
 from typing import NamedTuple
 
 from cpubn.backends.compiled import variants as _variants
+from cpubn.machine import cpus
 
 # Calls that read no more than this run in the calling thread. Measured on 2 cores: a warm OpenMP team costs 1 to 4 us,
 # so that normalize (6 us for 128 KB) gains from 256 KB on, and training from 64 KB on.
@@ -73,13 +74,7 @@ def count() -> Count:
 @cache
 def limits() -> dict[str, int | None]:
     """What allows how many threads; None where it does not limit them."""
-    return {"CPU affinity": usable_cpus(), "cgroup quota": cgroup_quota(), "OpenMP": openmp_threads()}
-
-
-def usable_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return {"CPU affinity": cpus.usable(), "cgroup quota": cpus.quota(), "OpenMP": openmp_threads()}
 
 
 def openmp_threads() -> int | None:
@@ -88,45 +83,6 @@ def openmp_threads() -> int | None:
         return None
     maximum: int = _variants.planner().openmp_max_threads()
     return maximum or None
-
-
-def cgroup_quota(membership: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> int | None:
-    """Whole CPUs' worth of time that this process's cgroup and all above it, version 1 or 2, leave it; at least 1."""
-    quotas = []
-    for line in (_read(membership) or "").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            mounts = [root, f"{root}/unified"]
-        elif "cpu" in controllers.split(","):
-            mounts = [f"{root}/{controllers}", f"{root}/cpu"]
-        else:
-            continue
-        # A container often sees its own cgroup mounted as the root, under the name that it has outside: then the
-        # folders of that name are not there, and the root, the last one looked at, is what counts.
-        names = [name for name in path.split("/") if name not in ("", ".", "..")]
-        for depth in range(len(names), -1, -1):
-            quotas += [_quota("/".join([mount, *names[:depth]])) for mount in mounts]
-    known = [quota for quota in quotas if quota is not None]
-    return max(1, int(min(known))) if known else None
-
-
-def _quota(folder: str) -> float | None:
-    text = _read(f"{folder}/cpu.max")
-    if text is None:
-        text = f"{_read(f'{folder}/cpu.cfs_quota_us')} {_read(f'{folder}/cpu.cfs_period_us')}"
-    try:
-        quota, period = map(int, text.split())
-    except ValueError:  # "max 100000", or no such files
-        return None
-    return quota / period if quota > 0 and period > 0 else None
-
-
-def _read(path: str) -> str | None:
-    try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return None
 
 
 @cache

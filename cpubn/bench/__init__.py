@@ -73,8 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the benchmark; 0, or 2 where there is nothing to measure, or a library missing that it or --compare needs."""
+    ops: Sequence[str] = arguments.op or (EDGE_OPS if set(arguments.model) == {"edge"} else OPS)
     wanted = NEEDED | (NEEDED_FOR_PLOT if arguments.plot else {})
-    wanted |= NEEDED_FOR_HALF if set(HALF).intersection(ops_of(arguments)) else {}
+    wanted |= NEEDED_FOR_HALF if set(HALF).intersection(ops) else {}
     missing = [name for module, name in wanted.items() if importlib.util.find_spec(module) is None]
     if missing:
         return refuse(f'the benchmark needs {" and ".join(missing)}; install with: pip install "cpubn[bench]"')
@@ -86,11 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from cpubn.bench.show import show
 
-    return show(arguments)
-
-
-def ops_of(arguments: argparse.Namespace) -> Sequence[str]:
-    return arguments.op or (EDGE_OPS if set(arguments.model) == {"edge"} else OPS)
+    reason = show(arguments, ops)
+    return refuse(reason) if reason else 0
 
 
 def refuse(reason: str) -> int:

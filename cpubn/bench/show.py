@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cpubn.backends import report as _config
-from cpubn.bench import ops_of, refuse
 from cpubn.bench.contestants import AbsentError
 from cpubn.bench.layers import Layer, layers_of
 from cpubn.bench.results import Results
 from cpubn.bench.suite import Plan, run_suite
 from cpubn.bench.tables import all_grids, beaten_lines, counts, standing_grid, summary_grid
+from cpubn.machine import cpus
 
 DISTURBED_CPUS = 0.1
 
@@ -33,16 +32,16 @@ class Bar:
         self.progress.advance(self.task)
 
 
-def show(arguments: argparse.Namespace) -> int:
+def show(arguments: argparse.Namespace, ops: Sequence[str]) -> str | None:
+    """Measure and print; why there is nothing to measure, or None."""
     models = dict.fromkeys(arguments.model)
     layers = [layer for model in models for layer in layers_of(model, arguments.batch)]
-    ops = ops_of(arguments)
     chosen = ops, layers, arguments.layout, arguments.compare, arguments.threads, arguments.rounds
     plan = Plan(*chosen)
     if not plan.cases:
-        return refuse(f"{' '.join(models)} has no such layers; choose another --batch or --op")
+        return f"{' '.join(models)} has no such layers; choose another --batch or --op"
     if arguments.plot and set(ops) == {"overhead"}:
-        return refuse("--plot draws passes over layers; name another --op besides overhead")
+        return "--plot draws passes over layers; name another --op besides overhead"
     console = Console()
     # Tables are wider than 80 columns; where the output is no terminal they need not be cut to that.
     if not console.is_terminal:
@@ -54,7 +53,7 @@ def show(arguments: argparse.Namespace) -> int:
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
             results = run_suite(plan, Bar(progress, len(plan.cases) * plan.rounds))
     except AbsentError as error:
-        return refuse(str(error))
+        return str(error)
     print_results(console, results, arguments.summary)
     if arguments.json:
         results.write(arguments.json)
@@ -62,13 +61,13 @@ def show(arguments: argparse.Namespace) -> int:
         from cpubn.bench.plot import draw
 
         draw(results, arguments.plot)
-    return 0
+    return None
 
 
 def announcement(plan: Plan, models: Iterable[str]) -> str:
     beside = "all that is installed" if plan.compare is None else ", ".join(plan.compare)
     return (
-        f"{_config.cpu_model()}, {plan.threads} threads. To be measured: {', '.join(plan.ops)} of the layers "
+        f"{cpus.model()}, {plan.threads} threads. To be measured: {', '.join(plan.ops)} of the layers "
         f"{', '.join(models)} ({len(plan.cases)} cases) in {', '.join(plan.layouts)}, {plan.rounds} rounds, "
         f"beside {beside}"
     )

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from cpubn import __version__
-from cpubn.backends import report as _config, threads as _threads
+from cpubn.backends import report as _config
 from cpubn.bench.case import Case, Prepared
 from cpubn.bench.contestants import (
     FREE_OF_LAYOUT,
@@ -28,6 +27,8 @@ from cpubn.bench.edge import EDGE_OPS, case_of
 from cpubn.bench.layers import OWN_LAYERS, Layer
 from cpubn.bench.measure import OtherWork, measure
 from cpubn.bench.results import Record, Results
+from cpubn.machine import cpus
+from cpubn.version import __version__
 
 OURS = "cpubn"
 # Variables that decide how fast somebody is.
@@ -153,8 +154,8 @@ def circumstances(plan: Plan, field: Field) -> dict[str, Any]:
     config = _config.config()
     return {
         "date": datetime.date.today().isoformat(),
-        "cpu": _config.cpu_model(),
-        "cpus": _threads.usable_cpus(),
+        "cpu": cpus.model(),
+        "cpus": cpus.usable(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "instruction_set": config["instruction_set"]["chosen"],

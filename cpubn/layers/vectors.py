@@ -57,7 +57,7 @@ class LayerVectors:
         """Of a subclass, attributes of its own are its own affair."""
         if name in FIXED:
             raise AttributeError(f"{name} must stay as it is, got {value!r}; build another layer")
-        if name not in SETTABLE and type(self).__module__ == "cpubn.layers.batch_norm":
+        if name not in SETTABLE and type(self).__module__.startswith("cpubn."):
             near = get_close_matches(name, SETTABLE, 1) or ["one of those"]
             raise AttributeError(
                 f"{name} must be an attribute that can be set, {', '.join(SETTABLE)}, got another one; try {near[0]}"

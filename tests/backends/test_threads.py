@@ -7,6 +7,7 @@ from conftest import need_backend, python
 
 import cpubn
 from cpubn.backends import choice as _dispatch, threads as _threads
+from cpubn.machine import cpus
 
 
 @pytest.mark.usefixtures("threads_restored")
@@ -129,8 +130,8 @@ def test_cgroup_quota(tmp_path, membership, files, expected):
         path = tmp_path / "fs" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n")
-    assert _threads.cgroup_quota(str(own), str(tmp_path / "fs")) == expected
+    assert cpus.quota(str(own), str(tmp_path / "fs")) == expected
 
 
 def test_cgroup_quota_without_cgroups(tmp_path):
-    assert _threads.cgroup_quota(str(tmp_path / "none"), str(tmp_path)) is None
+    assert cpus.quota(str(tmp_path / "none"), str(tmp_path)) is None

@@ -96,10 +96,8 @@ def build_report() -> dict[str, Any] | None:
     """What setup.py wrote about the build of the extensions; None where cpubn was not installed by it."""
     import json  # here, because few need it: `import cpubn` is to be quick
 
-    from cpubn.backends import compiled
-
     try:
-        with open(f"{compiled.__path__[0]}/_build.json", encoding="utf-8") as file:
+        with open(f"{os.path.dirname(__file__)}/_build.json", encoding="utf-8") as file:
             report: dict[str, Any] = json.load(file)
     except FileNotFoundError:
         return None

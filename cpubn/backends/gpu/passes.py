@@ -12,11 +12,13 @@ import numpy as np
 from numba.core.errors import NumbaError
 
 from cpubn.backends.epilogue import PLAIN, Activation, Epilogue
-from cpubn.backends.gpu import apply as _cuda_apply
-from cpubn.backends.gpu import channels as _cuda_channels
-from cpubn.backends.gpu import launch as _cuda_launch
-from cpubn.backends.gpu import sums as _cuda_sums
-from cpubn.backends.gpu import tile as _cuda_tile
+from cpubn.backends.gpu import (
+    apply as _cuda_apply,
+    channels as _cuda_channels,
+    launch as _cuda_launch,
+    sums as _cuda_sums,
+    tile as _cuda_tile,
+)
 from cpubn.backends.gpu.arrays import DeviceArray
 from cpubn.backends.gpu.memory import constant, empty, workspace
 from cpubn.backends.gpu.tile import Tile, tile_of
@@ -39,7 +41,7 @@ def moments(x: Array, stats: Array, threads: int) -> None:
     Chunks about their own first samples, in pairs of the data's type, merged in float64 in a fixed order.
     Reads x once.
     """
-    _moments(x, stats, None, None, 0.0, None, computed_in(x))
+    _moments(x, stats, computed_in(x))
 
 
 def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: int) -> None:
@@ -64,7 +66,7 @@ def train_forward(
     Reads x twice and the residual once, writes y once.
     """
     affine = workspace(x, (3, x.shape[1]), "coefficients")
-    _moments(x, stats, weight, bias, eps, affine, computed_in(x, y))
+    _moments(x, stats, computed_in(x, y), (affine, weight, bias, float(eps)))
     normalize(x, affine, epilogue, y, threads)
 
 
@@ -112,16 +114,14 @@ def pack_signs(y: Array, low: float, high: float, nan: bool, bits: Array, thread
     run(kernel, in_turn(bits.size), y, y, float(low), float(high), bool(nan), bits, y.size)
 
 
-def _moments(
-    x: Array, stats: Array, weight: Array | None, bias: Array | None, eps: float, affine: Array | None, real: Any
-) -> None:
+def _moments(x: Array, stats: Array, real: Any, normalizing: tuple[Array, Array, Array, float] | None = None) -> None:
+    """normalizing: where the coefficients go, weight, bias and eps."""
     tile = tile_of(x.shape, sums=True)
     parts = workspace(x, (3, tile.chunks, tile.channels), "parts")
     kernel = _cuda_sums.chunk_sums(name_of(x.dtype), computed_in(x), gradient=False)
     run(kernel, tile.blocks, x, parts, (0, 0, 0, 0), x, x.place, parts, parts, tuple(tile), parts)
-    wanted = affine is not None
-    arguments = (affine, weight, bias) if wanted else (stats, parts, parts)
-    _merge(_cuda_sums.merge_moments(real), tile, x, parts, stats, *arguments, float(eps), wanted)
+    arguments = normalizing or (stats, parts, parts, 0.0)
+    _merge(_cuda_sums.merge_moments(real), tile, x, parts, stats, *arguments, normalizing is not None)
 
 
 def _through(dy: Array, x: Array, statistics: Statistics, prologue: Prologue, room: Array | None) -> Array:

@@ -1,0 +1,152 @@
+"""What may import what, how long files are, and how many parameters functions have."""
+
+import ast
+import re
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[1]
+if not (CHECKOUT / "cpubn" / "backends" / "compiled" / "kernels.pyx").exists():
+    pytest.skip("no sources beside these tests", allow_module_level=True)
+
+# From the bottom to the top: each imports what stands in its own row, or in one before it.
+ROWS = (
+    ("typing", "version"),
+    ("maths", "machine"),
+    ("backends",),
+    ("ask",),
+    ("functional", "frozen", "statistics", "layers", "images", "folding"),
+    ("convert",),
+    ("",),  # the package itself, whose names are those of the rows above
+    ("bench", "demo"),
+    ("cli", "__main__"),
+)
+ROW = {name: row for row, names in enumerate(ROWS) for name in names}
+# Who imports more than NumPy, beside bench and demo, which run what they show.
+LIBRARIES = {"backends.jit": {"numba", "llvmlite"}, "backends.gpu": {"numba"}}
+
+
+def module_of(path):
+    parts = path.relative_to(CHECKOUT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path):
+    """The modules that a file imports or names in a string, wherever in it."""
+    if path.suffix in (".pyx", ".pxd"):
+        yield from re.findall(r"^\s*(?:from|import|cimport) ([\w.]+)", path.read_text("utf-8"), re.M)
+        return
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in MODULES else node.module for name in whole)
+        elif isinstance(node, ast.Constant) and node.value in MODULES and node.value != "cpubn":
+            yield node.value
+
+
+FILES = [path for path in (CHECKOUT / "cpubn").rglob("*") if path.suffix in (".py", ".pyi", ".pyx", ".pxd")]
+MODULES = {module_of(path) for path in FILES}
+IMPORTS = {path: set(imports_of(path)) - {module_of(path)} for path in FILES}
+
+
+def row_of(module):
+    return ROW[module.removeprefix("cpubn").strip(".").partition(".")[0]]
+
+
+def test_imports_run_downward():
+    upward = {
+        (module_of(path), name)
+        for path, names in IMPORTS.items()
+        for name in names
+        if name in MODULES and row_of(name) > row_of(module_of(path))
+    }
+    assert upward == set()
+
+
+def test_imports_run_in_no_circle():
+    graph = {module_of(path): names & MODULES for path, names in IMPORTS.items() if path.suffix == ".py"}
+    TopologicalSorter(graph).prepare()
+
+
+def test_numpy_alone_is_imported():
+    free = re.compile(r"cpubn/(convert|bench|demo)/")
+    for path, names in IMPORTS.items():
+        if path.suffix != ".py" or free.match(path.relative_to(CHECKOUT).as_posix()):
+            continue
+        others = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"numpy", "cpubn"}
+        folder = ".".join(module_of(path).split(".")[1:3])
+        assert others <= LIBRARIES.get(folder, set()), path
+
+
+def test_formulas_import_each_other_alone():
+    for path, names in IMPORTS.items():
+        if row_of(module_of(path)) == ROW["maths"]:
+            assert {name for name in names if name.startswith("cpubn")} <= {m for m in MODULES if ".maths" in m}, path
+
+
+# Files of more than 300 lines, and how many they have.
+LONG = {
+    "tests/backends/test_lanes.py": 420,
+    "tests/bench/test_bench.py": 305,
+    "tests/convert/test_convert.py": 309,
+    "tests/layers/test_layers.py": 443,
+}
+
+
+def test_no_file_is_long():
+    kinds = (".py", ".pyi", ".pyx", ".pxd", ".hpp", ".cpp", ".h", ".c")
+    paths = [path for top in ("cpubn", "tests", "benchmarks") for path in (CHECKOUT / top).rglob("*")]
+    lines = {p.relative_to(CHECKOUT).as_posix(): p.read_text("utf-8").count("\n") for p in paths if p.suffix in kinds}
+    assert {name: count for name, count in lines.items() if count > LONG.get(name, 300)} == {}
+    assert {name for name in LONG if lines[name] <= 300} == set()
+
+
+# Functions of more than 6 parameters, beside those that Numba compiles, which take arrays and numbers one by one.
+PUBLIC = {  # users give most of them by name
+    "folding.fold.fold_into_next_conv",
+    "folding.verify.verify_fold",
+    "frozen.__init__",
+    "frozen.quantized",
+    "functional.batch_norm",
+    "functional.batch_norm_backward",
+    "images.normalize_images",
+    "layers.batch_norm.__init__",
+}
+PASSES = {
+    f"backends.{name}.{p}" for name in ("reference", "jit.passes", "gpu.passes") for p in ("train_forward", "backward")
+}
+FORMULAS = {f"maths.algebra.{name}" for name in ("affine", "gradient", "merge")}  # of numbers as much as of vectors
+OTHERS = {
+    "ask.forward.forward",
+    "ask.forward.apply",
+    "ask.forward._output",
+    "backends.jit.passes._sum",
+    "backends.jit.sums.take",
+}
+
+
+def functions_of(node):
+    """Of a file or a class, without those that Numba compiles: by a decorator of its, or within another function."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef):
+            yield from functions_of(child)
+        elif isinstance(child, ast.FunctionDef):
+            made = {ast.unparse(d).partition("(")[0] for d in child.decorator_list}
+            if not made & {"compiled", "inlined", "device", "overload", "cuda.jit"}:
+                yield child
+
+
+def test_functions_have_few_parameters():
+    many = set()
+    for path in FILES:
+        if path.suffix == ".py":
+            for function in functions_of(ast.parse(path.read_text("utf-8"))):
+                arguments = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
+                if len([a for a in arguments if a.arg not in ("self", "cls")]) > 6:
+                    many.add(f"{module_of(path).removeprefix('cpubn.')}.{function.name}")
+    assert many == PUBLIC | PASSES | FORMULAS | OTHERS
