@@ -150,3 +150,18 @@ def test_functions_have_few_parameters():
                 if len([a for a in arguments if a.arg not in ("self", "cls")]) > 6:
                     many.add(f"{module_of(path).removeprefix('cpubn.')}.{function.name}")
     assert many == PUBLIC | PASSES | FORMULAS | OTHERS
+
+
+def test_every_file_stands_in_the_design():
+    text = (CHECKOUT / "docs" / "design.md").read_text("utf-8")
+    tree, folder, named = text[text.index("## The files") : text.index("## Words")], "", set()
+    for line in tree.splitlines():
+        found = re.match(r"( {4,6})([\w/]+/|[\w.]+\.\w+)(?: |$)", line)
+        if found and found[2].endswith("/"):
+            folder = found[2]
+        elif found:
+            named.add((folder if len(found[1]) == 6 else "") + found[2])
+    here = {path.relative_to(CHECKOUT / "cpubn").as_posix() for path in (CHECKOUT / "cpubn").rglob("*")}
+    others = re.compile(r"(bench|demo|convert)/|(.*/)?__\w+__\.py$|.*\.pyi$")
+    kinds = (".py", ".pyx", ".pxd", ".hpp")
+    assert named == {name for name in here if name.endswith(kinds) and not others.match(name)}

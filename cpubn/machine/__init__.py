@@ -1,1 +1,1 @@
-"""What the machine has."""
+"""What the machine has: CPUs, and instruction sets to compile for. It imports nothing of the package."""
