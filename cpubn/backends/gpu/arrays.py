@@ -48,7 +48,7 @@ class DeviceArray:
         raise TypeError("an array on a GPU must be copied to the host before it is pickled or copied, got one as it is")
 
     @property
-    def place(self) -> tuple[int, ...]:
+    def where(self) -> tuple[int, ...]:
         """The first element in the flat memory, and the step along each axis, in elements."""
         size, before = self.addresses.itemsize, 0
         for n, stride in zip(self.addresses.shape, self.addresses.strides, strict=True):
@@ -74,7 +74,7 @@ class DeviceArray:
 
 
 def is_on_gpu(a: Any) -> bool:
-    """Raises what the array raises, where it is on a GPU and cannot be taken as it is."""
+    """Whether it is; an array that cannot say so raises an error of its own."""
     if type(a) is np.ndarray or a is None:
         return False
     if isinstance(a, DeviceArray) or getattr(a, "__cuda_ndarray__", False) is True:  # the latter of numba.cuda

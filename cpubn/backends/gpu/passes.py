@@ -119,7 +119,7 @@ def _moments(x: Array, stats: Array, real: Any, normalizing: tuple[Array, Array,
     tile = tile_of(x.shape, sums=True)
     parts = workspace(x, (3, tile.chunks, tile.channels), "parts")
     kernel = _cuda_sums.chunk_sums(name_of(x.dtype), computed_in(x), gradient=False)
-    run(kernel, tile.blocks, x, parts, (0, 0, 0, 0), x, x.place, parts, parts, tuple(tile), parts)
+    run(kernel, tile.blocks, x, parts, (0, 0, 0, 0), x, x.where, parts, parts, tuple(tile), parts)
     arguments = normalizing or (stats, parts, parts, 0.0)
     _merge(_cuda_sums.merge_moments(real), tile, x, parts, stats, *arguments, normalizing is not None)
 
@@ -155,7 +155,7 @@ def _gradient(dy: Array, x: Array, statistics: Statistics, sums: Array, coeffici
     tile = tile_of(x.shape, sums=True)
     parts = workspace(x, (2, tile.chunks, tile.channels), "parts")
     kernel = _cuda_sums.chunk_sums(name_of(x.dtype), computed_in(x), gradient=True)
-    run(kernel, tile.blocks, x, dy, dy.place, x, x.place, mean, low, tuple(tile), parts)
+    run(kernel, tile.blocks, x, dy, dy.where, x, x.where, mean, low, tuple(tile), parts)
     wanted = coefficients is not None
     arguments = (coefficients if wanted else sums, var, weight, mean, low, float(eps), wanted)
     _merge(_cuda_sums.merge_gradients(computed_in(x)), tile, x, parts, sums, *arguments)
@@ -178,7 +178,7 @@ def _elementwise(
     numbers = (*(activation or NONE)[1:3], *(quantization or (0.0,) * 4))
     kernel = _cuda_apply.elementwise(names, computed_in(*(a for _, a, _ in given), y), formula, *settings)
     places = [part for _, *both in given for part in both]
-    arguments = (*places, coefficients, tuple(map(float, numbers)), tuple(tile), y, y.place)
+    arguments = (*places, coefficients, tuple(map(float, numbers)), tuple(tile), y, y.where)
     try:
         run(kernel, tile.blocks, first, *arguments)
     except NumbaError as error:
@@ -196,7 +196,7 @@ def _readable(a: Any) -> tuple[str, Array, tuple[int, ...]]:
     if isinstance(a, Bits):
         bits: Any = a.bits
         return "bits", bits, (0, *a.strides)
-    return name_of(a.dtype), a, a.place
+    return name_of(a.dtype), a, a.where
 
 
 def _function(activation: Activation | None, derived: bool = False) -> Any:
@@ -236,7 +236,7 @@ def reorder(bits: Array, shape: tuple[int, ...], steps: tuple[int, ...], made: A
 def copy(x: Array, y: Array) -> None:
     """y = x, of up to 5 axes and any strides, converted as NumPy's astype does."""
     axes = 5 - x.ndim
-    (x_start, *x_steps), (y_start, *y_steps) = x.place, y.place
+    (x_start, *x_steps), (y_start, *y_steps) = x.where, y.where
     one, zero = (1,) * axes, (0,) * axes
     arguments = (x, x_start, (*zero, *x_steps), y, y_start, (*zero, *y_steps), (*one, *x.shape))
     run(_cuda_apply.copy(name_of(x.dtype), name_of(y.dtype)), in_turn(x.size), x, *arguments)
