@@ -21,7 +21,7 @@ from pathlib import Path
 
 from report import written
 
-from cpubn.backends import choice as _dispatch
+from cpubn.backends import choice
 from cpubn.bench import number, writable
 
 ROOT = Path(__file__).parents[1]
@@ -131,12 +131,12 @@ def refusal():
     """Why nothing can be measured here, or None."""
     if find_spec("rich") is None:
         return 'the tables need rich; install it with: pip install "cpubn[bench]"'
-    absent = _dispatch.absence("cuda")
+    absent = choice.absence("cuda")
     if absent:
         return f'an NVIDIA GPU is needed, with its driver and pip install "cpubn[cuda]": {absent}'
-    from cpubn.backends.gpu import target as _cuda_target
+    from cpubn.backends.gpu import target
 
-    return "Numba's simulator has no times; unset NUMBA_ENABLE_CUDASIM" if _cuda_target.SIMULATED else None
+    return "Numba's simulator has no times; unset NUMBA_ENABLE_CUDASIM" if target.SIMULATED else None
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def kernels() -> list[Kernel]:
     """All that are launched, each once."""
     from cpubn.ask.options import floating
     from cpubn.backends.epilogue import PLAIN, Activation, Epilogue
-    from cpubn.backends.gpu import launch as _cuda_launch, passes as _cuda, target as _cuda_target, vectors
+    from cpubn.backends.gpu import launch as launching, passes, target, vectors
     from cpubn.backends.gpu.arrays import DeviceArray
     from cpubn.backends.prologue import NO_PROLOGUE, Bits, Prologue, Statistics, bytes_of
     from cpubn.maths.activations import NAMES
@@ -79,7 +79,7 @@ def kernels() -> list[Kernel]:
     label = ""
 
     def launch(kernel: Any, blocks: int, threads: int, x: DeviceArray, arguments: tuple[Any, ...]) -> None:
-        types = tuple(map(_cuda_launch._type_of, arguments))
+        types = tuple(map(launching._type_of, arguments))
         name = kernel.py_func.__qualname__.partition(".")[0]
         found.setdefault((kernel, types), Kernel(f"{label}: {name}", kernel.py_func, types))
 
@@ -93,8 +93,8 @@ def kernels() -> list[Kernel]:
     def constant(x: DeviceArray, count: int, value: float) -> DeviceArray:
         return array((count,))
 
-    _cuda_launch.launch, _cuda_target.new = launch, new
-    vectors.constant = _cuda.constant = constant
+    launching.launch, target.new = launch, new
+    vectors.constant = passes.constant = constant
     v, stats, sums, affine = array((3,)), array((3, 3)), array((2, 3)), array((3, 3))
     silu, bits = Activation(NAMES.index("silu") + 1), array((bytes_of(60),), np.uint8)
     training = Statistics(v, v, v, v, 1e-5, training=True)
@@ -103,17 +103,17 @@ def kernels() -> list[Kernel]:
         x, y, flat = array(SHAPE, floating(name)), array(SHAPE, floating(name)), array((60,), floating(name))
         fused = Epilogue(silu, y)
         calls: dict[str, tuple[Any, ...]] = {
-            "moments": (_cuda.moments, x, stats, 1),
-            "normalize": (_cuda.normalize, x, affine, PLAIN, y, 1),
-            "normalize with silu and a residual": (_cuda.normalize, x, affine, fused, y, 1),
-            "train_forward": (_cuda.train_forward, x, v, v, 1e-5, stats, PLAIN, y, 1),
-            "gradient_sums": (_cuda.gradient_sums, x, y, training, NO_PROLOGUE, sums, 1),
-            "backward": (_cuda.backward, x, y, training, NO_PROLOGUE, sums, y, 1),
-            "backward of inference": (_cuda.backward, x, y, inference, NO_PROLOGUE, sums, y, 1),
-            "backward through silu": (_cuda.backward, x, y, training, Prologue(silu, v, y), sums, x, 1),
-            "backward by signs": (_cuda.backward, x, y, training, Prologue(signs=signs), sums, x, 1),
-            "pack_signs": (_cuda.pack_signs, flat, 0.0, 6.0, True, bits, 1),
-            "copy": (_cuda.copy, x, y),
+            "moments": (passes.moments, x, stats, 1),
+            "normalize": (passes.normalize, x, affine, PLAIN, y, 1),
+            "normalize with silu and a residual": (passes.normalize, x, affine, fused, y, 1),
+            "train_forward": (passes.train_forward, x, v, v, 1e-5, stats, PLAIN, y, 1),
+            "gradient_sums": (passes.gradient_sums, x, y, training, NO_PROLOGUE, sums, 1),
+            "backward": (passes.backward, x, y, training, NO_PROLOGUE, sums, y, 1),
+            "backward of inference": (passes.backward, x, y, inference, NO_PROLOGUE, sums, y, 1),
+            "backward through silu": (passes.backward, x, y, training, Prologue(silu, v, y), sums, x, 1),
+            "backward by signs": (passes.backward, x, y, training, Prologue(signs=signs), sums, x, 1),
+            "pack_signs": (passes.pack_signs, flat, 0.0, 6.0, True, bits, 1),
+            "copy": (passes.copy, x, y),
         }
         for call, (function, *arguments) in calls.items():
             label = f"{name} {call}"

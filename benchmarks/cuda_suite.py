@@ -17,7 +17,7 @@ from cuda_timing import Sampler, host_seconds, interleaved
 from numba import cuda
 
 import cpubn
-from cpubn.backends.gpu import passes as _cuda
+from cpubn.backends.gpu import passes
 from cpubn.bench.measure import Timing
 from cpubn.bench.tables import TITLES, Cell, Grid, duration, ratio, share
 
@@ -99,7 +99,7 @@ def costs_of_calls(rounds):
 
 def launches_of(call):
     call()  # compiles
-    with mock.patch.object(_cuda, "run", wraps=_cuda.run) as launch:
+    with mock.patch.object(passes, "run", wraps=passes.run) as launch:
         call()
     return launch.call_count
 

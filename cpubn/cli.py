@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cpubn.backends import report as _config
+from cpubn.backends import report
 from cpubn.version import __version__
 
 
@@ -70,7 +70,7 @@ def print_help(parser: argparse.ArgumentParser) -> int:
 
 def print_info(options: argparse.Namespace) -> int:
     if options.json:
-        print(json.dumps(_config.config(), indent=2))
+        print(json.dumps(report.config(), indent=2))
     else:
-        _config.show_config()
+        report.show_config()
     return 0

@@ -9,8 +9,9 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn.ask import check as _check, forward as _plan, options as _check_output, state as _check_state
-from cpubn.backends import choice as _dispatch, host as _host, register as _register
+from cpubn.ask import check, forward, options
+from cpubn.ask.state import divisor, vectors_by_name
+from cpubn.backends import choice, host, register
 from cpubn.backends.epilogue import Quantization
 from cpubn.backends.gpu.arrays import DeviceArray
 from cpubn.backends.place import located, to_device, to_host
@@ -42,8 +43,8 @@ class FrozenBatchNorm:
     _affine: Affine
     _direct: Callable[[Any, Any, Any], Array | None]
 
-    @_check_state.vectors_by_name
-    @_register.usual()
+    @vectors_by_name
+    @register.calm()
     def __init__(
         self,
         *,
@@ -58,23 +59,23 @@ class FrozenBatchNorm:
         out_layout: Layout | None = None,
         backend: str | None = None,
     ) -> None:
-        self.layout = _check.layout_name(layout)
-        self.out_layout = _check_output.out_layout(out_layout, self.layout)
-        self.eps = _check.epsilon(eps, training=False)
-        self._activation = _check_output.activation(activation)
-        self.dtype = None if dtype is None else _check_output.floating(dtype)
-        backend = _dispatch.backend_for(self._activation, backend)
+        self.layout = check.layout_name(layout)
+        self.out_layout = options.out_layout(out_layout, self.layout)
+        self.eps = check.epsilon(eps, training=False)
+        self._activation = options.activation(activation)
+        self.dtype = None if dtype is None else options.floating(dtype)
+        backend = choice.backend_for(self._activation, backend)
         on_gpu, weight, bias, running_mean, running_var = _on_host(weight, bias, running_mean, running_var)
         if on_gpu is not None:
-            _dispatch.kernels_for(on_gpu, backend)
-        self.backend = _dispatch.resolve(backend)
-        mean = _check.channel_vector(running_mean, "running_mean")
+            choice.kernels_for(on_gpu, backend)
+        self.backend = choice.resolve(backend)
+        mean = check.channel_vector(running_mean, "running_mean")
         self.num_features = mean.size
-        self.running_mean = _constant(_check.vector(mean, "running_mean", mean.size, layout))
-        self.running_var = _constant(_check.vector(running_var, "running_var", mean.size, layout))
-        _check_state.divisor(self.running_var, self.eps)
-        self.weight = _constant(_check.optional_vector(mean, weight, "weight", mean.size, layout, 1.0))
-        self.bias = _constant(_check.optional_vector(mean, bias, "bias", mean.size, layout, 0.0))
+        self.running_mean = _constant(check.vector(mean, "running_mean", mean.size, layout))
+        self.running_var = _constant(check.vector(running_var, "running_var", mean.size, layout))
+        divisor(self.running_var, self.eps)
+        self.weight = _constant(check.optional_vector(mean, weight, "weight", mean.size, layout, 1.0))
+        self.bias = _constant(check.optional_vector(mean, bias, "bias", mean.size, layout, 0.0))
         self._quantization: Quantization | None = None
         self._set_affine(self.running_mean, self.running_var, self.eps)
         if on_gpu is not None:
@@ -90,8 +91,8 @@ class FrozenBatchNorm:
         return self._quantization is not None
 
     @classmethod
-    @_check_state.vectors_by_name
-    @_register.usual()
+    @vectors_by_name
+    @register.calm()
     def quantized(
         cls,
         *,
@@ -116,9 +117,9 @@ class FrozenBatchNorm:
         The vectors are in real units; ``dtype``, "int8" or "uint8", is that of x and of y. Jacob et al., "Quantization
         and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference" (2018), equation 1.
         """
-        kind = _check_output.quantized_dtype(dtype)
-        step, zero = _check_output.scale(scale, "scale"), _check_output.zero_point(zero_point, "zero_point", kind)
-        quantization = _check_output.quantization(out_scale, out_zero_point, kind)
+        kind = options.quantized_dtype(dtype)
+        step, zero = options.scale(scale, "scale"), options.zero_point(zero_point, "zero_point", kind)
+        quantization = options.quantization(out_scale, out_zero_point, kind)
         on_gpu, weight, bias, running_mean, running_var = _on_host(weight, bias, running_mean, running_var)
         made = cls(
             weight=weight,
@@ -145,18 +146,18 @@ class FrozenBatchNorm:
 
         Raises ValueError where no GPU can be used.
         """
-        _dispatch.resolve("cuda")
+        choice.resolve("cuda")
         return self._on_gpu(None)
 
     def to_host(self) -> Self:
         """The same with its constants on the host, for the default backend."""
-        backend = _dispatch.backend_for(self._activation, None)
+        backend = choice.backend_for(self._activation, None)
         if backend == "cuda":
             raise ValueError(
                 f"activation must be one that the host has, got {self.activation!r}, compiled for a GPU alone; "
                 "build another FrozenBatchNorm of these vectors, with one compiled by numba.njit"
             )
-        return self._off_gpu(backend or _dispatch.host_backend())
+        return self._off_gpu(backend or choice.host_backend())
 
     def _on_gpu(self, device: int | None) -> Self:
         move = partial(to_device, device=device)
@@ -168,7 +169,7 @@ class FrozenBatchNorm:
 
     def _moved(self, move: Callable[[Any], Any], affine: Affine, backend: str) -> Self:
         made = object.__new__(type(self))
-        vectors = {name: move(getattr(self, name)) for name in _plan.VECTORS}
+        vectors = {name: move(getattr(self, name)) for name in forward.VECTORS}
         vars(made).update({**vars(self), **vectors, "backend": backend, "_affine": affine})
         vars(made).update(_direct=made._direct_path(affine))
         return made
@@ -187,29 +188,29 @@ class FrozenBatchNorm:
 
     def _set_affine(self, mean: Vector, var: Vector, eps: float) -> None:
         vectors = mean, var, self.weight, self.bias, eps
-        affine: Affine = {t: _host.affine(t, *vectors) for t in map(np.dtype, (np.float32, np.float64))}
+        affine: Affine = {t: host.affine(t, *vectors) for t in map(np.dtype, (np.float32, np.float64))}
         vars(self).update(_affine=affine, _direct=self._direct_path(affine))
 
-    @_register.usual()
+    @register.calm()
     def _any(self, x: ArrayLike, residual: ArrayLike | None, out: Array | None) -> Array:
         if self._quantization is not None and residual is not None:
             raise ValueError("residual must be None where data is quantized, got one; add it to what comes next")
         x = located(x, "x")
-        _check.together(x, {"the constants": next(iter(self._affine.values()))})
-        output = _plan.apply(
+        check.together(x, {"the constants": next(iter(self._affine.values()))})
+        output = forward.apply(
             *(x, self.num_features, self.layout, self._activation, residual),
             *(self.dtype, self._quantization, self.out_layout, out),
         )
-        return apply(output, self._affine[output.computed_in], _dispatch.kernels_for(output.x, self.backend))
+        return apply(output, self._affine[output.computed_in], choice.kernels_for(output.x, self.backend))
 
     def _direct_path(self, affine: Affine) -> Callable[[Any, Any, Any], Array | None]:
         """What takes contiguous arrays without the cost of a plan, and answers None for all others."""
-        direct = _dispatch.direct_kernels(self.backend)
+        direct = choice.direct_kernels(self.backend)
         if direct is None:
             return lambda x, residual, out: None
         path: Any = direct.affine(
             *affine.values(),
-            *(self._activation, self._quantization, self.dtype, self.layout, self.out_layout, _dispatch.threads),
+            *(self._activation, self._quantization, self.dtype, self.layout, self.out_layout, choice.threads),
         )
         return path  # type: ignore[no-any-return]
 
@@ -217,11 +218,11 @@ class FrozenBatchNorm:
         """A copy or pickle is on the host; with a function compiled for a GPU it waits there for to_device()."""
         kept = self
         if self.backend == "cuda":
-            kept = self._off_gpu(_dispatch.backend_for(self._activation, None) or _dispatch.host_backend())
+            kept = self._off_gpu(choice.backend_for(self._activation, None) or choice.host_backend())
         return {name: value for name, value in vars(kept).items() if name != "_direct"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for name in _plan.VECTORS:
+        for name in forward.VECTORS:
             state[name].flags.writeable = False  # which neither a deep copy nor a pickle keeps
         vars(self).update(state)
         vars(self).update(_direct=self._direct_path(self._affine))
@@ -231,7 +232,7 @@ def _on_host(*vectors: Any) -> tuple[Any, ...]:
     """What the running mean is on a GPU, or None; then weight, bias, running mean and variance as host arrays."""
     given = dict(zip(("weight", "bias", "running_mean", "running_var"), vectors, strict=True))
     mean = located(given["running_mean"], "running_mean")
-    _check.together(mean, given, like="running_mean")
+    check.together(mean, given, like="running_mean")
     return mean if isinstance(mean, DeviceArray) else None, *map(to_host, vectors)
 
 

@@ -14,10 +14,10 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn.ask import check as _check, forward as _plan, options as _check_output
+from cpubn.ask import check, forward, options
 from cpubn.ask.backward import Request, backward_through, check_besides
 from cpubn.ask.check import NCHW, NHWC, layout_name
-from cpubn.backends import choice as _dispatch, register as _register
+from cpubn.backends import choice, register
 from cpubn.backends.place import located, place_of
 from cpubn.statistics import Moments
 from cpubn.typing import ActivationLike, Array, Layout
@@ -122,28 +122,28 @@ def batch_norm(
     ValueError, TypeError : before anything is written, saying what must hold, what was got and what to do.
     """
     if training is not True and training is not False:
-        training = _check.flag(training, "training")
+        training = check.flag(training, "training")
     if return_moments is not True and return_moments is not False:
-        return_moments = _check.flag(return_moments, "return_moments")
+        return_moments = check.flag(return_moments, "return_moments")
     if layout is not NCHW and layout is not NHWC:  # which the shortest ways to a kernel know alone
         layout = layout_name(layout)
     if out_layout is not None:
         out_layout = layout_name(out_layout, "out_layout")
     act = None
     if activation is not None:
-        act = _check_output.activation(activation)
-        backend = _dispatch.backend_for(act, backend)
-    kind = None if dtype is None else _check_output.floating(dtype)
+        act = options.activation(activation)
+        backend = choice.backend_for(act, backend)
+    kind = None if dtype is None else options.floating(dtype)
     vectors = running_mean, running_var, weight, bias
     if training and kind is None and out_layout is None:
         how = momentum, eps, layout, act, residual, out
         y, samples, stats = train_batch(x, vectors, how, None, return_moments, backend)
         return (y, Moments.of(samples, stats)) if return_moments else y
-    direct = _dispatch.direct_kernels(backend)
+    direct = choice.direct_kernels(backend)
     if direct and not training and not return_moments:
         y = direct.infer_directly(
             x, running_mean, running_var, weight, bias, momentum, eps, layout,
-            act, residual, kind, out_layout, out, _dispatch.threads,
+            act, residual, kind, out_layout, out, choice.threads,
         )  # fmt: skip
         if y is not None:
             return y  # type: ignore[no-any-return]
@@ -160,8 +160,8 @@ def train_batch(
     vectors: running mean and variance, weight and bias; how: momentum, eps, layout, activation, residual and out.
     `tracked`, (), counts the batches whose statistics went into the running ones.
     """
-    direct = _dispatch.direct_kernels(backend)
-    done = direct and direct.train_directly(x, *vectors, *how, tracked, _dispatch.threads)
+    direct = choice.direct_kernels(backend)
+    done = direct and direct.train_directly(x, *vectors, *how, tracked, choice.threads)
     if done:
         y, stats = done
         return y, y.size // stats.shape[1], stats
@@ -172,13 +172,13 @@ def train_batch(
 def by_plan(
     x: ArrayLike, given: tuple[Any, ...], tracked: Array | None, kept: bool, backend: str | None
 ) -> tuple[Array, int, Any]:
-    """The forward of any arrays, as of `train_batch`; given: what `_plan.forward` takes besides x."""
+    """The forward of any arrays, as of `train_batch`; given: what `forward.forward` takes besides x."""
     x = located(x, "x")
-    kernels = _dispatch.kernels_for(x, backend)
-    with _register.usual():
-        plan = _plan.forward(x, *given)
+    kernels = choice.kernels_for(x, backend)
+    with register.calm():
+        plan = forward.forward(x, *given)
         output = plan.output
-        samples, threads = output.walk.samples, _dispatch.threads(output.x.nbytes)
+        samples, threads = output.walk.samples, choice.threads(output.x.nbytes)
         place = place_of(output.x)
         stats = place.room(output.x, (3, output.walk.shape[1]), kept=kept)
         if not output.x.size:
@@ -191,16 +191,16 @@ def by_plan(
                 place.update_running(*plan.updated, tracked, stats, samples, plan.momentum)
         elif plan.running:
             if kept:
-                kernels.moments(_plan.sample(output.x, plan.layout, kernels.ANY_TYPE)[0], stats, threads)
+                kernels.moments(forward.sample(output.x, plan.layout, kernels.ANY_TYPE)[0], stats, threads)
             apply(output, place.affine(output.computed_in, *plan.running, plan.weight, plan.bias, plan.eps), kernels)
         return place.result(output.array), samples, stats
 
 
-def apply(output: _plan.Output, affine: Array, kernels: Any) -> Array:
+def apply(output: forward.Output, affine: Array, kernels: Any) -> Array:
     """The output, by coefficients that are known."""
     if output.x.size:
         for call in output.calls(kernels.ANY_TYPE):
-            kernels.normalize(call.x, affine, call.epilogue, call.y.view, _dispatch.threads(call.x.nbytes))
+            kernels.normalize(call.x, affine, call.epilogue, call.y.view, choice.threads(call.x.nbytes))
             call.y.deliver(call.walk)
     return place_of(output.array).result(output.array)  # type: ignore[no-any-return]
 
@@ -256,12 +256,12 @@ def batch_norm_backward(
     ------
     ValueError, TypeError : before anything is written, saying what must hold, what was got and what to do.
     """
-    training = _check.flag(training, "training")
+    training = check.flag(training, "training")
     if layout is not NCHW and layout is not NHWC:
         layout = layout_name(layout)
     x = located(x, "x")
-    act = _check_output.activation(activation)
-    backend = _dispatch.backend_for(act, backend)
+    act = options.activation(activation)
+    backend = choice.backend_for(act, backend)
     if act is None and not bias is residual is y is None:  # they are not read then, but checked all the same
         check_besides(x, layout, bias, residual, y)
     low = None
@@ -285,16 +285,16 @@ def moments(x: ArrayLike, *, layout: Layout = "NCHW", backend: str | None = None
     """
     if layout is not NCHW and layout is not NHWC:
         layout = layout_name(layout)
-    direct = _dispatch.direct_kernels(backend)
+    direct = choice.direct_kernels(backend)
     if direct:
-        stats = direct.moments_directly(x, layout, _dispatch.threads)
+        stats = direct.moments_directly(x, layout, choice.threads)
         if stats is not None:
             return Moments.of(np.size(x) // stats.shape[1], stats)
     x = located(x, "x")
-    kernels = _dispatch.kernels_for(x, backend)
-    with _register.usual():
-        array, walk = _plan.sample(x, layout, kernels.ANY_TYPE)
+    kernels = choice.kernels_for(x, backend)
+    with register.calm():
+        array, walk = forward.sample(x, layout, kernels.ANY_TYPE)
         stats = place_of(array).room(array, (3, walk.shape[1]), kept=True)
         if array.size:
-            kernels.moments(array, stats, _dispatch.threads(array.nbytes))
+            kernels.moments(array, stats, choice.threads(array.nbytes))
     return Moments.of(walk.samples, stats)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn.ask import check as _check, options as _check_output
+from cpubn.ask import check, options
 from cpubn.frozen import FrozenBatchNorm
 from cpubn.typing import Array, Layout, Vector
 
@@ -50,12 +50,12 @@ def normalize_images(
     shape = batch.shape[-3:] if norm.out_layout == "NHWC" else (batch.shape[-1], *batch.shape[-3:-1])
     if listed or batch.ndim == 4:
         shape = (len(pictures) if listed else len(batch), *shape)
-    kind = _check_output.floating(dtype)
+    kind = options.floating(dtype)
     if out is None:
         out = np.empty(shape, kind)
     else:
         inputs = {f"images[{k}]": picture for k, picture in enumerate(pictures)} if listed else {"images": batch}
-        _check_output.output(out, shape, kind, {}, inputs)
+        options.output(out, shape, kind, {}, inputs)
     if batch.ndim == 4:
         norm(batch, out=out)
     else:
@@ -66,7 +66,7 @@ def normalize_images(
 
 def _picture(image: Any, name: str, rank: int) -> Array:
     """(H, W, C), or of rank 4 a batch of them."""
-    array = _check.on_host(image, name, _check.SAMPLES)
+    array = check.on_host(image, name, check.SAMPLES)
     if not 2 <= array.ndim <= rank:
         raise ValueError(
             f"{name} must have shape (H, W){', (H, W, C) or (N, H, W, C)' if rank == 4 else ' or (H, W, C)'}, "
@@ -91,7 +91,7 @@ def _norm(
     channels: int, mean: ArrayLike, std: ArrayLike, scale: float, out_layout: Layout, dtype: DTypeLike
 ) -> FrozenBatchNorm:
     """It works in the pictures' own units: (x - mean / scale) / (std / scale)."""
-    scale = _check_output.scale(scale, "scale")
+    scale = options.scale(scale, "scale")
     centre, width = _of_channels(mean, "mean", channels), _of_channels(std, "std", channels)
     if not (width > 0.0).all():
         raise ValueError(f"std must be above 0 in every channel, got {width.min():g}; pass standard deviations")
@@ -105,5 +105,5 @@ def _norm(
 
 def _of_channels(v: ArrayLike, name: str, channels: int) -> Vector:
     if np.ndim(v) == 0:
-        v = np.full(channels, _check.number(v, name, "a finite number, or one for each channel", -1e300, 1e300, 0.5))
-    return _check.vector(v, name, channels, "NHWC")
+        v = np.full(channels, check.number(v, name, "a finite number, or one for each channel", -1e300, 1e300, 0.5))
+    return check.vector(v, name, channels, "NHWC")

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from cpubn.ask import check as _check, state as _check_state
+from cpubn.ask import check, state
 from cpubn.backends.place import located, place_of, to_host
 from cpubn.typing import Array, Vector
 
@@ -34,14 +34,14 @@ class Moments:
     def __post_init__(self) -> None:
         low = np.zeros(np.shape(self.mean)) if self.low is None else self.low
         given = {"mean": self.mean, "m2": self.m2, "low": low}
-        count = _check.count(self.count, "count", "the values per channel")
-        for name, value in {"count": count, **_check_state.own_vectors(given)}.items():
+        count = check.count(self.count, "count", "the values per channel")
+        for name, value in {"count": count, **state.own_vectors(given)}.items():
             object.__setattr__(self, name, value)
 
     @classmethod
     def empty(cls, channels: int) -> Moments:
         """Of no values: what a sum starts from, ``sum(parts, Moments.empty(C))``; merged, it gives the other."""
-        zeros = np.zeros(_check.count(channels, "channels", "the number of channels"))
+        zeros = np.zeros(check.count(channels, "channels", "the number of channels"))
         return cls(0, zeros, zeros)
 
     @classmethod
@@ -79,7 +79,7 @@ class Moments:
         return self._spread(ddof, "std")
 
     def _spread(self, ddof: int, name: str) -> Vector:
-        freedom, m2 = _check_state.degrees_of_freedom(self.count, ddof, name), self._vectors[2]
+        freedom, m2 = state.degrees_of_freedom(self.count, ddof, name), self._vectors[2]
         place = place_of(m2)
         return place.result(place.variance(m2, freedom, root=name == "std"))  # type: ignore[no-any-return]
 
@@ -93,7 +93,7 @@ class Moments:
 
         Raises TypeError if ``other`` is no Moments, ValueError if it has another number of channels.
         """
-        _check_state.mergeable(self, other)
+        state.mergeable(self, other)
         if self.count == 0 or other.count == 0:
             return other if self.count == 0 else self
         merged = place_of(self._vectors[0]).merge(self.count, self._vectors, other.count, other._vectors)

@@ -13,7 +13,7 @@ import register
 from digests import digest
 
 import cpubn
-from cpubn.backends import choice as _dispatch, threads as _threads
+from cpubn.backends import choice, threads
 
 # Threads are begun under the first of them, which they inherit.
 BEHAVIOURS = {"flushes": (2, 1), "rounds upward": (2, 1), "usual": (1,)}
@@ -51,14 +51,14 @@ def every_call(backend):
 
 
 def main(backend):
-    _threads.SERIAL_BYTES = 0
-    _dispatch.kernels(backend)
+    threads.SERIAL_BYTES = 0
+    choice.kernels(backend)
     calls = dict(every_call(backend))
     digests, changed = {}, []
     for behaviour, counts in BEHAVIOURS.items():
-        for threads in counts:
-            cpubn.set_num_threads(threads)
-            way = digests[f"{behaviour}, {threads}"] = {}
+        for count in counts:
+            cpubn.set_num_threads(count)
+            way = digests[f"{behaviour}, {count}"] = {}
             for name, call in calls.items():
                 with register.behaving(behaviour):
                     before = register.read()

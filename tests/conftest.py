@@ -8,8 +8,8 @@ from importlib.util import find_spec
 import hypothesis
 import pytest
 
-from cpubn.backends import choice as _dispatch, threads as _threads
-from cpubn.backends.compiled import variants as _variants
+from cpubn.backends import choice, threads
+from cpubn.backends.compiled import variants
 
 IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 
@@ -32,29 +32,29 @@ def need_library(name, extra):
 
 
 def need_backend(name):
-    reason = _dispatch.absence(name)
+    reason = choice.absence(name)
     if reason is not None:
         absent(f"backend {name}", reason)
 
 
 def need_instruction_set(name):
-    if _dispatch.absence("cython") is None and not _variants.cpu_has(_variants.BY_NAME[name]):
+    if choice.absence("cython") is None and not variants.cpu_has(variants.BY_NAME[name]):
         pytest.skip(f"this CPU lacks {name}")
-    reason = _variants.absence(name)
+    reason = variants.absence(name)
     if reason is not None:
         absent(f"instruction set {name}", reason)
 
 
-@pytest.fixture(params=_dispatch.HOST_BACKENDS)
+@pytest.fixture(params=choice.HOST_BACKENDS)
 def backend(request):
     """The name of a backend that is here."""
     need_backend(request.param)
     return request.param
 
 
-@pytest.fixture(params=_variants.BY_NAME)
+@pytest.fixture(params=variants.BY_NAME)
 def isa(request):
-    """The name of an instruction set that this CPU has and that was built; `_variants.load` gives its kernels."""
+    """The name of an instruction set that this CPU has and that was built; `variants.load` gives its kernels."""
     need_instruction_set(request.param)
     return request.param
 
@@ -62,7 +62,7 @@ def isa(request):
 @pytest.fixture
 def threads_restored(monkeypatch):
     """Undo set_num_threads after the test."""
-    monkeypatch.setattr(_threads, "_chosen", _threads._chosen)
+    monkeypatch.setattr(threads, "_chosen", threads._chosen)
 
 
 def python(program, **variables):

@@ -15,7 +15,7 @@ import numpy as np
 import views
 
 import cpubn
-from cpubn.backends import choice as _dispatch
+from cpubn.backends import choice
 
 # (family, layout, shape with channels on axis 1, dtype): few channels and many, rows and columns, 1 to 69 chunks.
 CASES = [
@@ -125,7 +125,7 @@ def main(backend):
         for way in LARGE_WAYS if case in LARGE else WAYS if shape[1] > 1 else ANY_CHANNELS:
             count, read, write = WAYS[way]
             cpubn.set_num_threads(count)
-            threads[way][name] = _dispatch.threads(x.nbytes)
+            threads[way][name] = choice.threads(x.nbytes)
             for result, arrays in results(x, dy, layout, read, write, backend):
                 digests[way][f"{name}: {result}"] = digest(arrays)
     for case in [*digests_fused.CASES, digests_fused.LARGE]:

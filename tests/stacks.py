@@ -16,7 +16,7 @@ import numpy as np
 import passes
 
 import cpubn
-from cpubn.backends import threads as _threads
+from cpubn.backends import threads
 
 STACK = 1003520
 MANY = ("relu", "gelu", "tanh")
@@ -93,7 +93,7 @@ def in_a_small_thread(backend, stack):
 
 if __name__ == "__main__":
     cpubn.set_num_threads(4)
-    _threads.SERIAL_BYTES = 0
+    threads.SERIAL_BYTES = 0
     np.seterr(all="ignore")
     if len(sys.argv) == 2:
         measure(sys.argv[1])

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import cpubn
-from cpubn.machine import isa as _isa
+from cpubn.machine import isa
 
 PACKAGE = Path(cpubn.__file__).parent
 CHECKOUT = Path(__file__).parents[1]
@@ -92,12 +92,12 @@ def test_version_is_the_installed_one():
 
 
 def test_table_of_instruction_sets():
-    assert [variant.name for variant in _isa.INSTRUCTION_SETS] == ["baseline", "avx2", "avx512"]
-    assert _isa.INSTRUCTION_SETS[0].feature is None
-    for variant in _isa.INSTRUCTION_SETS:
-        assert set(variant.flags) == set(_isa.FLAGS) == {"unix", "msvc"}
+    assert [variant.name for variant in isa.INSTRUCTION_SETS] == ["baseline", "avx2", "avx512"]
+    assert isa.INSTRUCTION_SETS[0].feature is None
+    for variant in isa.INSTRUCTION_SETS:
+        assert set(variant.flags) == set(isa.FLAGS) == {"unix", "msvc"}
         assert (variant.feature is None) == (variant.machines is None)
-        flags = [*_isa.FLAGS["unix"], *variant.flags["unix"]]
+        flags = [*isa.FLAGS["unix"], *variant.flags["unix"]]
         assert "-ffp-contract=off" in flags
         assert not {"-ffast-math", "-Ofast", "-march=native"} & set(flags)
 

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cpubn.ask import check as _check, options as _check_output, state as _check_state
+from cpubn.ask import check, options, state
 from cpubn.ask.forward import Target, computed_in, target_of
 from cpubn.ask.signs import Signs
 from cpubn.ask.walk import Walk, new_output, walk_of
-from cpubn.backends import choice as _dispatch, register as _register
+from cpubn.backends import choice, register
 from cpubn.backends.epilogue import Activation
 from cpubn.backends.place import place_of
 from cpubn.backends.prologue import NO_PROLOGUE, Prologue, Statistics
@@ -55,21 +55,21 @@ class Plan(NamedTuple):
 def backward_through(asked: Request) -> tuple[Array, Vector, Vector, Any]:
     """dx, dweight, dbias and, where it is wanted, g of `batch_norm_backward`."""
     if asked.activation is None and not asked.wants_g:
-        direct = _dispatch.direct_kernels(asked.backend)
+        direct = choice.direct_kernels(asked.backend)
         if direct:
             done = direct.backward_directly(
                 *(asked.dy, asked.x, asked.mean, asked.low, asked.var, asked.weight),
-                *(asked.eps, asked.training, asked.layout, asked.out, _dispatch.threads),
+                *(asked.eps, asked.training, asked.layout, asked.out, choice.threads),
             )
             if done:
                 return *done, None
-    kernels = _dispatch.kernels_for(asked.x, asked.backend)
-    with _register.usual():
+    kernels = choice.kernels_for(asked.x, asked.backend)
+    with register.calm():
         plan = _planned(asked, kernels.ANY_TYPE)
         place, statistics = place_of(plan.x), plan.statistics
         sums = place.room(plan.x, (2, plan.walk.shape[1]), kept=True)
         if plan.x.size:
-            threads = _dispatch.threads(plan.x.nbytes)
+            threads = choice.threads(plan.x.nbytes)
             kernels.backward(plan.dy, plan.x, statistics, plan.prologue, sums, plan.dx.view, threads)
             plan.dx.deliver(plan.walk)
             if plan.g is not None:
@@ -84,16 +84,16 @@ def check_besides(
     x: ArrayLike, layout: str, bias: ArrayLike | None, residual: ArrayLike | None, y: ArrayLike | None
 ) -> None:
     """The bias, the residual and the output of a forward of x, where they are not read."""
-    x, axis = _check.batch(x, layout)
+    x, axis = check.batch(x, layout)
     _of_forward(x, x.shape[axis], layout, bias, residual, y)
 
 
 def _planned(asked: Request, any_type: bool) -> Plan:
     """For kernels that take samples of any type, or else only of the type that is computed in."""
-    x, axis = _check.batch(asked.x, asked.layout)
+    x, axis = check.batch(asked.x, asked.layout)
     given = {name: getattr(asked, name) for name in ("dy", "mean", "low", "var", "weight", "out")}
-    given = _check.together(x, given)
-    dy = _check_output.gradient(given["dy"], x)
+    given = check.together(x, given)
+    dy = options.gradient(given["dy"], x)
     walk, kind, out = walk_of(x, axis), x.dtype.newbyteorder("="), given["out"]
     statistics = _statistics(asked, given, x, walk)
     dtype = None if any_type else computed_in(kind)
@@ -103,7 +103,7 @@ def _planned(asked: Request, any_type: bool) -> Plan:
         if asked.activation is not None or asked.wants_g:
             y = None if isinstance(asked.kept, Signs) else asked.kept
             apart_from |= {"bias": asked.bias, "residual": asked.residual, "y": y}
-        _check_output.output(out, x.shape, kind, {"dy": dy, "x": x}, apart_from)
+        options.output(out, x.shape, kind, {"dy": dy, "x": x}, apart_from)
     g = copied = None
     if asked.wants_g and asked.activation is None:
         copied = place_of(x).copy(dy)
@@ -116,14 +116,14 @@ def _planned(asked: Request, any_type: bool) -> Plan:
 
 def _statistics(asked: Request, given: dict[str, Any], x: Array, walk: Walk) -> Statistics:
     channels, layout = walk.shape[1], asked.layout
-    eps = _check.epsilon(asked.eps, training=asked.training)
-    mean = _check.vector(given["mean"], "mean", channels, layout)
-    low = _check.optional_vector(x, given["low"], "the low word of mean", channels, layout, 0.0)
-    var = _check.vector(given["var"], "var", channels, layout)
-    _check_state.divisor(var, eps, "var")
-    weight = _check.optional_vector(x, given["weight"], "weight", channels, layout, 1.0)
+    eps = check.epsilon(asked.eps, training=asked.training)
+    mean = check.vector(given["mean"], "mean", channels, layout)
+    low = check.optional_vector(x, given["low"], "the low word of mean", channels, layout, 0.0)
+    var = check.vector(given["var"], "var", channels, layout)
+    state.divisor(var, eps, "var")
+    weight = check.optional_vector(x, given["weight"], "weight", channels, layout, 1.0)
     if asked.training:
-        _check.enough_values(walk, x)
+        check.enough_values(walk, x)
     return Statistics(mean, low, var, weight, eps, bool(asked.training))
 
 
@@ -133,7 +133,7 @@ def _prologue(asked: Request, x: Array, walk: Walk, dtype: np.dtype[Any] | None)
         return NO_PROLOGUE
     if isinstance(asked.kept, Signs):
         return Prologue(signs=asked.kept.along(walk, x.shape)) if x.size else NO_PROLOGUE
-    _check_output.differentiable(asked.activation)
+    options.differentiable(asked.activation)
     bias, residual, y = _of_forward(x, walk.shape[1], asked.layout, asked.bias, asked.residual, asked.kept)
     of_output = None if y is None else asked.activation.of_output(x.dtype.newbyteorder("="))
     if of_output is not None:
@@ -143,10 +143,10 @@ def _prologue(asked: Request, x: Array, walk: Walk, dtype: np.dtype[Any] | None)
 
 def _of_forward(x: Array, channels: int, layout: str, bias: Any, residual: Any, y: Any) -> tuple[Vector, Any, Any]:
     """Bias, residual and output of a forward of an array of x's shape, type and place."""
-    bias, residual, y = _check.together(x, {"bias": bias, "residual": residual, "y": y}).values()
+    bias, residual, y = check.together(x, {"bias": bias, "residual": residual, "y": y}).values()
     kind = x.dtype.newbyteorder("=")
     return (
-        _check.optional_vector(x, bias, "bias", channels, layout, 0.0),
-        _check_output.residual(residual, x.shape, kind),
-        None if y is None else _check_output.of_result(y, "y", x.shape, kind),
+        check.optional_vector(x, bias, "bias", channels, layout, 0.0),
+        options.residual(residual, x.shape, kind),
+        None if y is None else options.of_result(y, "y", x.shape, kind),
     )

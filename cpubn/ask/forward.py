@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn.ask import check as _check, options as _check_output, state as _check_state
+from cpubn.ask import check, options, state
 from cpubn.ask.walk import Walk, new_output, walk_of
 from cpubn.backends.epilogue import Activation, Epilogue, Quantization
 from cpubn.backends.place import addresses, place_of
@@ -113,26 +113,26 @@ def forward(
     out_layout: str | None,
     out: Array | None,
 ) -> Forward:
-    x, axis = _check.batch(x, layout, _check.FLOATS if training else _check.SAMPLES)
+    x, axis = check.batch(x, layout, check.FLOATS if training else check.SAMPLES)
     given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
-    given = _check.together(x, {**given, "residual": residual, "out": out})
+    given = check.together(x, {**given, "residual": residual, "out": out})
     running_mean, running_var, weight, bias, residual, out = given.values()
-    residual = None if residual is None else _check.data(residual, "residual", _check.FLOATS)
+    residual = None if residual is None else check.data(residual, "residual", check.FLOATS)
     channels = x.shape[axis]
-    eps = _check.epsilon(eps, training=training)
-    momentum = _check.momentum(momentum)
+    eps = check.epsilon(eps, training=training)
+    momentum = check.momentum(momentum)
     walk = walk_of(x, axis)
-    w = _check.optional_vector(x, weight, "weight", channels, layout, 1.0)
-    b = _check.optional_vector(x, bias, "bias", channels, layout, 0.0)
-    running = _check.running_pair(running_mean, running_var, channels, layout, training=training)
+    w = check.optional_vector(x, weight, "weight", channels, layout, 1.0)
+    b = check.optional_vector(x, bias, "bias", channels, layout, 0.0)
+    running = check.running_pair(running_mean, running_var, channels, layout, training=training)
     if training:
-        _check.enough_values(walk, x)
+        check.enough_values(walk, x)
         if running:
             apart_from = {"x": x, "residual": residual, "weight": weight, "bias": bias}
-            _check_state.updatable(running_mean, running_var, apart_from)
+            state.updatable(running_mean, running_var, apart_from)
     elif running:
-        _check_state.divisor(running[1], eps)
-    kind = _check_output.dtype(dtype, x)
+        state.divisor(running[1], eps)
+    kind = options.dtype(dtype, x)
     output = _output(
         x, axis, walk, layout, kind, activation, residual, None, out_layout, out, {n: given[n] for n in VECTORS}
     )
@@ -151,21 +151,21 @@ def apply(
     out: Array | None,
 ) -> Output:
     """With a quantization, dtype is the type of x and of the output."""
-    x, axis = _check.batch(x, layout, _check.SAMPLES)
+    x, axis = check.batch(x, layout, check.SAMPLES)
     if quantization is not None:
-        _check_output.quantized_data(x, np.dtype(dtype))
-    residual, out = _check.together(x, {"residual": residual, "out": out}).values()
-    _check.channels(x, axis, channels, layout)
-    kind = _check_output.dtype(dtype, x) if quantization is None else np.dtype(dtype)
+        options.quantized_data(x, np.dtype(dtype))
+    residual, out = check.together(x, {"residual": residual, "out": out}).values()
+    check.channels(x, axis, channels, layout)
+    kind = options.dtype(dtype, x) if quantization is None else np.dtype(dtype)
     walk = walk_of(x, axis)
     return _output(x, axis, walk, layout, kind, activation, residual, quantization, out_layout, out, {})
 
 
 def sample(x: ArrayLike, layout: str, any_type: bool) -> tuple[Array, Walk]:
     """`x` as its walk sees it, and the walk."""
-    x, axis = _check.batch(x, layout, _check.SAMPLES)
+    x, axis = check.batch(x, layout, check.SAMPLES)
     walk = walk_of(x, axis)
-    exact = computed_in(x.dtype, *([np.dtype(np.float64)] if name_of(x.dtype) in _check.INTEGERS else []))
+    exact = computed_in(x.dtype, *([np.dtype(np.float64)] if name_of(x.dtype) in check.INTEGERS else []))
     return walk.view(x, None if any_type else exact), walk
 
 
@@ -182,13 +182,13 @@ def _output(
     out: Any,
     apart_from: dict[str, Any],
 ) -> Output:
-    out_axis = _check.channel_axis(x, _check_output.out_layout(out_layout, layout))
+    out_axis = check.channel_axis(x, options.out_layout(out_layout, layout))
     shape = x.shape if out_axis == axis else np.moveaxis(x, axis, out_axis).shape
-    added = _check_output.residual(residual, shape, kind)
+    added = options.residual(residual, shape, kind)
     if out is not None:
         # In another layout, x would be overwritten before it is read.
         instead_of = {"x": x if out_axis == axis else None, "residual": added}
-        _check_output.output(out, shape, kind, instead_of, apart_from if out_axis == axis else {"x": x, **apart_from})
+        options.output(out, shape, kind, instead_of, apart_from if out_axis == axis else {"x": x, **apart_from})
     elif out_axis == axis:
         out = new_output(x, walk, kind)
     else:

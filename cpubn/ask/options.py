@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from cpubn.ask import check as _check
+from cpubn.ask import check
 from cpubn.ask.walk import is_same, overlap, overlaps_itself
 from cpubn.backends.epilogue import Activation, Quantization, is_for_gpu
 from cpubn.backends.gpu.arrays import DeviceArray
-from cpubn.maths import activations as _activations
+from cpubn.maths import activations
 from cpubn.typing import Array, AxisOrder, name_of
 
 PARAMETERS = {"leaky_relu": "('leaky_relu', slope)", "clip": "('clip', low, high)"}
-CHOICE = ", ".join(PARAMETERS.get(name, repr(name)) for name in _activations.NAMES)
+CHOICE = ", ".join(PARAMETERS.get(name, repr(name)) for name in activations.NAMES)
 
 
 def activation(value: Any) -> Activation | None:
@@ -40,7 +40,7 @@ def activation(value: Any) -> Activation | None:
             f"activation must be one of {CHOICE}, or a scalar function that Numba compiles, got {value!r}; "
             "decorate the function with @numba.njit, for arrays on a GPU with @numba.cuda.jit(device=True)"
         )
-    if not isinstance(name, str) or name not in _activations.NAMES:
+    if not isinstance(name, str) or name not in activations.NAMES:
         raise ValueError(
             f"activation must be one of {CHOICE}, or a function compiled by numba.njit, got {value!r}; "
             "names are in lower case"
@@ -49,7 +49,7 @@ def activation(value: Any) -> Activation | None:
     if len(parameters) != form.count(","):
         raise ValueError(f"activation must be {form}, got {value!r}; pass it in that form")
     try:
-        numbers = [_check.number(p, "it", "a number", -np.inf, np.inf, 0.1) for p in parameters]
+        numbers = [check.number(p, "it", "a number", -np.inf, np.inf, 0.1) for p in parameters]
     except (TypeError, ValueError) as error:
         raise ValueError(f"activation must be {form} with numbers, got {value!r}; pass floats") from error
     low, high = (*numbers, 0.0, 0.0)[:2]
@@ -57,7 +57,7 @@ def activation(value: Any) -> Activation | None:
         raise ValueError(f"activation must be {form} with low <= high, got {value!r}; swap them")
     if name == "leaky_relu" and not np.isfinite(low):
         raise ValueError(f"activation must be {form} with a finite slope, got {value!r}; it is usually 0.01")
-    return Activation(_activations.NAMES.index(name) + 1, low, high)
+    return Activation(activations.NAMES.index(name) + 1, low, high)
 
 
 def is_compiled(value: Any) -> bool:
@@ -84,7 +84,7 @@ def differentiable(value: Activation | None) -> None:
 def dtype(value: DTypeLike | None, x: Array) -> np.dtype[Any]:
     """The type of the output: x's own where none is asked for."""
     if value is None:
-        if name_of(x.dtype) in _check.INTEGERS:
+        if name_of(x.dtype) in check.INTEGERS:
             raise ValueError(f"dtype must be given where x is of {x.dtype}, got None; pass dtype='float32'")
         native: np.dtype[Any] = x.dtype.newbyteorder("=")
         return native
@@ -101,10 +101,10 @@ def floating(value: DTypeLike) -> np.dtype[Any]:
                 'install it with pip install "cpubn[half]"'
             ) from error
     else:
-        kind = _check.dtype_of(value)
-    if kind is None or kind.name not in _check.FLOATS:
+        kind = check.dtype_of(value)
+    if kind is None or kind.name not in check.FLOATS:
         raise TypeError(
-            f"dtype must be {_check.alternatives(_check.FLOATS)}, got {kind or repr(value)}; "
+            f"dtype must be {check.alternatives(check.FLOATS)}, got {kind or repr(value)}; "
             "pass the type that the next layer takes, usually 'float32'"
         )
     native: np.dtype[Any] = kind.newbyteorder("=")
@@ -112,7 +112,7 @@ def floating(value: DTypeLike) -> np.dtype[Any]:
 
 
 def out_layout(value: Any, layout: str) -> AxisOrder:
-    return _check.layout_name(layout) if value is None else _check.layout_name(value, "out_layout")
+    return check.layout_name(layout) if value is None else check.layout_name(value, "out_layout")
 
 
 def residual(value: Any, shape: tuple[int, ...], kind: np.dtype[Any]) -> Array | None:
@@ -121,7 +121,7 @@ def residual(value: Any, shape: tuple[int, ...], kind: np.dtype[Any]) -> Array |
 
 
 def of_result(value: Any, name: str, shape: tuple[int, ...], kind: np.dtype[Any]) -> Array:
-    array = _check.data(value, name, _check.FLOATS)
+    array = check.data(value, name, check.FLOATS)
     if array.shape != shape:
         raise ValueError(
             f"{name} must have the result's shape {shape}, got {array.shape}; pass one value for each of y"
@@ -139,14 +139,14 @@ def output(
 ) -> None:
     """An array to write to: it may be one of `instead_of`, and must overlap nothing else."""
     if not isinstance(out, (np.ndarray, DeviceArray)) or isinstance(out, np.ma.MaskedArray):
-        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}; {_check.allocation(out, shape, dtype)}")
+        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}; {check.allocation(out, shape, dtype)}")
     if out.shape != shape:
         raise ValueError(
-            f"out must have the result's shape {shape}, got {out.shape}; {_check.allocation(out, shape, dtype)}"
+            f"out must have the result's shape {shape}, got {out.shape}; {check.allocation(out, shape, dtype)}"
         )
     if out.dtype.type != dtype.type:
         raise TypeError(
-            f"out must have the result's dtype {dtype.name}, got {out.dtype}; {_check.allocation(out, shape, dtype)}"
+            f"out must have the result's dtype {dtype.name}, got {out.dtype}; {check.allocation(out, shape, dtype)}"
         )
     if not out.flags.writeable:
         raise ValueError("out must be writeable, got a read-only array; pass a copy of it: out.copy()")
@@ -159,14 +159,14 @@ def output(
             raise ValueError(f"out must not overlap {name}, got memory that does; pass an array of its own")
         if not is_same(out, other):
             raise ValueError(
-                f"out must be {_check.alternatives(tuple(n for n, a in instead_of.items() if a is not None))} itself "
+                f"out must be {check.alternatives(tuple(n for n, a in instead_of.items() if a is not None))} itself "
                 f"or apart from it, got memory that partly overlaps {name}; pass an array of its own"
             )
 
 
 def gradient(dy: Any, x: Array) -> Array:
     """A gradient of x's shape and dtype."""
-    array = _check.data(dy, "dy", _check.FLOATS)
+    array = check.data(dy, "dy", check.FLOATS)
     if array.shape != x.shape:
         raise ValueError(f"dy must have x's shape {x.shape}, got {array.shape}; pass the gradient of the output")
     if array.dtype.type != x.dtype.type:
@@ -180,7 +180,7 @@ def quantization(out_scale: Any, out_zero_point: Any, kind: np.dtype[Any]) -> Qu
 
 
 def quantized_dtype(value: DTypeLike) -> np.dtype[Any]:
-    kind = _check.dtype_of(value)
+    kind = check.dtype_of(value)
     if kind is None or kind.name not in ("int8", "uint8"):
         raise TypeError(f"dtype must be int8 or uint8, got {kind or repr(value)}; pass the type of the quantized data")
     return kind
@@ -196,7 +196,7 @@ def quantized_data(x: Array, kind: np.dtype[Any]) -> None:
 
 def scale(value: Any, name: str) -> float:
     """Real units of one step of quantized data."""
-    return _check.number(value, name, "a number from 1e-30 to 1e30", 1e-30, 1e30, 0.05)
+    return check.number(value, name, "a number from 1e-30 to 1e30", 1e-30, 1e30, 0.05)
 
 
 def zero_point(value: Any, name: str, kind: np.dtype[Any]) -> float:
@@ -218,8 +218,8 @@ def limits(kind: np.dtype[Any]) -> tuple[int, int]:
 
 def parameter_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """The dtype of weight and bias."""
-    kind = _check.dtype_of(dtype)
-    if kind is None or kind.name not in _check.SINGLE_OR_DOUBLE:
+    kind = check.dtype_of(dtype)
+    if kind is None or kind.name not in check.SINGLE_OR_DOUBLE:
         raise TypeError(
             f"dtype must be float32 or float64, got {kind or repr(dtype)}; the data's own dtype need not be the same"
         )

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cpubn.ask.walk import Walk
-from cpubn.backends import choice as _dispatch, register as _register
+from cpubn.backends import choice, register
 from cpubn.backends.epilogue import Activation, rounded
 from cpubn.backends.place import place_of
 from cpubn.backends.prologue import Bits, bytes_of
@@ -28,8 +28,8 @@ class Signs(NamedTuple):
         bits = place_of(y).empty(y, (bytes_of(y.size),), np.dtype(np.uint8))
         # NaN hands its gradient on, but for leaky_relu's: as the functions have it, and torch.
         nan = activation.name != "leaky_relu"
-        with _register.usual():
-            kernels.pack_signs(_flat(y, axes), *bounds(activation, y.dtype), nan, bits, _dispatch.threads(y.nbytes))
+        with register.calm():
+            kernels.pack_signs(_flat(y, axes), *bounds(activation, y.dtype), nan, bits, choice.threads(y.nbytes))
         return cls(bits, axes, activation)
 
     def along(self, walk: Walk, shape: tuple[int, ...]) -> Bits:
@@ -68,4 +68,4 @@ def kept_of(activation: Activation | None, y: Array, backend: str | None, *, sig
         return None
     if not activation.is_relu_kind:
         return y
-    return Signs.of(y, activation, _dispatch.kernels_for(y, backend)) if signs else None
+    return Signs.of(y, activation, choice.kernels_for(y, backend)) if signs else None

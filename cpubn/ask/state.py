@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cpubn.ask import check as _check
+from cpubn.ask import check
 from cpubn.ask.walk import overlap, overlaps_itself
 from cpubn.backends.gpu.arrays import DeviceArray
 from cpubn.backends.place import located, place_name, to_host
@@ -56,18 +56,18 @@ def layer_state(state: Mapping[str, ArrayLike], current: Mapping[str, Array]) ->
 
 def _state_value(value: ArrayLike, name: str, current: Array) -> Array:
     if name == "num_batches_tracked":
-        array = _check.array_of(to_host(located(off_torch(value, name), name)), name)
+        array = check.array_of(to_host(located(off_torch(value, name), name)), name)
         if array.dtype.kind not in "iu":
             raise TypeError(f"{name} must be a whole number, got {value!r}; pass np.int64(count)")
         if array.size != 1 or not 0 <= array.item() < 2**63:
             raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}; pass np.int64(count)")
         return array.reshape(())
-    array = _check.data(to_host(located(off_torch(value, name), name)), name, _check.NUMBERS)
+    array = check.data(to_host(located(off_torch(value, name), name)), name, check.NUMBERS)
     if array.shape != current.shape:
         raise ValueError(
             f"{name} must have shape {current.shape}, got {array.shape}; build the layer for that many channels"
         )
-    _check.exact(array, name)
+    check.exact(array, name)
     with np.errstate(all="ignore"):
         cast = array.astype(current.dtype)
         lost = np.isinf(cast) & ~np.isinf(array)
@@ -104,7 +104,7 @@ def updatable(mean: Any, var: Any, apart_from: dict[str, Any]) -> None:
             )
         if overlaps_itself(v):
             raise ValueError(f"{name} must not overlap itself, got strides {v.strides}; pass a copy")
-        _check.in_place(v, name)
+        check.in_place(v, name)
         for other_name, other in apart_from.items():
             if other is not None and overlap(v, other):
                 raise ValueError(
@@ -134,9 +134,9 @@ def divisor(var: Any, eps: float, name: str = "running_var") -> None:
 
 def own_vectors(given: Mapping[str, ArrayLike]) -> dict[str, Vector]:
     """Copies of the vectors of moments."""
-    arrays = {name: _check.on_host(value, name, _check.NUMBERS) for name, value in given.items()}
+    arrays = {name: check.on_host(value, name, check.NUMBERS) for name, value in given.items()}
     for name, array in arrays.items():
-        _check.exact(array, name)
+        check.exact(array, name)
     vectors = {name: np.array(array, dtype=np.float64) for name, array in arrays.items()}
     shape = vectors["mean"].shape
     for name, value in vectors.items():
@@ -150,7 +150,7 @@ def own_vectors(given: Mapping[str, ArrayLike]) -> dict[str, Vector]:
 
 
 def degrees_of_freedom(values: int, ddof: Any, name: str) -> float:
-    ddof = _check.number(ddof, "ddof", "a number of at least 0", 0.0, float("inf"), 0)
+    ddof = check.number(ddof, "ddof", "a number of at least 0", 0.0, float("inf"), 0)
     if values <= ddof:
         raise ValueError(
             f"{name}(ddof={ddof:g}) needs more than {ddof:g} values per channel, got {values}; merge more first"

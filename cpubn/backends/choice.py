@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from cpubn.backends.compiled import variants as _variants
+from cpubn.backends.compiled import variants
 from cpubn.backends.epilogue import Activation, is_for_gpu
 from cpubn.backends.gpu.arrays import DeviceArray
 from cpubn.backends.threads import SERIAL_BYTES, get_num_threads, set_num_threads, threads
@@ -146,7 +146,7 @@ def available_backends() -> tuple[str, ...]:
 def absence(name: str) -> str | None:
     """Why a backend cannot be used, or None. Numba is only looked for: importing it takes half a second."""
     if name == "cython":
-        return _variants.absence("baseline")
+        return variants.absence("baseline")
     if name in ("numba", "cuda") and name not in _loaded and find_spec("numba") is None:
         return "Numba is not installed"
     return _broken.get(name) or (_driver_absence() if name == "cuda" and name not in _loaded else None)
@@ -198,7 +198,7 @@ def host_backend() -> str:
 @cache
 def _best() -> str:
     if os.environ.get("CPUBN_ISA"):
-        _variants.instruction_set()  # an instruction set that is asked for and absent must not end in another backend
+        variants.instruction_set()  # an instruction set that is asked for and absent must not end in another backend
     for name in HOST_BACKENDS:
         if absence(name) is None and (name != "numba" or imports_numba()):
             return name
@@ -223,7 +223,7 @@ def _remedy(name: str) -> str:
 
 def _load(name: str) -> ModuleType:
     if name == "cython":
-        module = _variants.load(_variants.instruction_set())
+        module = variants.load(variants.instruction_set())
     else:
         try:
             module = import_module(MODULES[name])

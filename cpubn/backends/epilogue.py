@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cpubn.maths import activations as _activations
+from cpubn.maths import activations
 from cpubn.typing import Array
 
 RELU_KINDS = ("relu", "relu6", "leaky_relu", "clip")
 
 
 class Activation(NamedTuple):
-    """An activation as kernels take it: a code, which is the place in _activations.NAMES from 1 on, and its parameters.
+    """An activation as kernels take it: a code, which is the place in activations.NAMES from 1 on, and its parameters.
 
     A user's own function, compiled by Numba, has code 0.
     """
@@ -29,7 +29,7 @@ class Activation(NamedTuple):
 
     @property
     def name(self) -> str:
-        return _activations.NAMES[self.code - 1] if self.code else "function"
+        return activations.NAMES[self.code - 1] if self.code else "function"
 
     @property
     def is_relu_kind(self) -> bool:
@@ -42,7 +42,7 @@ class Activation(NamedTuple):
             return self._replace(low=float(rounded(self.low, dtype)), high=float(rounded(self.high, dtype)))
         if self.is_relu_kind:
             return self
-        code = _activations.OF_OUTPUT.get(self.name)
+        code = activations.OF_OUTPUT.get(self.name)
         return None if code is None else self._replace(code=code)
 
     @property

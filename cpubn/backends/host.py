@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from cpubn.backends import register as _register
+from cpubn.backends import register
 from cpubn.backends.prologue import bytes_of
-from cpubn.maths import algebra as _algebra
+from cpubn.maths import algebra
 from cpubn.typing import Array, Vector
 
 
@@ -79,14 +79,14 @@ def vector(v: Array) -> Vector:
 def affine(dtype: np.dtype[Any], mean: Vector, var: Vector, weight: Vector, bias: Vector, eps: float) -> Array:
     """(3, C) float64: centre, scale and shift that apply statistics to data computed in `dtype`."""
     with np.errstate(all="ignore"):
-        centre = _algebra.centre(mean, dtype.type)
-        return np.stack((centre, *_algebra.affine(mean, 0.0, var, weight, bias, eps, centre)))
+        centre = algebra.centre(mean, dtype.type)
+        return np.stack((centre, *algebra.affine(mean, 0.0, var, weight, bias, eps, centre)))
 
 
 def weight_gradient(sums: Array, var: Vector, eps: float) -> Vector:
     """sum(dy * (x - mean)) * rstd; sums (2, C)."""
     with np.errstate(all="ignore"):  # a channel that holds NaN or Inf stays non-finite, without a warning
-        return sums[1] * _algebra.rstd(var, eps)  # type: ignore[no-any-return]
+        return sums[1] * algebra.rstd(var, eps)  # type: ignore[no-any-return]
 
 
 def update_running(
@@ -96,8 +96,8 @@ def update_running(
     mean, _, m2 = stats
     with np.errstate(all="ignore"):
         targets, values = [running_mean, running_var], []
-        for running, batch in zip(targets, (mean, _algebra.unbiased(m2, count)), strict=True):
-            made = _algebra.running_update(running.astype(np.float64), batch, momentum)
+        for running, batch in zip(targets, (mean, algebra.unbiased(m2, count)), strict=True):
+            made = algebra.running_update(running.astype(np.float64), batch, momentum)
             values.append(made.astype(running.dtype))
         if tracked is not None:
             targets.append(tracked)
@@ -106,21 +106,21 @@ def update_running(
         deque(map(setitem, targets, repeat(...), values), maxlen=0)  # type: ignore[arg-type]
 
 
-@_register.usual()
+@register.calm()
 def variance(m2: Vector, freedom: float, *, root: bool = False) -> Vector:
     with np.errstate(all="ignore"):
         return np.sqrt(m2 / freedom) if root else m2 / freedom
 
 
-@_register.usual()
+@register.calm()
 def merge(count: int, stats: tuple[Vector, ...], other_count: int, other: tuple[Vector, ...]) -> tuple[Vector, ...]:
     """Mean, its low word and m2 of both sets of samples together."""
     (mean_a, low_a, m2_a), (mean_b, low_b, m2_b) = stats, other
     with np.errstate(all="ignore"):
-        return _algebra.merge(float(count), mean_a, low_a, m2_a, float(other_count), mean_b, low_b, m2_b)
+        return algebra.merge(float(count), mean_a, low_a, m2_a, float(other_count), mean_b, low_b, m2_b)
 
 
-@_register.usual()
+@register.calm()
 def accumulate(totals: Sequence[Vector], new: Sequence[Vector]) -> None:
     """total += v, of two of them."""
     with np.errstate(all="ignore"):  # opposite infinities add up to NaN, without a warning

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cpubn.backends import host as _host
+from cpubn.backends import host
 from cpubn.backends.gpu.arrays import DeviceArray, is_on_gpu
 
 
@@ -20,7 +20,7 @@ def _gpu() -> Any:
 
 def place_of(a: Any) -> Any:
     """The module for what a plan was made of: an array on the host, or a DeviceArray."""
-    return _gpu() if isinstance(a, DeviceArray) else _host
+    return _gpu() if isinstance(a, DeviceArray) else host
 
 
 def place_name(a: Any) -> str:

@@ -41,7 +41,7 @@ class Prologue(NamedTuple):
     """How g is made of dy. Arrays are (outer, channel, inner)."""
 
     activation: Activation | None = None  # its derivative is taken of z or, where `kept` is given, of that
-    bias: Vector | None = None  # (C,), for z = (x - centre) * scale + shift + residual, as _algebra.affine has it
+    bias: Vector | None = None  # (C,), for z = (x - centre) * scale + shift + residual, as algebra.affine has it
     residual: Array | None = None
     kept: Array | None = None  # the forward's output, in place of z
     signs: Bits | None = None  # in place of an activation

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cpubn.backends.epilogue import Epilogue
 from cpubn.backends.prologue import Bits, Prologue, Statistics
-from cpubn.maths import activations as _activations, algebra as _algebra
+from cpubn.maths import activations, algebra
 
 Array = NDArray[Any]
 Block = tuple[slice, slice, slice]
@@ -31,7 +31,7 @@ def moments(x: Array, stats: Array, threads: int) -> None:
     """mean = sum(x) / n and m2 = sum((x - mean)**2) per channel, each block about its own first sample and mean.
 
     x (O, C, I) float32 or float64; stats (3, C) float64 <- mean, its low word, m2.
-    Blocks merge by _algebra.merge: about one shift for a whole channel, a first sample far away costs the variance.
+    Blocks merge by algebra.merge: about one shift for a whole channel, a first sample far away costs the variance.
     Moves x once.
     """
     count = np.zeros(x.shape[1])
@@ -43,7 +43,7 @@ def moments(x: Array, stats: Array, threads: int) -> None:
             n = float(d.shape[0] * d.shape[2])
             offset = d.sum(axis=(0, 2)) / n
             d -= offset[:, None]
-            mean, low = _algebra.two_sum(pivot, offset)
+            mean, low = algebra.two_sum(pivot, offset)
             rest = d.sum(axis=(0, 2))
             m2 = np.maximum(np.einsum("oci,oci->c", d, d) - rest * (rest / n), 0.0)
             low = low + rest / n
@@ -51,7 +51,7 @@ def moments(x: Array, stats: Array, threads: int) -> None:
             before = count[channels][0]
             if before:
                 mean_0, low_0, m2_0 = stats[:, channels]
-                stats[:, channels] = _algebra.merge(before, mean_0, low_0, m2_0, n, mean, low, m2)
+                stats[:, channels] = algebra.merge(before, mean_0, low_0, m2_0, n, mean, low, m2)
             else:
                 stats[:, channels] = mean, low, m2 + 0.0 * m2
             count[channels] += n
@@ -64,9 +64,9 @@ def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: in
     The centre is taken off first: `x * scale + (shift - centre * scale)` loses digits as the mean grows.
     Moves x, the residual and y once.
     """
-    after = _after(epilogue, y.dtype, _activations.FUNCTIONS)
+    after = _after(epilogue, y.dtype, activations.FUNCTIONS)
     with np.errstate(all="ignore"):
-        formula = _formula(_affine, (x,), affine, _algebra.forward_is_wide(*affine))
+        formula = _formula(_affine, (x,), affine, algebra.forward_is_wide(*affine))
         for block in _blocks(y.shape):
             y[block] = after(formula(block), block)
 
@@ -121,7 +121,7 @@ def gradient_sums(dy: Array, x: Array, statistics: Statistics, prologue: Prologu
 def backward(
     dy: Array, x: Array, statistics: Statistics, prologue: Prologue, sums: Array, dx: Array, threads: int
 ) -> None:
-    """dx = scale * ((g - k) - ((x - centre) * r) * s) by _algebra.gradient; in inference dx = scale * g.
+    """dx = scale * ((g - k) - ((x - centre) * r) * s) by algebra.gradient; in inference dx = scale * g.
 
     dy, x, dx (O, C, I); sums (2, C) float64 and the prologue's g as of gradient_sums; dx may be dy or x.
     Not `a * g + b * (x - centre) + k`: where g follows x that loses half its digits at mean/std = 1e6. And g is kept
@@ -137,13 +137,13 @@ def backward(
     mean, low, var, weight, eps, training = statistics
     with np.errstate(all="ignore"):
         if training:
-            centre, count = _algebra.centre(mean, x.dtype.type), x.shape[0] * x.shape[2]
-            coefficients = centre, *_algebra.gradient(count, mean, low, var, weight, eps, centre, *sums)
-            wide = _algebra.backward_is_wide(*coefficients)
+            centre, count = algebra.centre(mean, x.dtype.type), x.shape[0] * x.shape[2]
+            coefficients = centre, *algebra.gradient(count, mean, low, var, weight, eps, centre, *sums)
+            wide = algebra.backward_is_wide(*coefficients)
             formula = _formula(_gradient, (g, x), np.stack(coefficients), wide)
         else:
-            scale = weight * _algebra.rstd(var, eps)
-            wide = _algebra.outside(scale, _algebra.TINY, _algebra.LARGE)
+            scale = weight * algebra.rstd(var, eps)
+            wide = algebra.outside(scale, algebra.TINY, algebra.LARGE)
             formula = _formula(np.multiply, (g,), scale[None], wide)
         for block in _blocks(dx.shape):
             dx[block] = formula(block)
@@ -173,11 +173,11 @@ def _through(dy: Array, x: Array, statistics: Statistics, prologue: Prologue) ->
         return lambda block: _by_signs(dy, signs, block)
     if activation is None:
         return lambda block: dy[block]
-    derivative = _after(Epilogue(activation, residual), x.dtype, _activations.GRADIENTS)
+    derivative = _after(Epilogue(activation, residual), x.dtype, activations.GRADIENTS)
     if kept is not None:
         return lambda block: dy[block] * derivative(kept[block], block)
     affine = _coefficients(statistics, bias, x.dtype)
-    z = _formula(_affine, (x,), affine, _algebra.forward_is_wide(*affine))
+    z = _formula(_affine, (x,), affine, algebra.forward_is_wide(*affine))
     return lambda block: dy[block] * derivative(z(block), block)
 
 
@@ -194,8 +194,8 @@ def _by_signs(dy: Array, signs: Bits, block: Block) -> Array:
 def _coefficients(statistics: Statistics, bias: Any, dtype: np.dtype[Any]) -> Array:
     """(3, C): centre, scale and shift that apply statistics to data of that type."""
     mean, low, var, weight, eps, _ = statistics
-    centre = _algebra.centre(mean, dtype.type)
-    return np.stack((centre, *_algebra.affine(mean, low, var, weight, bias, eps, centre)))
+    centre = algebra.centre(mean, dtype.type)
+    return np.stack((centre, *algebra.affine(mean, low, var, weight, bias, eps, centre)))
 
 
 def _affine(x: Array, centre: Array, scale: Array, shift: Array) -> Array:

@@ -9,21 +9,21 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-from cpubn.backends.compiled import variants as _variants
+from cpubn.backends.compiled import variants
 
 
 @contextmanager
-def usual() -> Iterator[None]:
+def calm() -> Iterator[None]:
     """Round to nearest and keep subnormal numbers meanwhile, whatever another library has set for this thread.
 
     Without compiled kernels and without Numba, which alone promise their bits, the register stays as it is.
     """
-    calm, restore = _words()
-    before = calm()
+    begin, end = _words()
+    before = begin()
     try:
         yield
     finally:
-        restore(before)
+        end(before)
 
 
 def _words() -> tuple[Callable[[], int], Callable[[int], object]]:
@@ -38,4 +38,4 @@ def _words() -> tuple[Callable[[], int], Callable[[int], object]]:
 
 @cache
 def _compiled() -> Any:
-    return None if _variants.absence("baseline") else import_module("cpubn.backends.compiled.direct")
+    return None if variants.absence("baseline") else import_module("cpubn.backends.compiled.direct")

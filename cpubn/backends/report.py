@@ -9,8 +9,8 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from cpubn.backends import choice as _dispatch, threads as _threads
-from cpubn.backends.compiled import variants as _variants
+from cpubn.backends import choice, threads
+from cpubn.backends.compiled import variants
 from cpubn.machine import cpus
 from cpubn.version import __version__
 
@@ -27,7 +27,7 @@ def config() -> dict[str, Any]:
 
     It imports every backend, so that what it says of them is true; a wrong environment variable is told, not raised.
     """
-    numba = _dispatch.kernels("numba") if _dispatch.absence("numba") is None and _dispatch.imports_numba() else None
+    numba = choice.kernels("numba") if choice.absence("numba") is None and choice.imports_numba() else None
     return {
         "version": __version__,
         "path": os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
@@ -37,18 +37,17 @@ def config() -> dict[str, Any]:
         "packages": package_versions(),
         "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith("CPUBN_")},
         "cpu": cpus.model(),
-        "backend": _choice(_dispatch.resolve)
-        | _presence({name: _dispatch.absence(name) for name in _dispatch.BACKENDS}),
-        "instruction_set": _choice(_variants.instruction_set)
-        | _presence({name: _variants.absence(name) for name in _variants.BY_NAME}),
-        "threads": _choice(_threads.get_num_threads)
+        "backend": _choice(choice.resolve) | _presence({name: choice.absence(name) for name in choice.BACKENDS}),
+        "instruction_set": _choice(variants.instruction_set)
+        | _presence({name: variants.absence(name) for name in variants.BY_NAME}),
+        "threads": _choice(threads.get_num_threads)
         | {
-            "source": _choice(lambda: _threads.count().source)["chosen"],
-            "limits": _threads.limits(),
+            "source": _choice(lambda: threads.count().source)["chosen"],
+            "limits": threads.limits(),
             "numba_limit": numba and numba.thread_limit(),
             "numba_layer": numba and numba.threading_layer(),
         },
-        "build": _variants.build_report(),
+        "build": variants.build_report(),
     }
 
 

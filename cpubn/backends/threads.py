@@ -12,7 +12,7 @@ from functools import cache
 from operator import index
 from typing import NamedTuple
 
-from cpubn.backends.compiled import variants as _variants
+from cpubn.backends.compiled import variants
 from cpubn.machine import cpus
 
 # Calls that read no more than this run in the calling thread. Measured on 2 cores: a warm OpenMP team costs 1 to 4 us,
@@ -79,9 +79,9 @@ def limits() -> dict[str, int | None]:
 
 def openmp_threads() -> int | None:
     """OpenMP's own maximum, which obeys OMP_NUM_THREADS; None without the extension, or where that was built serial."""
-    if _variants.absence("baseline") is not None:
+    if variants.absence("baseline") is not None:
         return None
-    maximum: int = _variants.planner().openmp_max_threads()
+    maximum: int = variants.planner().openmp_max_threads()
     return maximum or None
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from cpubn.backends import report as _config
+from cpubn.backends import report
 from cpubn.bench.case import Case, Prepared
 from cpubn.bench.contestants import (
     FREE_OF_LAYOUT,
@@ -151,7 +151,7 @@ def set_up(contestant: Contestant, case: Case, failed: dict[str, str]) -> tuple[
 
 
 def circumstances(plan: Plan, field: Field) -> dict[str, Any]:
-    config = _config.config()
+    config = report.config()
     return {
         "date": datetime.date.today().isoformat(),
         "cpu": cpus.model(),

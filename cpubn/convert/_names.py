@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from cpubn.ask import check as _check, options as _check_output
+from cpubn.ask import check, options
 from cpubn.convert._layout import layout_of
 from cpubn.convert._norm import UNKNOWN, Norm
 from cpubn.typing import Array, Vector
@@ -151,7 +151,7 @@ def old_weight(momentum: Any) -> float:
     Either way round, and in decimal, so that 0.9 and 0.1 are each other's and none is 0.09999999999999998.
     """
     what = "a number from 0 to 1, where 1 keeps the old average"
-    return float(1 - Decimal(repr(_check.number(momentum, "momentum", what, 0.0, 1.0, 0.99))))
+    return float(1 - Decimal(repr(check.number(momentum, "momentum", what, 0.0, 1.0, 0.99))))
 
 
 def new_weights(momentum: Any, names: Iterable[str]) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def their_momentum(norm: Norm, target: str) -> float:
 def cast(vector: Vector, name: str, dtype: DTypeLike) -> Array:
     """A vector in another floating dtype, which has to hold it."""
     with np.errstate(over="ignore"):
-        array = vector.astype(_check_output.floating(dtype))
+        array = vector.astype(options.floating(dtype))
     if not np.isfinite(array.astype(np.float64)).all():
         raise ValueError(f"{name} must fit {array.dtype}, got {np.abs(vector).max()}; write it as float64")
     return array

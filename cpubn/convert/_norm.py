@@ -9,7 +9,8 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cpubn.ask import check as _check, state as _check_state
+from cpubn.ask import check
+from cpubn.ask.state import off_torch
 from cpubn.frozen import FrozenBatchNorm
 from cpubn.layers import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from cpubn.typing import Array, Layout, Vector
@@ -80,13 +81,13 @@ class Norm:
                 f"running_var must be at least 0, got {checked['running_var'][worst]} in channel {worst}; "
                 "pass the variance, neither its logarithm nor a damaged file's"
             )
-        checked["eps"] = _check.epsilon(self.eps, training=False)
-        checked["layout"] = _check.layout_name(self.layout)
+        checked["eps"] = check.epsilon(self.eps, training=False)
+        checked["layout"] = check.layout_name(self.layout)
         if self.momentum is not None and self.momentum is not UNKNOWN:
-            checked["momentum"] = _check.momentum(self.momentum)
+            checked["momentum"] = check.momentum(self.momentum)
         if self.num_batches_tracked is not UNKNOWN:
             what = "how many batches the running statistics have seen"
-            checked["num_batches_tracked"] = _check.count(self.num_batches_tracked, "num_batches_tracked", what)
+            checked["num_batches_tracked"] = check.count(self.num_batches_tracked, "num_batches_tracked", what)
         if self.variance not in ("unbiased", "biased", UNKNOWN):
             raise ValueError(
                 f"variance must be 'unbiased' (torch, cpubn) or 'biased' (Keras, Flax), got {self.variance!r}; "
@@ -214,7 +215,7 @@ class Norm:
                 "pass the number of values per channel in a training batch (N*H*W), or None to keep the numbers as "
                 "inference uses them"
             )
-        count = _check.count(values_per_channel, "values_per_channel", "N*H*W of a training batch, or None")
+        count = check.count(values_per_channel, "values_per_channel", "N*H*W of a training batch, or None")
         if count < 2:
             raise ValueError(
                 f"values_per_channel must be at least 2, got {count}: of a single value there is no unbiased variance; "
@@ -235,8 +236,8 @@ class Norm:
 
 def plain(value: Any, name: str) -> Array:
     """The array of anything that holds one, also of a torch tensor, without an import of torch."""
-    value = _check_state.off_torch(value, name)
-    _check.unmasked(value, name)
+    value = off_torch(value, name)
+    check.unmasked(value, name)
     try:
         return np.asanyarray(value)
     except Exception as error:  # a list of lists of many lengths, a variable that was deleted

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from threadpoolctl import threadpool_limits
 
-from cpubn.backends import report as _config
+from cpubn.backends import report
 from cpubn.demo import serving, show
 from cpubn.demo.network import Network
 from cpubn.demo.training import Digits, Run, load, train
@@ -72,7 +72,7 @@ def serve_all(network: Network, data: Digits, console: Console) -> None:
     served = {}
     # numba compiles at its first run, which takes a while.
     with console.status("loading the backends") as status:
-        presence = _config.config()["backend"]
+        presence = report.config()["backend"]
         for backend in serving.BACKENDS:
             if backend in presence["available"]:
                 status.update(f"classifying with the {backend} backend")

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from cpubn.ask import check as _check
+from cpubn.ask import check
 from cpubn.folding.layer import AffineLayer
 from cpubn.typing import Array, Vector
 
@@ -81,7 +81,7 @@ def per_axis(value: Any, name: str, rank: int, low: int) -> Numbers:
             f"{name} must be one number, or {rank}, one for each spatial axis of weight, got {value!r}; "
             "pass what the layer has"
         )
-    numbers = tuple(_check.count(v, name, f"{low} or more") for v in values)
+    numbers = tuple(check.count(v, name, f"{low} or more") for v in values)
     if any(v < low for v in numbers):
         raise ValueError(f"{name} must be at least {low}, got {value!r}; pass what the layer has")
     return numbers

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from cpubn.folding.convolution import PerAxis, per_axis
 from cpubn.folding.layer import AffineLayer, KernelLayout, Norm, constant_norm, rounded
 from cpubn.frozen import FrozenBatchNorm
-from cpubn.maths import algebra as _algebra
+from cpubn.maths import algebra
 from cpubn.typing import Array, Vector
 
 
@@ -144,7 +144,7 @@ def _scaled(layer: AffineLayer, scale: Vector, axis: int) -> Array:
 def _affine(frozen: FrozenBatchNorm, centre: Vector) -> tuple[Vector, Vector]:
     """scale and shift of bn(x) = scale * (x - centre) + shift."""
     with np.errstate(all="ignore"):
-        return _algebra.affine(
+        return algebra.affine(
             frozen.running_mean, 0.0, frozen.running_var, frozen.weight, frozen.bias, frozen.eps, centre
         )
 

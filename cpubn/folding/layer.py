@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cpubn.ask import check as _check
+from cpubn.ask import check
 from cpubn.frozen import FrozenBatchNorm
 from cpubn.layers import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from cpubn.typing import Array, Vector
@@ -43,13 +43,13 @@ class AffineLayer:
             )
         if not isinstance(transposed, bool):
             raise TypeError(f"transposed must be True or False, got {transposed!r}; say which the convolution is")
-        array = _check.on_host(weight, "weight", _check.FLOATS)
+        array = check.on_host(weight, "weight", check.FLOATS)
         if not 3 <= array.ndim <= 5:
             raise ValueError(
                 f"weight must have 3 to 5 dimensions, two of them channels, got shape {array.shape}; "
                 "a linear layer's is for fold_linear and fold_into_next_linear"
             )
-        groups = _check.count(groups, "groups", "that of the convolution")
+        groups = check.count(groups, "groups", "that of the convolution")
         form = f"shape {array.shape}, groups={groups}, transposed={transposed}, kernel_layout={kernel_layout!r}"
         axis = 0 if kernel_layout == "OIHW" else array.ndim - 1
         if groups == 0 or array.shape[axis] % groups:
@@ -62,7 +62,7 @@ class AffineLayer:
     @classmethod
     def linear(cls, weight: ArrayLike, bias: ArrayLike | None) -> Self:
         """A linear layer, which is a convolution of no dimensions."""
-        array = _check.on_host(weight, "weight", _check.FLOATS)
+        array = check.on_host(weight, "weight", check.FLOATS)
         if array.ndim != 2:
             raise ValueError(
                 f"weight must have shape (out, in), got {array.shape}; "
@@ -94,7 +94,7 @@ class AffineLayer:
 
 def channel_values(v: ArrayLike, name: str, count: int, side: Side, form: str) -> Vector:
     """One value for each channel on one side of a layer."""
-    array = _check.on_host(v, name, _check.FLOATS)
+    array = check.on_host(v, name, check.FLOATS)
     if array.shape != (count,):
         raise ValueError(
             f"{name} must have shape ({count},), the {side} channels of weight ({form}), got {array.shape}; "

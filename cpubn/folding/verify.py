@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cpubn.ask import check as _check
+from cpubn.ask import check
 from cpubn.folding.convolution import Geometry, PerAxis, convolve
 from cpubn.folding.layer import AffineLayer, KernelLayout, Norm, channel_values, constant_norm
 from cpubn.frozen import FrozenBatchNorm
@@ -78,8 +78,8 @@ def verify_fold(
 
 def _given(x: ArrayLike, layer: AffineLayer, layout: Layout) -> Array:
     """x in float64, channels on axis 1."""
-    array, axis = _check.batch(x, layout)
-    _check.channels(array, axis, layer.inputs, layout)
+    array, axis = check.batch(x, layout)
+    check.channels(array, axis, layer.inputs, layout)
     if array.ndim != layer.weight.ndim:
         raise ValueError(
             f"x must have {layer.weight.ndim} dimensions, as many as weight ({layer.form}), got shape {array.shape}; "

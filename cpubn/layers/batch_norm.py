@@ -7,11 +7,11 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cpubn.ask import check as _check, options as _check_output
+from cpubn.ask import check, options
 from cpubn.ask.backward import Request, backward_through
 from cpubn.ask.signs import kept_of
 from cpubn.ask.walk import overlap
-from cpubn.backends import choice as _dispatch
+from cpubn.backends import choice
 from cpubn.backends.epilogue import Activation
 from cpubn.backends.place import located, place_of, plain
 from cpubn.frozen import FrozenBatchNorm
@@ -68,21 +68,21 @@ class _BatchNorm(LayerVectors):
         dtype: DTypeLike = "float32",
         backend: str | None = None,
     ) -> None:
-        self.eps = _check.epsilon(eps, training=True)
-        self.momentum = None if momentum is None else _check.momentum(momentum)
-        act = _check_output.activation(activation)
-        backend = _dispatch.backend_for(act, backend)
+        self.eps = check.epsilon(eps, training=True)
+        self.momentum = None if momentum is None else check.momentum(momentum)
+        act = options.activation(activation)
+        backend = choice.backend_for(act, backend)
         if backend is not None:
-            _dispatch.resolve(backend)
+            choice.resolve(backend)
         self._put(
-            num_features=_check.count(num_features, "num_features", "the number of channels"),
-            layout=_check.layout_name(layout),
+            num_features=check.count(num_features, "num_features", "the number of channels"),
+            layout=check.layout_name(layout),
             backend=backend,
             _activation=act,
-            _dtype=_check_output.parameter_dtype(dtype),
+            _dtype=options.parameter_dtype(dtype),
             _kept=NOT_CALLED,
         )
-        affine, tracks = _check.flag(affine, "affine"), _check.flag(track_running_stats, "track_running_stats")
+        affine, tracks = check.flag(affine, "affine"), check.flag(track_running_stats, "track_running_stats")
         super().__init__(self.num_features, self._dtype, affine, tracks)
         self.training = True
         self.residual_grad: Array | None = None
@@ -93,17 +93,17 @@ class _BatchNorm(LayerVectors):
         `residual` has x's shape and dtype. `out` may be `x`, at the price of backward, or `residual`.
         """
         if not self.training and self.running_mean is not None and type(x) is np.ndarray and x.ndim in self.ranks:
-            direct = _dispatch.direct_kernels(self.backend)
+            direct = choice.direct_kernels(self.backend)
             y = direct and direct.infer_directly(
                 x, self.running_mean, self.running_var, self.weight, self.bias, 0.0, self.eps, self.layout,
-                self._activation, residual, None, None, out, _dispatch.threads,
+                self._activation, residual, None, None, out, choice.threads,
             )  # fmt: skip
             if y is not None:
                 self._keep(x, residual, y, out if y is x or y is residual else None, None)
                 return y  # type: ignore[no-any-return]
-        array = _check.layer_input(x, type(self).__name__, self.ranks, self.num_features, self.layout)
+        array = check.layer_input(x, type(self).__name__, self.ranks, self.num_features, self.layout)
         if self.training or self.running_mean is None:
-            _check_output.differentiable(self._activation)
+            options.differentiable(self._activation)
             return self._with_batch_statistics(array, residual, out)
         y = batch_norm(
             array,
@@ -127,7 +127,7 @@ class _BatchNorm(LayerVectors):
         If there was a residual, its gradient is put into residual_grad. The layer lets go of what the forward kept, so
         that there is one backward for each forward; with ``retain=True`` it keeps that for another one.
         """
-        kept, retain = self._kept, _check.flag(retain, "retain")
+        kept, retain = self._kept, check.flag(retain, "retain")
         if isinstance(kept, Nothing):
             raise RuntimeError(f"backward needs the input of the last forward, got none: {kept.why}; {kept.cure}")
         kept = Kept(*kept)
@@ -142,9 +142,9 @@ class _BatchNorm(LayerVectors):
                 "that were changed since; change copies of them, or call backward first"
             )
         gradients = {"weight_grad": self.weight_grad, "bias_grad": self.bias_grad}
-        gradients = _check.together(located(kept.x, "the last input"), gradients, like="the last input")
+        gradients = check.together(located(kept.x, "the last input"), gradients, like="the last input")
         for name, gradient in gradients.items():
-            _check.in_place(gradient, name)
+            check.in_place(gradient, name)
         batch = kept.batch
         if batch is None:
             (mean, var), low = self._running(), None
@@ -172,7 +172,7 @@ class _BatchNorm(LayerVectors):
 
     def train(self, mode: bool = True) -> Self:
         """Normalize with batch statistics and move the running ones from now on; returns the layer."""
-        self.training = _check.flag(mode, "mode")
+        self.training = check.flag(mode, "mode")
         return self
 
     def eval(self) -> Self:
@@ -235,7 +235,7 @@ class _BatchNorm(LayerVectors):
         if (
             batch is not None
         ):  # an inference, whose backward is as a rule never called, would take a tenth longer for it
-            direct = _dispatch.direct_kernels(self.backend)
+            direct = choice.direct_kernels(self.backend)
             witness = witness_of(x, output, added, direct)
         kept = x, batch, added, residual is not None, output, witness, direct
         put(self, "_kept", kept if out is None else _noted(Kept(*kept), y))

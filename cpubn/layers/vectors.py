@@ -9,8 +9,9 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cpubn.ask import check as _check, state as _check_state
-from cpubn.backends import choice as _dispatch
+from cpubn.ask import check
+from cpubn.ask.state import layer_state
+from cpubn.backends import choice
 from cpubn.backends.place import located, place_of, to_device, to_host
 from cpubn.layers.kept import MOVED, Kept, Nothing
 from cpubn.typing import Array, Vector
@@ -63,7 +64,7 @@ class LayerVectors:
                 f"{name} must be an attribute that can be set, {', '.join(SETTABLE)}, got another one; try {near[0]}"
             )
         if name in ("training", "track_running_stats"):
-            value = _check.flag(value, name)
+            value = check.flag(value, name)
         put(self, name, value)
 
     def _put(self, **attributes: Any) -> None:
@@ -77,7 +78,7 @@ class LayerVectors:
 
     @num_batches_tracked.setter
     def num_batches_tracked(self, count: int | None) -> None:
-        tracked = None if count is None else np.array(_check.count(count, "num_batches_tracked", "a count"), np.int64)
+        tracked = None if count is None else np.array(check.count(count, "num_batches_tracked", "a count"), np.int64)
         put(self, "_tracked", tracked)
 
     @property
@@ -109,7 +110,7 @@ class LayerVectors:
             raise ValueError(
                 f"backend must be None or 'cuda' for a layer on a GPU, got {self.backend!r}; build it without a backend"
             )
-        _dispatch.resolve("cuda")
+        choice.resolve("cuda")
         return self._move(to_device)
 
     def to_host(self) -> Self:
@@ -140,7 +141,7 @@ class LayerVectors:
         ValueError for missing or unexpected keys and wrong shapes, TypeError for wrong dtypes.
         """
         current = self._state()
-        checked = _check_state.layer_state(state, current)
+        checked = layer_state(state, current)
         for name, value in checked.items():
             if name == "num_batches_tracked":
                 self.num_batches_tracked = int(value)
@@ -182,5 +183,5 @@ class LayerVectors:
 def _fill(v: Any, value: float) -> None:
     v = located(v, "a vector")
     if v is not None:
-        _check.in_place(v, "a layer's vector")
+        check.in_place(v, "a layer's vector")
         place_of(v).fill(v, value)

@@ -1,12 +1,12 @@
 """Activations y = f(z) and their derivatives f'(z): one pair of functions for each name.
 
 All have the same arguments: z, and low and high in the type of z, of which leaky_relu takes its slope from low, clip
-its bounds from both, and the others nothing. Like those of _elementary they work on arrays and, compiled by Numba, on
+its bounds from both, and the others nothing. Like those of elementary.py they work on arrays and, compiled by Numba, on
 scalars, in the type of z. NaN gives NaN; at a kink, and of NaN, a piecewise derivative is what torch has there.
 The Cython twin, backends/compiled/maths.hpp, gives the same bits.
 """
 
-from cpubn.maths import elementary as _elementary
+from cpubn.maths import elementary
 from cpubn.maths.elementary import Value, clipped, exp, like, minus_abs, select
 
 # An activation's code in the kernels is its place here, from 1 on; 0 is none.
@@ -79,7 +79,7 @@ def gelu_gradient(z: Value, low: Value, high: Value) -> Value:
 
 def normal_distribution(z: Value) -> Value:
     """Phi(z) = (1 + erf(z / sqrt(2))) / 2."""
-    return like(z, 0.5) * (like(z, 1.0) + _elementary.erf(z * like(z, 0.7071067811865476)))
+    return like(z, 0.5) * (like(z, 1.0) + elementary.erf(z * like(z, 0.7071067811865476)))
 
 
 def sigmoid(z: Value, low: Value, high: Value) -> Value:
@@ -97,7 +97,7 @@ def sigmoid_gradient(z: Value, low: Value, high: Value) -> Value:
 
 
 def tanh(z: Value, low: Value, high: Value) -> Value:
-    return _elementary.tanh(z)
+    return elementary.tanh(z)
 
 
 def tanh_gradient(z: Value, low: Value, high: Value) -> Value:

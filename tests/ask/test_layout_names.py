@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import cpubn
-from cpubn import convert, typing as _types
-from cpubn.ask import check as _check
+from cpubn import convert
+from cpubn.ask import check
 
 FIRST = ("NCHW", "nchw", "channels_first", "Channels_First", "NCL", "ncl", "NCDHW", "NC", "nC")
 LAST = ("NHWC", "nhwc", "channels_last", "CHANNELS_LAST", "NLC", "NDHWC", "ndhwc")
@@ -107,9 +107,9 @@ def test_folds(name, order):
 
 
 def test_the_type_names_them_all():
-    named = typing.get_args(_types.Layout)
-    assert {name.upper() for name in named} == set(_check.LAYOUTS)
-    assert {_check.LAYOUTS[name.upper()] for name in named} == set(typing.get_args(_types.AxisOrder))
+    named = typing.get_args(cpubn.typing.Layout)
+    assert {name.upper() for name in named} == set(check.LAYOUTS)
+    assert {check.LAYOUTS[name.upper()] for name in named} == set(typing.get_args(cpubn.typing.AxisOrder))
 
 
 @pytest.mark.parametrize("order", ["NCHW", "NHWC"])

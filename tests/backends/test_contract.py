@@ -8,8 +8,8 @@ import pytest
 from conftest import need_backend
 
 import cpubn
-from cpubn.backends import choice as _dispatch
-from cpubn.backends.compiled import variants as _variants
+from cpubn.backends import choice
+from cpubn.backends.compiled import variants
 
 BACKENDS = Path(cpubn.__file__).parent / "backends"
 PASSES = {
@@ -39,7 +39,7 @@ def functions_of(*names):
 
 def test_all_backends_have_the_same_passes(backend):
     """Same functions, in the same order, with the same arguments."""
-    module = _dispatch.kernels(backend)
+    module = choice.kernels(backend)
     named = vars(module) if inspect.ismodule(module) else [n for kind in type(module).__mro__ for n in vars(kind)]
     public = [name for name in named if name in PASSES and callable(getattr(module, name))]
     assert public == list(PASSES)
@@ -64,13 +64,13 @@ def test_the_stubs_name_the_passes():
             if isinstance(node, ast.FunctionDef):
                 arguments[node.name] = [a.arg for a in node.args.args[1:]]
     assert {name: arguments.get(name) for name in PASSES} == PASSES
-    assert [name for name in named if name != "name" and not name.startswith("__")] == [*_variants.NAMES]
+    assert [name for name in named if name != "name" and not name.startswith("__")] == [*variants.NAMES]
 
 
 def test_all_instruction_sets_have_the_same_names(isa):
     need_backend("cython")
-    assert type(_variants.load(isa)) is type(_variants.load("baseline"))
-    assert _variants.load(isa).name == isa
+    assert type(variants.load(isa)) is type(variants.load("baseline"))
+    assert variants.load(isa).name == isa
 
 
 def test_host_and_gpu_have_the_same_operations_on_vectors():

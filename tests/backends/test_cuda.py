@@ -53,11 +53,7 @@ def test_without_a_gpu(why):
     """No driver to be found, and one that the environment names and that is none."""
     need_library("numba", "cuda")
     variables = {} if why == "no driver" else {"NUMBA_CUDA_DRIVER": str(HERE / "test_cuda.py")}
-    hidden = (
-        "from cpubn.backends import choice as _dispatch; _dispatch._loads = lambda name: False\n"
-        if why == "no driver"
-        else ""
-    )
+    hidden = "from cpubn.backends import choice; choice._loads = lambda name: False\n" if why == "no driver" else ""
     done = run("-c", hidden + ABSENT, **variables)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

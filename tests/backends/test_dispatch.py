@@ -13,12 +13,10 @@ from conftest import need_backend, need_instruction_set, python
 
 import cpubn
 from cpubn import cli
-from cpubn.backends import choice as _dispatch, report as _config
-from cpubn.backends.compiled import variants as _variants
+from cpubn.backends import choice, report
+from cpubn.backends.compiled import variants
 
-RESOLVE = (
-    "from cpubn.backends import choice as _dispatch; print(_dispatch.resolve(None), _dispatch.kernels(None).__name__)"
-)
+RESOLVE = "from cpubn.backends import choice; print(choice.resolve(None), choice.kernels(None).__name__)"
 
 
 def test_default_is_the_first_that_is_installed():
@@ -29,19 +27,17 @@ def test_default_is_the_first_that_is_installed():
 def test_numpy_is_the_default_where_nothing_else_is():
     blocked = "import sys; sys.modules.update({'numba': None, 'cpubn.backends.compiled.direct': None}); "
     assert python(blocked + RESOLVE) == "numpy cpubn.backends.reference"
-    assert "Numba is not installed" in python(
-        blocked + "from cpubn.backends import choice as _dispatch; _dispatch.kernels('numba')"
-    )
+    assert "Numba is not installed" in python(blocked + "from cpubn.backends import choice; choice.kernels('numba')")
 
 
 def test_a_numba_that_fails_to_import_is_absent_with_its_reason():
     broken = (
         "import sys; sys.modules.update({'cpubn.backends.compiled.direct': None, 'cpubn.backends.jit.passes': None}); "
-        "from cpubn.backends import choice as _dispatch; from cpubn import available_backends; "
+        "from cpubn.backends import choice; from cpubn import available_backends; "
     )
     need_backend("numba")
-    assert python(broken + "print(_dispatch.resolve(None), available_backends())") == "numpy ('numpy',)"
-    assert "cannot be imported" in python(broken + "_dispatch.kernels('numba')")
+    assert python(broken + "print(choice.resolve(None), available_backends())") == "numpy ('numpy',)"
+    assert "cannot be imported" in python(broken + "choice.kernels('numba')")
 
 
 def test_environment_chooses_the_backend(backend):
@@ -54,7 +50,7 @@ def test_environment_chooses_the_instruction_set(isa):
 
 def test_the_best_instruction_set_is_the_default():
     need_backend("cython")
-    best = [name for name in _variants.BY_NAME if _variants.absence(name) is None][-1]
+    best = [name for name in variants.BY_NAME if variants.absence(name) is None][-1]
     assert python(RESOLVE) == f"cython cpubn.backends.compiled.{best}"
 
 
@@ -104,7 +100,7 @@ def test_forcing_an_instruction_set_without_the_extension_fails():
     "stale",
     [
         "sys.modules['cpubn.backends.compiled.direct'] = types.ModuleType('direct'); ",
-        "from cpubn.maths import order as _order; vars(_order).clear(); ",
+        "from cpubn.maths import order; vars(order).clear(); ",
     ],
     ids=["extension lacks names", "sources lack what it reads"],
 )
@@ -128,7 +124,7 @@ def test_an_instruction_set_that_is_out_of_date_is_absent_alone():
     assert python(stale + RESOLVE, CPUBN_ISA="baseline") == "cython cpubn.backends.compiled.baseline"
 
 
-@pytest.mark.parametrize("call", [_dispatch.resolve, _dispatch.kernels, cpubn.use_backend])
+@pytest.mark.parametrize("call", [choice.resolve, choice.kernels, cpubn.use_backend])
 @pytest.mark.parametrize(
     ("name", "error", "expected"),
     [
@@ -143,29 +139,29 @@ def test_unknown_backend_is_refused(call, name, error, expected):
 
 
 def test_absent_backend_is_refused_with_reason_and_remedy(monkeypatch):
-    monkeypatch.setitem(_dispatch._broken, "numba", "it is broken")
-    monkeypatch.delitem(_dispatch._loaded, "numba", raising=False)
+    monkeypatch.setitem(choice._broken, "numba", "it is broken")
+    monkeypatch.delitem(choice._loaded, "numba", raising=False)
     with pytest.raises(ValueError, match=r"got 'numba': (it is broken|.*not installed); install it with pip install"):
         cpubn.use_backend("numba")
     assert "numba" not in cpubn.available_backends()
 
 
 def test_use_backend_nests_and_ends():
-    default = _dispatch.resolve(None)
+    default = choice.resolve(None)
     with cpubn.use_backend("numpy"):
-        assert _dispatch.resolve(None) == "numpy"
+        assert choice.resolve(None) == "numpy"
         with cpubn.use_backend(default):
-            assert _dispatch.resolve(None) == default
-        assert _dispatch.resolve(None) == "numpy"
+            assert choice.resolve(None) == default
+        assert choice.resolve(None) == "numpy"
         with pytest.raises(ZeroDivisionError), cpubn.use_backend(default):
             raise ZeroDivisionError
-        assert _dispatch.resolve(None) == "numpy"
-    assert _dispatch.resolve(None) == default
+        assert choice.resolve(None) == "numpy"
+    assert choice.resolve(None) == default
 
 
 def test_get_backend_names_the_backend_of_a_call_that_names_none(backend):
     default = cpubn.get_backend()
-    assert default == _dispatch.resolve(None)
+    assert default == choice.resolve(None)
     with cpubn.use_backend(backend):
         assert cpubn.get_backend() == backend
     assert cpubn.get_backend() == default
@@ -178,31 +174,31 @@ def test_get_backend_of_the_environment():
 
 
 def test_use_backend_is_this_threads_alone():
-    default, seen = _dispatch.resolve(None), []
+    default, seen = choice.resolve(None), []
     inside, done = threading.Event(), threading.Event()
 
     def other():
         with cpubn.use_backend("numpy"):
             inside.set()
             done.wait(10)
-            seen.append(_dispatch.resolve(None))
+            seen.append(choice.resolve(None))
 
     thread = threading.Thread(target=other)
     thread.start()
     inside.wait(10)
-    seen.append(_dispatch.resolve(None))
+    seen.append(choice.resolve(None))
     done.set()
     thread.join()
     assert seen == [default, "numpy"]
 
 
 def test_use_backend_is_this_tasks_alone():
-    default = _dispatch.resolve(None)
+    default = choice.resolve(None)
 
     async def task(name):
         with cpubn.use_backend(name):
             await asyncio.sleep(0.01)
-            return _dispatch.resolve(None)
+            return choice.resolve(None)
 
     async def main():
         return await asyncio.gather(task("numpy"), task(default), task("numpy"))
@@ -211,9 +207,9 @@ def test_use_backend_is_this_tasks_alone():
 
 
 def test_config_is_json_and_says_what_is_here():
-    told = json.loads(json.dumps(_config.config()))
+    told = json.loads(json.dumps(report.config()))
     assert told["version"] == cpubn.__version__
-    assert told["backend"]["chosen"] == _dispatch.resolve(None)
+    assert told["backend"]["chosen"] == choice.resolve(None)
     assert told["backend"]["available"] == list(cpubn.available_backends())
     assert told["threads"]["chosen"] == cpubn.get_num_threads()
     assert told["cpu"]
@@ -221,13 +217,13 @@ def test_config_is_json_and_says_what_is_here():
 
 
 def test_config_says_where_and_what_is_beside(monkeypatch):
-    monkeypatch.setenv("CPUBN_BACKEND", _dispatch.resolve(None))
+    monkeypatch.setenv("CPUBN_BACKEND", choice.resolve(None))
     told = cpubn.show_config(mode="dicts")
     assert told["path"] == os.path.dirname(cpubn.__file__)
     assert told["platform"] == platform.platform()
-    assert told["environment"]["CPUBN_BACKEND"] == _dispatch.resolve(None)
+    assert told["environment"]["CPUBN_BACKEND"] == choice.resolve(None)
     assert all(name.startswith("CPUBN_") for name in told["environment"])
-    plain = {name.replace("-", "_"): name for name in _config.PACKAGES}
+    plain = {name.replace("-", "_"): name for name in report.PACKAGES}
     installed = {d.name.lower().replace("-", "_"): d.version for d in reversed([*distributions()])}
     assert told["packages"] == {plain[name]: v for name, v in installed.items() if name in plain}
     assert json.loads(json.dumps(told)) == told
@@ -268,8 +264,8 @@ def test_info_tells_of_wrong_variables_instead_of_failing():
 
 
 def test_show_config_prints_reasons(capsys, monkeypatch):
-    monkeypatch.setitem(_dispatch._broken, "numba", "it is broken")
-    monkeypatch.delitem(_dispatch._loaded, "numba", raising=False)
+    monkeypatch.setitem(choice._broken, "numba", "it is broken")
+    monkeypatch.delitem(choice._loaded, "numba", raising=False)
     cpubn.show_config()
     printed = capsys.readouterr().out
     assert f"cpubn            {cpubn.__version__}" in printed

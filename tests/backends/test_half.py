@@ -9,7 +9,7 @@ from conftest import need_library
 from test_fused_backward import arguments, backward, check as check_backward
 
 import cpubn
-from cpubn.backends.compiled import variants as _variants
+from cpubn.backends.compiled import variants
 from cpubn.backends.epilogue import Epilogue
 
 FEW = ("silu",)  # of Numba, which compiles for each of them and each type
@@ -82,7 +82,7 @@ def test_rounding_is_to_nearest_even(half, backend):
 )
 def test_every_instruction_set_loads_and_rounds(shape, half, isa):
     """Whole vectors, what is left beside them, and a CPU without the conversions."""
-    normalize = _variants.load(isa).normalize
+    normalize = variants.load(isa).normalize
     for x in (every_pattern(half), singles(half)):
         for cut in (0, 1, 5):
             part = x[cut:].reshape(shape)

@@ -8,22 +8,22 @@ from conftest import need_backend, need_instruction_set
 from test_half import half
 
 import cpubn
-from cpubn.backends import choice as _dispatch
-from cpubn.backends.compiled import variants as _variants
+from cpubn.backends import choice
+from cpubn.backends.compiled import variants
 
 assert half  # a fixture
 STEPS = (1, 2, 3, -1, -2, -3)
 LENGTHS = range(1, 131)
 
 
-@pytest.fixture(params=[*_variants.BY_NAME, "numba"])
+@pytest.fixture(params=[*variants.BY_NAME, "numba"])
 def compiled(request, monkeypatch):
     """The name of a backend, which is Cython's with each instruction set in turn."""
     if request.param == "numba":
         need_backend("numba")
         return "numba"
     need_instruction_set(request.param)
-    monkeypatch.setitem(_dispatch._loaded, "cython", _variants.load(request.param))
+    monkeypatch.setitem(choice._loaded, "cython", variants.load(request.param))
     return "cython"
 
 

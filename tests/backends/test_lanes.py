@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import need_backend
 
-from cpubn.maths import activations as _activations, algebra as _algebra
+from cpubn.maths import activations, algebra
 
 need_backend("numba")
 
@@ -311,7 +311,7 @@ def test_no_contraction():
     assert_bits(y, x * a + b)
 
 
-FUNCTIONS = [*_activations.FUNCTIONS, *_activations.GRADIENTS]
+FUNCTIONS = [*activations.FUNCTIONS, *activations.GRADIENTS]
 
 
 @pytest.mark.parametrize("real", REALS)
@@ -332,11 +332,11 @@ def test_algebra():
     @compiled
     def on_scalars(a, out):
         for i in range(a.shape[1]):
-            mean, low, m2 = _algebra.close(100.0, a[0, i], a[1, i], a[2, i])
-            centre = _algebra.centre(mean, np.float32)
-            scale, shift = _algebra.affine(mean, low, m2 / 100.0, a[3, i], a[4, i], 1e-5, centre)
-            r, s, k, _ = _algebra.gradient(100.0, mean, low, m2 / 100.0, a[3, i], 1e-5, centre, a[1, i], a[4, i])
-            wide = _algebra.forward_is_wide(centre, scale, shift), _algebra.backward_is_wide(centre, r, s, k, scale)
+            mean, low, m2 = algebra.close(100.0, a[0, i], a[1, i], a[2, i])
+            centre = algebra.centre(mean, np.float32)
+            scale, shift = algebra.affine(mean, low, m2 / 100.0, a[3, i], a[4, i], 1e-5, centre)
+            r, s, k, _ = algebra.gradient(100.0, mean, low, m2 / 100.0, a[3, i], 1e-5, centre, a[1, i], a[4, i])
+            wide = algebra.forward_is_wide(centre, scale, shift), algebra.backward_is_wide(centre, r, s, k, scale)
             results = mean, low, m2, centre, scale, shift, r, s, k, 1.0 * wide[0], 1.0 * wide[1]
             for j in range(len(results)):
                 out[i, j] = results[j]

@@ -7,9 +7,9 @@ import pytest
 import views
 
 import cpubn
-from cpubn.ask import options as _check_output
+from cpubn.ask import options
 from cpubn.ask.signs import Signs
-from cpubn.backends import choice as _dispatch
+from cpubn.backends import choice
 from cpubn.backends.epilogue import PLAIN, Epilogue
 from cpubn.backends.prologue import NO_PROLOGUE, PADDING, Bits, Prologue, Statistics, bytes_of
 
@@ -21,7 +21,7 @@ FEW = ("silu", "sigmoid", ("leaky_relu", 0.125))  # of Numba, which compiles for
 
 @pytest.fixture
 def kernels(backend):
-    return _dispatch.kernels(backend)
+    return choice.kernels(backend)
 
 
 def activations(backend):
@@ -46,7 +46,7 @@ def case(shape, dtype, activation, added):
 
 def prologue_of(way, kernels, activation, x, residual, statistics, bias):
     """As the data path makes it; None where that is no way for the activation."""
-    act = _check_output.activation(activation)
+    act = options.activation(activation)
     if way == "z":
         return Prologue(act, bias, residual)
     y = np.empty_like(x)

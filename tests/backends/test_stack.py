@@ -10,8 +10,8 @@ import pytest
 import stacks
 from conftest import need_backend, need_instruction_set
 
-from cpubn.backends import threads as _threads
-from cpubn.backends.compiled import variants as _variants
+from cpubn.backends import threads
+from cpubn.backends.compiled import variants
 
 KERNEL = 32 << 10
 # With what Python's and NumPy's own frames take besides, in a thread that calls passes of every kind. Measured with
@@ -21,14 +21,14 @@ CALLER = 64 << 10
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="stacks are found as glibc lays them out")
 
 
-@pytest.fixture(params=[*_variants.BY_NAME, "numba"])
+@pytest.fixture(params=[*variants.BY_NAME, "numba"])
 def run(request):
     """Runs stacks.py with one instruction set or Numba, and gives what it prints."""
     backend = "numba" if request.param == "numba" else "cython"
     need_backend(backend)
     if backend == "cython":
         need_instruction_set(request.param)
-        if _threads.openmp_threads() is None:
+        if threads.openmp_threads() is None:
             pytest.skip("built without OpenMP")
     chosen = {"NUMBA_THREADING_LAYER": "omp", "NUMBA_NUM_THREADS": "4"}
     if backend == "cython":

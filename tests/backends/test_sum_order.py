@@ -1,4 +1,4 @@
-"""The compiled kernels against plain Python, bit by bit: sums in _order's order, the formulas of _algebra.
+"""The compiled kernels against plain Python, bit by bit: sums in the order of order.py, the formulas of algebra.py.
 
 Every function sums one channel, x and g of (outer, inner) values in the type that it is computed in, about a pivot.
 """
@@ -7,10 +7,11 @@ import cases
 import numpy as np
 import pytest
 
-from cpubn.backends import choice as _dispatch
+from cpubn.backends import choice
 from cpubn.backends.epilogue import PLAIN
 from cpubn.backends.prologue import NO_PROLOGUE, Statistics
-from cpubn.maths import algebra as _algebra, order as _order
+from cpubn.maths import algebra
+from cpubn.maths.order import order_of
 
 FAR, LOST = 1.25, 2.0**-110
 
@@ -158,7 +159,7 @@ def moments(x, order):
         offset = s / count
         m2 = q - s * offset
         m2 = 0.0 if m2 < 0.0 else m2
-        mean, low = _algebra.two_sum(pivot, offset)
+        mean, low = algebra.two_sum(pivot, offset)
         far = not q <= FAR * m2
         lost = real is not np.float64 and (not q < np.inf or q < count * LOST)
         if not double and (lost or (far and again)):
@@ -173,7 +174,7 @@ def moments(x, order):
 def gradient_sums(dy, x, mean, low, order):
     """s0 and s1, in float64 where products may have been lost."""
     real, count = x.dtype.type, x.size
-    centre = _algebra.centre(mean, real)
+    centre = algebra.centre(mean, real)
     s, q = sums_of(x - real(centre), dy, order)
     if real is not np.float64 and not (abs(s) < np.inf and count * LOST <= abs(q) < np.inf):
         first, (s, q) = s, sums_of(x.astype(float) - centre, dy.astype(float), order)
@@ -188,18 +189,18 @@ def channels(x):
 def forward(x, moments, weight, bias, eps):
     mean, low, m2 = moments
     real = x.dtype.type
-    centre = _algebra.centre(mean, real)
-    scale, shift = _algebra.affine(mean, low, m2 / x.size, weight, bias, eps, centre)
-    work = np.float64 if _algebra.forward_is_wide(centre, scale, shift) else real
+    centre = algebra.centre(mean, real)
+    scale, shift = algebra.affine(mean, low, m2 / x.size, weight, bias, eps, centre)
+    work = np.float64 if algebra.forward_is_wide(centre, scale, shift) else real
     return ((x - work(centre)) * work(scale) + work(shift)).astype(real)
 
 
 def backward(dy, x, moments, weight, eps, sums):
     mean, low, m2 = moments
     real = x.dtype.type
-    centre = _algebra.centre(mean, real)
-    r, s, k, scale = _algebra.gradient(x.size, mean, low, m2 / x.size, weight, eps, centre, *sums)
-    work = np.float64 if _algebra.backward_is_wide(centre, r, s, k, scale) else real
+    centre = algebra.centre(mean, real)
+    r, s, k, scale = algebra.gradient(x.size, mean, low, m2 / x.size, weight, eps, centre, *sums)
+    work = np.float64 if algebra.backward_is_wide(centre, r, s, k, scale) else real
     return (work(scale) * ((dy - work(k)) - ((x - work(centre)) * work(r)) * work(s))).astype(real)
 
 
@@ -228,7 +229,7 @@ def kernels(backend):
     """Those of a backend that sums in this order; numpy has its own."""
     if backend == "numpy":
         pytest.skip("numpy's order of summation is its own")
-    return _dispatch.kernels(backend)
+    return choice.kernels(backend)
 
 
 @pytest.mark.parametrize(("family", "dtype"), CASES)
@@ -239,7 +240,7 @@ def test_kernels_give_the_bits_of_plain_python(shape, family, dtype, kernels):
     weight, bias = cases.vectors(shape[1])
     stats, sums, y, dx = np.empty((3, shape[1])), np.empty((2, shape[1])), np.empty_like(x), np.empty_like(x)
 
-    order = _order.order_of(*shape)
+    order = order_of(*shape)
 
     with np.errstate(all="ignore"):  # a channel is summed in float64 where differences overflow
         expected = np.array([moments(part, order) for part in channels(x)]).T

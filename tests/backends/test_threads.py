@@ -6,7 +6,7 @@ import pytest
 from conftest import need_backend, python
 
 import cpubn
-from cpubn.backends import choice as _dispatch, threads as _threads
+from cpubn.backends import choice, threads
 from cpubn.machine import cpus
 
 
@@ -14,9 +14,9 @@ from cpubn.machine import cpus
 def test_set_num_threads():
     cpubn.set_num_threads(3)
     assert cpubn.get_num_threads() == 3
-    assert _threads.count().source == "set_num_threads"
-    assert _dispatch.threads(_dispatch.SERIAL_BYTES + 1) == 3
-    assert _dispatch.threads(_dispatch.SERIAL_BYTES) == 1
+    assert threads.count().source == "set_num_threads"
+    assert choice.threads(choice.SERIAL_BYTES + 1) == 3
+    assert choice.threads(choice.SERIAL_BYTES) == 1
 
 
 @pytest.mark.usefixtures("threads_restored")
@@ -34,11 +34,11 @@ def test_set_num_threads_refuses(n, error):
 @pytest.mark.usefixtures("threads_restored")
 def test_none_restores_the_default():
     cpubn.set_num_threads(None)
-    default = _threads.count()
-    assert default == _threads._default()
+    default = threads.count()
+    assert default == threads._default()
     cpubn.set_num_threads(default.threads + 1)
     cpubn.set_num_threads(None)
-    assert _threads.count() == default
+    assert threads.count() == default
 
 
 def test_none_restores_what_the_environment_chose_and_finds_its_faults():
@@ -47,7 +47,7 @@ def test_none_restores_what_the_environment_chose_and_finds_its_faults():
     assert python(program, CPUBN_NUM_THREADS="no").startswith("ValueError: CPUBN_NUM_THREADS must be")
 
 
-COUNT = "from cpubn.backends import threads as _threads; print(*_threads.count(), sep='|')"
+COUNT = "from cpubn.backends import threads; print(*threads.count(), sep='|')"
 
 
 def test_environment_chooses_the_threads():
@@ -60,14 +60,9 @@ def test_set_num_threads_overrides_the_environment():
 
 def test_openmp_limits_the_threads():
     need_backend("cython")
-    if _threads.openmp_threads() is None:
+    if threads.openmp_threads() is None:
         pytest.skip("built without OpenMP")
-    assert (
-        python(
-            "from cpubn.backends import threads as _threads; print(_threads.limits()['OpenMP'])", OMP_NUM_THREADS="5"
-        )
-        == "5"
-    )
+    assert python("from cpubn.backends import threads; print(threads.limits()['OpenMP'])", OMP_NUM_THREADS="5") == "5"
 
 
 WIDE_GROUPS = """
@@ -90,8 +85,8 @@ def test_workers_need_no_more_than_a_small_stack():
 
 def test_the_smallest_limit_is_the_default(monkeypatch):
     monkeypatch.delenv("CPUBN_NUM_THREADS", raising=False)
-    monkeypatch.setattr(_threads, "limits", lambda: {"CPU affinity": 8, "cgroup quota": 3, "OpenMP": None})
-    assert _threads._default.__wrapped__() == (3, "cgroup quota")
+    monkeypatch.setattr(threads, "limits", lambda: {"CPU affinity": 8, "cgroup quota": 3, "OpenMP": None})
+    assert threads._default.__wrapped__() == (3, "cgroup quota")
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no CPU affinity")

@@ -13,7 +13,7 @@ import views
 from conftest import need_backend
 
 import cpubn
-from cpubn.backends import choice as _dispatch
+from cpubn.backends import choice
 
 MAKERS = {2: cpubn.BatchNorm1d, 3: cpubn.BatchNorm1d, 4: cpubn.BatchNorm2d, 5: cpubn.BatchNorm3d}
 # From less than a vector register holds to more than a serial call takes.
@@ -211,7 +211,7 @@ def test_vectors_are_given_by_name(make, count, got):
 
 def test_compiled_path_cannot_be_made_without_coefficients():
     need_backend("cython")
-    make, rest = _dispatch.direct_kernels("cython").affine, (None, None, None, "NCHW", "NCHW", len)
+    make, rest = choice.direct_kernels("cython").affine, (None, None, None, "NCHW", "NCHW", len)
     path = type(make(np.zeros((3, 2)), np.zeros((3, 2)), *rest))
     with pytest.raises(TypeError):
         path.__new__(path)

@@ -7,7 +7,7 @@ import pytest
 import views
 
 import cpubn
-from cpubn.ask import check as _check
+from cpubn.ask import check
 
 LAYOUTS = [("NCHW", (4, 3, 1000)), ("NCHW", (80, 3, 50)), ("NHWC", (4000, 3))]
 M = 4000
@@ -91,7 +91,7 @@ def test_wide_channels_stand_anywhere(wide, layout, shape, backend):
 def test_misaligned_vectors_are_copied_before_kernels_read_them():
     x = cases.make("offset 1", (4, 3, 8), "NCHW")
     vectors = [views.misaligned(v, 1) for v in (np.ones(3), np.zeros(3), np.zeros(3), np.ones(3))]
-    weight, bias, mean, var = (_check.vector(v, "weight", 3, "NCHW") for v in vectors)
+    weight, bias, mean, var = (check.vector(v, "weight", 3, "NCHW") for v in vectors)
     assert all(v.flags.aligned and v.flags.c_contiguous for v in (weight, bias, mean, var))
     got = cpubn.batch_norm(x, vectors[2], vectors[3], vectors[0], vectors[1])
     np.testing.assert_array_equal(got, cpubn.batch_norm(x, mean, var, weight, bias))

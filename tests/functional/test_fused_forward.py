@@ -9,9 +9,9 @@ from hypothesis import given, strategies as st
 from test_random import few
 
 import cpubn
-from cpubn.ask import options as _check_output
-from cpubn.backends import host as _host
-from cpubn.backends.compiled import variants as _variants
+from cpubn.ask import options
+from cpubn.backends import host
+from cpubn.backends.compiled import variants
 from cpubn.backends.epilogue import Epilogue
 
 each_activation = pytest.mark.parametrize("activation", cases.ACTIVATIONS, ids=str)
@@ -107,10 +107,10 @@ def test_every_instruction_set(dtype, activation, isa):
     """The bits of the default one, in vectors and in what is left of a row."""
     for shape in (2, 3, 77), (45, 70, 1):
         x, residual, vectors = arguments(shape, "NCHW", dtype)
-        affine = _host.affine(np.dtype(dtype), *vectors, 1e-5)
-        epilogue = Epilogue(_check_output.activation(activation), residual)
+        affine = host.affine(np.dtype(dtype), *vectors, 1e-5)
+        epilogue = Epilogue(options.activation(activation), residual)
         got = np.empty_like(x)
-        _variants.load(isa).normalize(x, affine, epilogue, got, 1)
+        variants.load(isa).normalize(x, affine, epilogue, got, 1)
         expected = cpubn.batch_norm(x, *vectors, activation=activation, residual=residual, backend="cython")
         np.testing.assert_array_equal(got, expected)
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from conftest import need_backend
 
-from cpubn.maths import activations as _activations, elementary as _elementary
+from cpubn.maths import activations, elementary
 
 LOW, HIGH = -0.125, 2.5  # leaky_relu's slope, clip's bounds; numbers of either type
-GRADIENTS = [f"{name}_gradient" for name in _activations.NAMES]
-FUNCTIONS = [*_activations.NAMES, *GRADIENTS]
+GRADIENTS = [f"{name}_gradient" for name in activations.NAMES]
+FUNCTIONS = [*activations.NAMES, *GRADIENTS]
 ELEMENTARY = ["exp", "tanh", "erf"]
 REALS = [np.float32, np.float64]
 long = np.longdouble
@@ -72,8 +72,8 @@ EXPECTED = {
 def call(name, z):
     with np.errstate(all="ignore"):
         if name in ("exp", "erf"):
-            return getattr(_elementary, name)(z)
-        return getattr(_activations, name)(z, z.dtype.type(LOW), z.dtype.type(HIGH))
+            return getattr(elementary, name)(z)
+        return getattr(activations, name)(z, z.dtype.type(LOW), z.dtype.type(HIGH))
 
 
 def sweep(real):
@@ -128,7 +128,7 @@ def test_float64_is_within_a_thousand_trillionth_and_two_ulp(name):
     assert np.max(error - 2 * unit) <= 1e-15
 
 
-@pytest.mark.parametrize("name", _activations.NAMES)
+@pytest.mark.parametrize("name", activations.NAMES)
 @pytest.mark.parametrize("real", REALS)
 def test_nan_gives_nan(name, real):
     assert np.isnan(call(name, np.array([np.nan], real))).all()
@@ -186,7 +186,7 @@ def test_derivatives_at_kinks(name, z, expected, real):
     assert got == expected
 
 
-@pytest.mark.parametrize("name", _activations.NAMES)
+@pytest.mark.parametrize("name", activations.NAMES)
 def test_derivatives_are_those_of_the_activation(name):
     z = np.linspace(-7.03, 7.04, 1001)  # no kink lies within h of these
     h = 1e-5
@@ -202,7 +202,7 @@ def test_numba_gives_the_same_bits(name, real):
 
     from cpubn.backends.jit import formulas  # noqa: F401  what it registers
 
-    function = getattr(_activations, name)
+    function = getattr(activations, name)
 
     @numba.njit(error_model="numpy")
     def loop(z, low, high, y):

@@ -258,7 +258,7 @@ cdef inline void narrow_vector(const double* v, Py_ssize_t n, float* into) noexc
 
 
 cdef inline void move_running(double* running, const double* stats, Py_ssize_t n, double count, double share) noexcept nogil:
-    """Means (n,), then variances (n,), by stats (3, n) of a batch: _algebra.running_update and unbiased."""
+    """Means (n,), then variances (n,), by stats (3, n) of a batch: algebra.running_update and unbiased."""
     cdef Py_ssize_t c
     for c in range(n):
         running[c] = (1.0 - share) * running[c] + share * stats[c]

@@ -251,7 +251,7 @@ cdef class CompiledKernels:
         self, cnp.ndarray dy not None, cnp.ndarray x not None, statistics, prologue, cnp.ndarray sums not None,
         cnp.ndarray dx not None, int threads
     ):
-        """dx = scale * ((g - k) - ((x - centre) * r) * s) with the coefficients of _algebra.gradient; g * scale in inference.
+        """dx = scale * ((g - k) - ((x - centre) * r) * s) with the coefficients of algebra.gradient; g * scale in inference.
 
         dy, x, dx (O, C, I); sums (2, C) float64 <- as `gradient_sums`; dx may be dy or x.
         Not `a * g + b * (x - centre) + k`: where g follows x that loses half its digits at mean/std = 1e6.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from cpubn.backends.gpu import tile as _cuda_tile
+from cpubn.backends.gpu import tiles
 from cpubn.backends.gpu.target import device
 from cpubn.backends.gpu.types import activation_of, algebra, reader, rounder, writer
 from cpubn.backends.gpu.walk import channel_of, offset_of, share_of, steps_of
@@ -121,7 +121,7 @@ def elementwise(names: tuple[str, ...], real: Any, formula: Any, *arguments: Any
 def _loop(names: tuple[str, ...], real: Any, value: Any, gradient: bool) -> Any:
     """A device function that applies a formula to a lane's samples of a chunk."""
     read_a, read_b, read_c = (reader(name, real) for name in names[:3])
-    write, unroll, rows = writer(names[3]), _cuda_tile.UNROLL, 5 if gradient else 3
+    write, unroll, rows = writer(names[3]), tiles.UNROLL, 5 if gradient else 3
 
     @device
     def loop(a, a_place, b, b_place, c, c_place, coefficients, numbers, tile, y, y_place, channel, sample, count):

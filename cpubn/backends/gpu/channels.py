@@ -1,4 +1,4 @@
-"""What the CUDA backend does to vectors of one value a channel, by the formulas of _algebra: a thread for each channel.
+"""What the CUDA backend does to vectors of one value a channel, by algebra.py: a thread for each channel.
 
 Vectors are float32 or float64 and flat, results float64; they never leave the device.
 """

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from cpubn.backends.gpu import target as _cuda_target
+from cpubn.backends.gpu import target
 from cpubn.backends.gpu.arrays import DeviceArray
 from cpubn.typing import Addresses, name_of
 
@@ -43,8 +43,8 @@ def launch(kernel: Any, blocks: int, threads: int, x: DeviceArray, arguments: Ar
     """On the device and stream of x; returns before it has run. No blocks: of an empty array."""
     if not blocks:
         return
-    if _cuda_target.SIMULATED:
-        taken = (_cuda_target.argument(_flat(a)) if isinstance(a, DeviceArray) else a for a in arguments)
+    if target.SIMULATED:
+        taken = (target.argument(_flat(a)) if isinstance(a, DeviceArray) else a for a in arguments)
         kernel[blocks, threads](*taken)
         return
     words: list[Any] = []
@@ -57,11 +57,11 @@ def launch(kernel: Any, blocks: int, threads: int, x: DeviceArray, arguments: Ar
             words += a
         else:
             words.append(a)
-    with _cuda_target.on(x.device):
+    with target.on(x.device):
         entry = _entries.get(tuple(key)) or _enter(tuple(key), kernel, arguments)
         packed = _packed
         struct.pack_into(entry.form, packed.words, 0, *words)
-        _cuda_target.enter(entry.function, blocks, threads, x.stream, packed.pointers)
+        target.enter(entry.function, blocks, threads, x.stream, packed.pointers)
 
 
 def _flat(a: DeviceArray) -> Any:
@@ -77,7 +77,7 @@ def _stored(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def _enter(key: Arguments, kernel: Any, arguments: Arguments) -> _Entry:
-    function = _cuda_target.function_of(kernel, tuple(map(_type_of, arguments)))
+    function = target.function_of(kernel, tuple(map(_type_of, arguments)))
     return _entries.setdefault(key, _Entry(function, "=" + "".join(map(_form_of, arguments))))
 
 

@@ -1,8 +1,8 @@
 """The CUDA backend: the same functions and arguments as the others, of arrays that live on a GPU.
 
-The loops stand in sums.py, apply.py and channels.py, how they are shared out in tile.py. Every
-launch goes to the stream of the array that it reads; none waits for another, and nothing comes back to the host.
-`threads`, the host's, is taken and not used.
+The loops stand in sums.py, apply.py and channels.py, how they are shared out in tiles.py. Every launch goes to the
+stream of the array that it reads; none waits for another, and nothing comes back to the host. `threads`, the host's, is
+taken and not used.
 """
 
 import math
@@ -12,16 +12,11 @@ import numpy as np
 from numba.core.errors import NumbaError
 
 from cpubn.backends.epilogue import PLAIN, Activation, Epilogue
-from cpubn.backends.gpu import (
-    apply as _cuda_apply,
-    channels as _cuda_channels,
-    launch as _cuda_launch,
-    sums as _cuda_sums,
-    tile as _cuda_tile,
-)
+from cpubn.backends.gpu import apply, channels, launch, tiles
 from cpubn.backends.gpu.arrays import DeviceArray
 from cpubn.backends.gpu.memory import constant, empty, workspace
-from cpubn.backends.gpu.tile import Tile, tile_of
+from cpubn.backends.gpu.sums import chunk_sums, merge_gradients, merge_moments
+from cpubn.backends.gpu.tiles import Tile, tile_of
 from cpubn.backends.prologue import Bits, Prologue, Statistics
 from cpubn.typing import name_of
 
@@ -53,7 +48,7 @@ def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: in
     """
     activation, residual, quantization = epilogue
     settings = _function(activation), residual is not None, quantization is not None
-    _elementwise(_cuda_apply.forward, settings, (x, residual, None), affine, epilogue, y)
+    _elementwise(apply.forward, settings, (x, residual, None), affine, epilogue, y)
 
 
 def train_forward(
@@ -83,7 +78,7 @@ def gradient_sums(dy: Array, x: Array, statistics: Statistics, prologue: Prologu
 def backward(
     dy: Array, x: Array, statistics: Statistics, prologue: Prologue, sums: Array, dx: Array, threads: int
 ) -> None:
-    """dx = scale * ((g - k) - ((x - centre) * r) * s), by `_algebra.gradient` of the gradient sums; or scale * g.
+    """dx = scale * ((g - k) - ((x - centre) * r) * s), by `algebra.gradient` of the gradient sums; or scale * g.
 
     dy, x, dx (O, C, I) of any type, of which dx may be dy or x; sums (2, C) float64 and the prologue's g as of
     `gradient_sums`.
@@ -95,11 +90,11 @@ def backward(
     if statistics.training:
         coefficients = workspace(x, (5, x.shape[1]), "coefficients")
         _gradient(g, x, statistics, sums, coefficients)
-        _elementwise(_cuda_apply.backward, (), (g, x, None), coefficients, PLAIN, dx)
+        _elementwise(apply.backward, (), (g, x, None), coefficients, PLAIN, dx)
     else:
         _gradient(g, x, statistics, sums, None)
         affine = workspace(x, (3, x.shape[1]), "affine")
-        _each_channel(_cuda_channels.inference_gradient, x, statistics.var, statistics.weight, statistics.eps, affine)
+        _each_channel(channels.inference_gradient, x, statistics.var, statistics.weight, statistics.eps, affine)
         normalize(g, affine, PLAIN, dx, threads)
 
 
@@ -110,7 +105,7 @@ def pack_signs(y: Array, low: float, high: float, nan: bool, bits: Array, thread
     A thread for each byte: no two write to one.
     Reads y once.
     """
-    kernel = _cuda_apply.pack_signs(name_of(y.dtype))
+    kernel = apply.pack_signs(name_of(y.dtype))
     run(kernel, in_turn(bits.size), y, y, float(low), float(high), bool(nan), bits, y.size)
 
 
@@ -118,10 +113,10 @@ def _moments(x: Array, stats: Array, real: Any, normalizing: tuple[Array, Array,
     """normalizing: where the coefficients go, weight, bias and eps."""
     tile = tile_of(x.shape, sums=True)
     parts = workspace(x, (3, tile.chunks, tile.channels), "parts")
-    kernel = _cuda_sums.chunk_sums(name_of(x.dtype), computed_in(x), gradient=False)
+    kernel = chunk_sums(name_of(x.dtype), computed_in(x), gradient=False)
     run(kernel, tile.blocks, x, parts, (0, 0, 0, 0), x, x.where, parts, parts, tuple(tile), parts)
     arguments = normalizing or (stats, parts, parts, 0.0)
-    _merge(_cuda_sums.merge_moments(real), tile, x, parts, stats, *arguments, normalizing is not None)
+    _merge(merge_moments(real), tile, x, parts, stats, *arguments, normalizing is not None)
 
 
 def _through(dy: Array, x: Array, statistics: Statistics, prologue: Prologue, room: Array | None) -> Array:
@@ -137,16 +132,16 @@ def _through(dy: Array, x: Array, statistics: Statistics, prologue: Prologue, ro
     g: Array = wanted
     zeros = constant(x, 3 * x.shape[1], 0.0)
     if signs is not None:
-        _elementwise(_cuda_apply.signed, (), (dy, signs, None), zeros, Epilogue(Activation(0, signs.slope)), g)
+        _elementwise(apply.signed, (), (dy, signs, None), zeros, Epilogue(Activation(0, signs.slope)), g)
         return g
     settings = _function(activation, derived=True), residual is not None, kept is None
     if kept is not None:
-        _elementwise(_cuda_apply.through, settings, (dy, kept, residual), zeros, Epilogue(activation), g)
+        _elementwise(apply.through, settings, (dy, kept, residual), zeros, Epilogue(activation), g)
         return g
     mean, low, var, weight, eps, _ = statistics
     affine = workspace(x, (3, x.shape[1]), "affine")
-    _each_channel(_cuda_channels.affine(computed_in(x)), x, mean, low, var, weight, bias, eps, affine)
-    _elementwise(_cuda_apply.through, settings, (dy, x, residual), affine, Epilogue(activation), g)
+    _each_channel(channels.affine(computed_in(x)), x, mean, low, var, weight, bias, eps, affine)
+    _elementwise(apply.through, settings, (dy, x, residual), affine, Epilogue(activation), g)
     return g
 
 
@@ -154,15 +149,15 @@ def _gradient(dy: Array, x: Array, statistics: Statistics, sums: Array, coeffici
     mean, low, var, weight, eps, _ = statistics
     tile = tile_of(x.shape, sums=True)
     parts = workspace(x, (2, tile.chunks, tile.channels), "parts")
-    kernel = _cuda_sums.chunk_sums(name_of(x.dtype), computed_in(x), gradient=True)
+    kernel = chunk_sums(name_of(x.dtype), computed_in(x), gradient=True)
     run(kernel, tile.blocks, x, dy, dy.where, x, x.where, mean, low, tuple(tile), parts)
     wanted = coefficients is not None
     arguments = (coefficients if wanted else sums, var, weight, mean, low, float(eps), wanted)
-    _merge(_cuda_sums.merge_gradients(computed_in(x)), tile, x, parts, sums, *arguments)
+    _merge(merge_gradients(computed_in(x)), tile, x, parts, sums, *arguments)
 
 
 def _merge(kernel: Any, tile: Tile, x: Array, *arguments: Any) -> None:
-    run(kernel, tile.channels, x, *arguments, tuple(tile), threads=_cuda_tile.MERGERS)
+    run(kernel, tile.channels, x, *arguments, tuple(tile), threads=tiles.MERGERS)
 
 
 def _elementwise(
@@ -176,7 +171,7 @@ def _elementwise(
     tile = tile_of(first.shape, sums=False)
     activation, _, quantization = epilogue
     numbers = (*(activation or NONE)[1:3], *(quantization or (0.0,) * 4))
-    kernel = _cuda_apply.elementwise(names, computed_in(*(a for _, a, _ in given), y), formula, *settings)
+    kernel = apply.elementwise(names, computed_in(*(a for _, a, _ in given), y), formula, *settings)
     places = [part for _, *both in given for part in both]
     arguments = (*places, coefficients, tuple(map(float, numbers)), tuple(tile), y, y.where)
     try:
@@ -200,7 +195,7 @@ def _readable(a: Any) -> tuple[str, Array, tuple[int, ...]]:
 
 
 def _function(activation: Activation | None, derived: bool = False) -> Any:
-    """What `activation_of` takes: the code of an activation of _activations, or the user's own function."""
+    """What `activation_of` takes: the code of an activation, or the user's own function."""
     if activation is None or activation.code:
         return activation and activation.code
     return activation.derivative if derived else activation.function
@@ -213,12 +208,12 @@ def computed_in(*arrays: Array) -> Any:
 
 def in_turn(size: int) -> int:
     """Blocks for so many elements: a thread each, or some in turn."""
-    return min(-(-size // _cuda_tile.THREADS), ENOUGH)
+    return min(-(-size // tiles.THREADS), ENOUGH)
 
 
 def run(kernel: Any, blocks: int, x: Array, *arguments: Any, threads: int | None = None) -> None:
     """On the device and stream of x; of arrays a kernel takes the memory."""
-    _cuda_launch.launch(kernel, blocks, threads or _cuda_tile.THREADS, x, arguments)
+    launch.launch(kernel, blocks, threads or tiles.THREADS, x, arguments)
 
 
 def _each_channel(kernel: Any, x: Array, *arguments: Any) -> None:
@@ -230,7 +225,7 @@ def reorder(bits: Array, shape: tuple[int, ...], steps: tuple[int, ...], made: A
     """Bits in the order of up to 5 axes of that shape, along which they lie so many apart."""
     size, axes = math.prod(shape), 5 - len(shape)
     shape, steps = (*(1,) * axes, *shape), (*(0,) * axes, *steps)
-    run(_cuda_apply.reorder, in_turn(made.size), bits, bits, shape, steps, made, size)
+    run(apply.reorder, in_turn(made.size), bits, bits, shape, steps, made, size)
 
 
 def copy(x: Array, y: Array) -> None:
@@ -239,4 +234,4 @@ def copy(x: Array, y: Array) -> None:
     (x_start, *x_steps), (y_start, *y_steps) = x.where, y.where
     one, zero = (1,) * axes, (0,) * axes
     arguments = (x, x_start, (*zero, *x_steps), y, y_start, (*zero, *y_steps), (*one, *x.shape))
-    run(_cuda_apply.copy(name_of(x.dtype), name_of(y.dtype)), in_turn(x.size), x, *arguments)
+    run(apply.copy(name_of(x.dtype), name_of(y.dtype)), in_turn(x.size), x, *arguments)

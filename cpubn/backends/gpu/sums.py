@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from cpubn.backends.gpu import tile as _cuda_tile
+from cpubn.backends.gpu import tiles
 from cpubn.backends.gpu.target import device, fma, product_of
 from cpubn.backends.gpu.types import algebra, reader
 from cpubn.backends.gpu.walk import channel_of, larger, lesser, offset_of, share_of, steps_of
@@ -37,7 +37,7 @@ def chunk_sums(name: str, real: Any, gradient: bool) -> Any:
     """
     single = _sums(name, real, gradient)
     double = _sums(name, np.float64, gradient)
-    narrow, threads = real is np.float32, _cuda_tile.THREADS
+    narrow, threads = real is np.float32, tiles.THREADS
 
     @cuda.jit
     def kernel(dy, dy_place, x, x_place, mean, low, tile, parts):
@@ -84,7 +84,7 @@ def close(count, pivot, s, s_rest, q, q_rest):
 def _sums(name: str, real: Any, gradient: bool) -> Any:
     """A device function that sums a block's chunk: lane 0 of a channel gets the pivot, s and q as pairs of float64."""
     read, product = reader(name, real), product_of(real)
-    unroll = _cuda_tile.UNROLL
+    unroll = tiles.UNROLL
 
     @device
     def sums(dy, dy_place, x, x_place, mean, low, tile, thread, block, room):
@@ -165,7 +165,7 @@ def merge_moments(real: Any) -> Any:
 
     parts (3, chunks, C), stats (3, C), affine (3, C) float64, flat; weight, bias (C,). Without `wanted` no affine.
     """
-    mergers = _cuda_tile.MERGERS
+    mergers = tiles.MERGERS
 
     @cuda.jit
     def kernel(parts, stats, affine, weight, bias, eps, wanted, tile):
@@ -218,7 +218,7 @@ def merge_gradients(real: Any) -> Any:
     parts (2, chunks, C), sums (2, C), coefficients (5, C) float64, flat: centre, r, s, k, scale.
     mean, low, var, weight (C,).
     """
-    mergers = _cuda_tile.MERGERS
+    mergers = tiles.MERGERS
 
     @cuda.jit
     def kernel(parts, sums, coefficients, var, weight, mean, low, eps, wanted, tile):

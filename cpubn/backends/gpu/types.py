@@ -1,4 +1,4 @@
-"""What a kernel does to one element, by type: reading, writing, and the functions of _algebra and _activations.
+"""What a kernel does to one element, by type: reading, writing, and the functions of algebra.py and activations.py.
 
 Samples are read into the type that is computed in, `real`, and rounded to nearest on the way back, ties to even.
 """
@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from cpubn.backends.gpu import target as _cuda_target
+from cpubn.backends.gpu import target
 from cpubn.backends.gpu.target import device, exp, sqrt
-from cpubn.maths import activations as _activations, algebra as _algebra
+from cpubn.maths import activations, algebra as formulas
 
 u = np.uint64
 
@@ -76,7 +76,7 @@ def _rebuilt(module: ModuleType, names: tuple[str, ...], instead: dict[str, Any]
 
 # sqrt: of NumPy's, numba.cuda has none for a scalar.
 algebra = _rebuilt(
-    _algebra,
+    formulas,
     (
         *("two_sum", "merge", "centre", "rstd", "affine", "gradient", "running_update", "unbiased"),
         *("outside", "forward_is_wide", "backward_is_wide"),
@@ -87,7 +87,7 @@ algebra = _rebuilt(
 
 @functools.cache
 def activation_functions(real: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """FUNCTIONS and GRADIENTS of _activations, with the device's own exp, tanh and erf, all within 2 ulp."""
+    """FUNCTIONS and GRADIENTS of activations, with the device's own exp, tanh and erf, all within 2 ulp."""
 
     @device
     def like(z, value):
@@ -106,17 +106,17 @@ def activation_functions(real: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         return -z if z > real(0.0) else z
 
     elementary = ModuleType("elementary")
-    vars(elementary).update(tanh=_cuda_target.tanh, erf=_cuda_target.erf)
-    functions, gradients = _activations.FUNCTIONS, _activations.GRADIENTS
+    vars(elementary).update(tanh=target.tanh, erf=target.erf)
+    functions, gradients = activations.FUNCTIONS, activations.GRADIENTS
     names = ("normal_distribution", *(f.__name__ for f in (*functions, *gradients)))
     primitives = {"like": like, "select": select, "clipped": clipped, "minus_abs": minus_abs, "exp": exp}
-    made = _rebuilt(_activations, names, {"_elementary": elementary, **primitives})
+    made = _rebuilt(activations, names, {"elementary": elementary, **primitives})
     return tuple(tuple(getattr(made, f.__name__) for f in group) for group in (functions, gradients))  # type: ignore[return-value]
 
 
 @functools.cache
 def activation_of(real: Any, function: Any, derived: bool) -> Any:
-    """activate(z, low, high): nothing for None, a function of _activations by its code, or a user's own of z alone."""
+    """activate(z, low, high): nothing for None, one of activations.py by its code, or a user's own of z alone."""
     if isinstance(function, int):
         return activation_functions(real)[derived][function - 1]
     if function is None:

@@ -1,4 +1,4 @@
-"""Where a thread stands in a walk, and how it goes on: the device's side of _cuda_tile."""
+"""Where a thread stands in a walk, and how it goes on: the device's side of tiles.py."""
 # mypy: allow-untyped-defs, allow-untyped-calls
 
 from cpubn.backends.gpu.target import device

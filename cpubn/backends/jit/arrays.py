@@ -14,7 +14,7 @@ from cpubn.backends.epilogue import Activation
 from cpubn.backends.jit.apply import Table
 from cpubn.backends.jit.prologue import Source
 from cpubn.backends.prologue import PADDING, Prologue
-from cpubn.maths import activations as _activations
+from cpubn.maths import activations
 from cpubn.maths.order import LANES
 from cpubn.typing import Array
 
@@ -83,7 +83,7 @@ class Terms(NamedTuple):
             return None
         if self.activation.function is not None:
             return self.activation.derivative
-        return _activations.GRADIENTS[self.activation.code - 1]
+        return activations.GRADIENTS[self.activation.code - 1]
 
 
 def terms_of(dy: Array, x: Array, prologue: Prologue) -> Terms:

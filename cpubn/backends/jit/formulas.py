@@ -1,4 +1,4 @@
-"""What _algebra, _elementary and _activations call, for Numba: their formulas compile on scalars and on lanes.
+"""What algebra.py, elementary.py and activations.py call, for Numba: their formulas compile on scalars and on lanes.
 
 Of lanes a formula gives the bits that NumPy gives of an array. What formulas call most is made without a function for
 Numba to compile: of erf's polynomial alone that would be 19, and 1 s.
@@ -11,18 +11,18 @@ from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import lower_builtin, overload, register_jitable
 
 from cpubn.backends.jit.lanes import MASK_OF, Lanes, at_least, at_most, constant, exponent, spread
-from cpubn.maths import activations as _activations, algebra as _algebra, elementary as _elementary
+from cpubn.maths import activations, algebra, elementary
 
 for formula in (
-    *(_algebra.two_sum, _algebra.merge, _algebra.close, _algebra.pivot_is_far, _algebra.next_pivot),
-    *(_algebra.centre, _algebra.rstd, _algebra.affine, _algebra.gradient),
-    *(_algebra.outside, _algebra.forward_is_wide, _algebra.backward_is_wide),
+    *(algebra.two_sum, algebra.merge, algebra.close, algebra.pivot_is_far, algebra.next_pivot),
+    *(algebra.centre, algebra.rstd, algebra.affine, algebra.gradient),
+    *(algebra.outside, algebra.forward_is_wide, algebra.backward_is_wide),
 ):
     register_jitable(error_model="numpy")(formula)
 # LLVM makes no vectors of a loop that calls, and of itself inlines no function as long as erf in float64.
 for function in (
-    *(_elementary.exp, _elementary.tanh, _elementary.erf),
-    *(*_activations.FUNCTIONS, *_activations.GRADIENTS, _activations.normal_distribution),
+    *(elementary.exp, elementary.tanh, elementary.erf),
+    *(*activations.FUNCTIONS, *activations.GRADIENTS, activations.normal_distribution),
 ):
     register_jitable(error_model="numpy", forceinline=True)(function)
 
@@ -52,7 +52,7 @@ def on_lanes(function):
     return declare
 
 
-@on_lanes(_elementary.by_type)
+@on_lanes(elementary.by_type)
 def by_type_on_lanes(z, pair):
     if not isinstance(z, Lanes):
         return None
@@ -60,14 +60,14 @@ def by_type_on_lanes(z, pair):
     return pair[place](z, pair), lambda context, builder, signature, args: builder.extract_value(args[1], place)
 
 
-@on_lanes(_elementary.like)
+@on_lanes(elementary.like)
 def like_on_lanes(z, value):
     if not isinstance(z, Lanes):
         return None
     return z(z, z.dtype), lambda context, builder, signature, args: spread(builder, args[1], z.count)
 
 
-@on_lanes(_elementary.select)
+@on_lanes(elementary.select)
 def select_on_lanes(condition, yes, no):
     for kind, mask in MASK_OF.items():
         if condition == mask:
@@ -75,7 +75,7 @@ def select_on_lanes(condition, yes, no):
     return None
 
 
-@on_lanes(_elementary.polynomial)
+@on_lanes(elementary.polynomial)
 def polynomial_on_lanes(x, coefficients):
     if not isinstance(x, Lanes):
         return None
@@ -89,14 +89,14 @@ def polynomial_on_lanes(x, coefficients):
     return x(x, coefficients), generate
 
 
-@on_lanes(_elementary.power_of_two)
+@on_lanes(elementary.power_of_two)
 def power_of_two_on_lanes(biased):
     if not isinstance(biased, Lanes):
         return None
     return biased(biased), lambda context, builder, signature, args: exponent(builder, biased, *args)
 
 
-@on_lanes(_elementary.clipped)
+@on_lanes(elementary.clipped)
 def clipped_on_lanes(z, low, high):
     if not isinstance(z, Lanes):
         return None
@@ -105,7 +105,7 @@ def clipped_on_lanes(z, low, high):
     )
 
 
-@on_lanes(_elementary.minus_abs)
+@on_lanes(elementary.minus_abs)
 def minus_abs_on_lanes(z):
     if not isinstance(z, Lanes):
         return None
@@ -117,12 +117,12 @@ def minus_abs_on_lanes(z):
     return z(z), generate
 
 
-# On scalars. What _elementary asks of a value's dtype while it runs is known here when it is compiled.
-for function in _elementary.clipped, _elementary.minus_abs:
+# On scalars. What elementary.py asks of a value's dtype while it runs is known here when it is compiled.
+for function in elementary.clipped, elementary.minus_abs:
     register_jitable(error_model="numpy", forceinline=True)(function)
 
 
-@overload(_elementary.by_type)
+@overload(elementary.by_type)
 def by_type(z, pair):
     if isinstance(z, types.Float):
         place = 0 if z == types.float32 else 1
@@ -130,7 +130,7 @@ def by_type(z, pair):
     return None
 
 
-@overload(_elementary.like)
+@overload(elementary.like)
 def like(z, value):
     if isinstance(z, types.Float):
         kind = z
@@ -138,23 +138,23 @@ def like(z, value):
     return None
 
 
-@overload(_elementary.select)
+@overload(elementary.select)
 def select(condition, yes, no):
     if isinstance(condition, types.Boolean):
         return lambda condition, yes, no: yes if condition else no
     return None
 
 
-@overload(_elementary.polynomial)
+@overload(elementary.polynomial)
 def polynomial(x, coefficients):
     if not isinstance(x, types.Float):
         return None
     if len(coefficients) == 1:
         return lambda x, coefficients: coefficients[0]
-    return lambda x, coefficients: _elementary.polynomial(x, coefficients[:-1]) * x + coefficients[-1]
+    return lambda x, coefficients: elementary.polynomial(x, coefficients[:-1]) * x + coefficients[-1]
 
 
-@overload(_elementary.power_of_two)
+@overload(elementary.power_of_two)
 def power_of_two(biased):
     if biased == types.float32:
         return lambda biased: np.uint32(np.float32(biased).view(np.uint32) << 23).view(np.float32)

@@ -21,10 +21,10 @@ from cpubn.backends.jit.pivots import column_pivots, row_pivot
 from cpubn.backends.jit.prologue import compiled, placed
 from cpubn.backends.jit.samples import after, lane_count, pointer
 from cpubn.backends.jit.sums import bounds, fold_columns, sum_columns, sum_rows
-from cpubn.maths import activations as _activations, algebra as _algebra, elementary as _elementary
+from cpubn.maths import activations, algebra, elementary
 
 STRIPS = 8  # of columns that a thread sums together
-SOURCES = _activations, _algebra, _elementary, apply, control, formulas, lanes, pivots, prologue, samples, sums
+SOURCES = activations, algebra, elementary, apply, control, formulas, lanes, pivots, prologue, samples, sums
 VERSION = hashlib.sha256("".join(map(inspect.getsource, SOURCES)).encode()).hexdigest()[:16]
 
 
@@ -50,8 +50,8 @@ def kept(function: Any, name: str, on_disk: bool = True) -> Any:
 
 
 def lane_function(function: Any) -> Any:
-    """Of lanes and two bounds: one of _activations, or a user's own, lane by lane; None for none."""
-    if function is None or function in (*_activations.FUNCTIONS, *_activations.GRADIENTS):
+    """Of lanes and two bounds: one of activations.py, or a user's own, lane by lane; None for none."""
+    if function is None or function in (*activations.FUNCTIONS, *activations.GRADIENTS):
         return function
 
     def own(z: Any, low: Any, high: Any) -> Any:
@@ -61,7 +61,7 @@ def lane_function(function: Any) -> Any:
 
 
 def _named(function: Any) -> tuple[Any, str, bool]:
-    on_disk = function is None or function in (*_activations.FUNCTIONS, *_activations.GRADIENTS)
+    on_disk = function is None or function in (*activations.FUNCTIONS, *activations.GRADIENTS)
     return lane_function(function), getattr(function, "__name__", "none"), on_disk
 
 

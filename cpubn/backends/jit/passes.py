@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cpubn.backends import reference as _numpy
+from cpubn.backends import reference
 from cpubn.backends.epilogue import Activation, Epilogue
 from cpubn.backends.jit import kernels
 from cpubn.backends.jit.apply import Ends
@@ -19,7 +19,7 @@ from cpubn.backends.jit.arrays import Terms, flat, groups, is_plain, plain, tabl
 from cpubn.backends.jit.sums import Walk
 from cpubn.backends.jit.threads import team, thread_limit, threading_layer
 from cpubn.backends.prologue import Prologue, Statistics
-from cpubn.maths import activations as _activations, algebra as _algebra
+from cpubn.maths import activations, algebra
 from cpubn.maths.order import order_of
 from cpubn.typing import Array
 
@@ -58,7 +58,7 @@ def moments(x: Array, stats: Array, threads: int) -> None:
         else:
             kernels.row_means()(flat(part), own, pivot[group])
     with np.errstate(all="ignore"):
-        pivot = _algebra.centre(pivot, x.dtype.type)
+        pivot = algebra.centre(pivot, x.dtype.type)
         double = np.full(walk.channels, x.dtype == np.float64)
         again = np.zeros(walk.channels, bool)
         pending = np.ones(walk.channels, bool)
@@ -68,7 +68,7 @@ def moments(x: Array, stats: Array, threads: int) -> None:
             offset = s / count
             m2 = q - s * offset
             m2 = np.where(m2 < 0.0, 0.0, m2)
-            mean, low = _algebra.two_sum(pivot, offset)
+            mean, low = algebra.two_sum(pivot, offset)
             for row, made in zip(stats, (mean, low, m2 + 0.0 * m2), strict=True):
                 np.copyto(row, made, where=pending)
             far = ~(q <= FAR * m2)
@@ -78,7 +78,7 @@ def moments(x: Array, stats: Array, threads: int) -> None:
             to_double = pending & ~double & (lost | (far & again))
             moved = pending & ~to_double & far & ~again & np.isfinite(mean)
             pivot = np.where(to_double & ~np.isfinite(pivot), 0.0, pivot)
-            pivot = np.where(moved, np.where(double, mean, _algebra.centre(mean, x.dtype.type)), pivot)
+            pivot = np.where(moved, np.where(double, mean, algebra.centre(mean, x.dtype.type)), pivot)
             again = np.where(to_double, False, again | moved)
             double |= to_double
             pending = to_double | moved
@@ -100,7 +100,7 @@ def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: in
             y[:, group] = made
             del made, added
         return
-    wide = _algebra.forward_is_wide(*affine) & (x.dtype != np.float64)
+    wide = algebra.forward_is_wide(*affine) & (x.dtype != np.float64)
     result = None
     if wide.any():
         result = np.empty((x.shape[0], int(wide.sum()), x.shape[2]))
@@ -109,7 +109,7 @@ def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: in
     function, low, high = None, 0.0, 0.0
     if activation is not None:
         _, low, high, function, _ = activation
-        function = function or _activations.FUNCTIONS[activation.code - 1]
+        function = function or activations.FUNCTIONS[activation.code - 1]
     real = x.dtype.type
     table = table_of(affine, x.shape, real, 2)
     with np.errstate(all="ignore"):
@@ -133,9 +133,9 @@ def train_forward(
     moments(x, stats, threads)
     mean, low, m2 = stats
     with np.errstate(all="ignore"):
-        centre = _algebra.centre(mean, x.dtype.type)
+        centre = algebra.centre(mean, x.dtype.type)
         var = m2 / (x.shape[0] * x.shape[2])
-        affine = np.stack((centre, *_algebra.affine(mean, low, var, weight, bias, eps, centre)))
+        affine = np.stack((centre, *algebra.affine(mean, low, var, weight, bias, eps, centre)))
     normalize(x, affine, epilogue, y, threads)
 
 
@@ -152,7 +152,7 @@ def gradient_sums(dy: Array, x: Array, statistics: Statistics, prologue: Prologu
     pending = np.ones(walk.channels, bool)
     double = np.full(walk.channels, not single)
     if terms.activation is not None and terms.kept is None:
-        double |= _algebra.forward_is_wide(*affine)
+        double |= algebra.forward_is_wide(*affine)
     s, q = np.zeros(walk.channels), np.zeros(walk.channels)
     with np.errstate(all="ignore"):
         _sum(x, terms, affine, walk, (pending, double), (s, q), threads)
@@ -171,7 +171,7 @@ def gradient_sums(dy: Array, x: Array, statistics: Statistics, prologue: Prologu
 def backward(
     dy: Array, x: Array, statistics: Statistics, prologue: Prologue, sums: Array, dx: Array, threads: int
 ) -> None:
-    """dx = scale * ((g - k) - ((x - centre) * r) * s), with the coefficients of `_algebra.gradient`; or g * scale.
+    """dx = scale * ((g - k) - ((x - centre) * r) * s), with the coefficients of `algebra.gradient`; or g * scale.
 
     dy, x, dx (O, C, I) real, of which dx may be dy or x; sums (2, C) float64 <- as `gradient_sums`.
     Sums first, as in `train_forward`.
@@ -182,13 +182,13 @@ def backward(
     affine = _affine(x, statistics, prologue.bias)
     count = x.shape[0] * x.shape[2]
     with np.errstate(all="ignore"):
-        r, s, k, _ = _algebra.gradient(count, mean, low, var, weight, eps, affine[0], *sums)
+        r, s, k, _ = algebra.gradient(count, mean, low, var, weight, eps, affine[0], *sums)
     _apply_backward(x, terms_of(dy, x, prologue), np.stack((*affine, r, s, k)), training, (dx, prologue.g), threads)
 
 
 def pack_signs(y: Array, low: float, high: float, nan: bool, bits: NDArray[np.uint8], threads: int) -> None:
     """bits[j] = not (y[j] <= low or y[j] >= high), of NaN `nan`: by NumPy, on one thread."""
-    _numpy.pack_signs(y, low, high, nan, bits, threads)
+    reference.pack_signs(y, low, high, nan, bits, threads)
 
 
 def _apply_backward(
@@ -208,11 +208,11 @@ def _apply_backward(
         return
     centre, scale, shift, r, s, k = rows
     by_z = terms.activation is not None and terms.kept is None
-    wide = _algebra.backward_is_wide(centre, r, s, k, scale)
+    wide = algebra.backward_is_wide(centre, r, s, k, scale)
     if not training:
-        wide = _algebra.forward_is_wide(np.zeros_like(centre), scale, np.zeros_like(centre))
+        wide = algebra.forward_is_wide(np.zeros_like(centre), scale, np.zeros_like(centre))
     if by_z:
-        wide = wide | _algebra.forward_is_wide(centre, scale, shift)
+        wide = wide | algebra.forward_is_wide(centre, scale, shift)
     wide = wide & (x.dtype != np.float64)
     results: tuple[Array, ...] = ()
     if wide.any():
@@ -244,8 +244,8 @@ def _affine(x: Array, statistics: Statistics, bias: Array | None) -> Array:
     """centre, scale and shift that the forward had."""
     mean, low, var, weight, eps, _ = statistics
     with np.errstate(all="ignore"):
-        centre = _algebra.centre(mean, x.dtype.type)
-        return np.stack((centre, *_algebra.affine(mean, low, var, weight, 0.0 if bias is None else bias, eps, centre)))
+        centre = algebra.centre(mean, x.dtype.type)
+        return np.stack((centre, *algebra.affine(mean, low, var, weight, 0.0 if bias is None else bias, eps, centre)))
 
 
 def _sum(

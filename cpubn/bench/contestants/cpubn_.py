@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import cpubn
-from cpubn.backends import choice as _dispatch, report as _config
+from cpubn.backends import choice, report
 from cpubn.bench.case import EPS, PASSES, Case, Prepared
 from cpubn.bench.contestants import Contestant, Prepare
 from cpubn.bench.edge import FUSED, HALF, INPUT, QUANTIZED, Fused, Half, Quantized
@@ -19,8 +19,8 @@ LAYOUTS: tuple[Layout, ...] = ("NCHW", "NHWC")
 
 def contestants(threads: int) -> list[Contestant]:
     cpubn.set_num_threads(threads)
-    available = _config.config()["backend"]["available"]  # of which each has been imported
-    backends = [name for name in _dispatch.HOST_BACKENDS if name in available]
+    available = report.config()["backend"]["available"]  # of which each has been imported
+    backends = [name for name in choice.HOST_BACKENDS if name in available]
     entrants = [Backend(name, layout).contestant() for name in backends for layout in LAYOUTS]
     references = [reference for layout in LAYOUTS for reference in Backend(backends[0], layout).references()]
     return [

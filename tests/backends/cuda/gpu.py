@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from cpubn.backends import choice as _dispatch
+from cpubn.backends import choice
 
-absence = _dispatch.absence("cuda")
+absence = choice.absence("cuda")
 if absence is not None:
     pytest.skip(f"{absence}; test_cuda.py runs this folder under Numba's simulator", allow_module_level=True)
 
@@ -20,9 +20,9 @@ import ml_dtypes
 import numba
 from numba import cuda
 
-from cpubn.backends.gpu import target as _cuda_target, tile as _cuda_tile
+from cpubn.backends.gpu import target, tiles
 
-SIMULATED = _cuda_target.SIMULATED
+SIMULATED = target.SIMULATED
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 # NumPy's scalars, with which the simulator computes, warn where a GPU is silent.
 SILENT = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -37,7 +37,7 @@ if SIMULATED:
         return self._allocations.setdefault((caller.f_code, caller.f_lineno), np.empty(shape, dtype))
 
     FakeCUDAShared.array = shared_array
-    vars(_cuda_tile).update(THREADS=8, MERGERS=4, SAMPLES=4, BLOCKS=7)
+    vars(tiles).update(THREADS=8, MERGERS=4, SAMPLES=4, BLOCKS=7)
     sys.setswitchinterval(1e-5)
 
 
@@ -54,7 +54,7 @@ class Shown:
             "shape": view.shape,
             "strides": view.strides,
             "typestr": view.dtype.str,
-            "data": (_cuda_target.interface_of(self.memory)["data"][0] + view.ctypes.data - self.low, False),
+            "data": (target.interface_of(self.memory)["data"][0] + view.ctypes.data - self.low, False),
             "version": 3,
             **changes,
         }
@@ -97,7 +97,7 @@ def moments_on_host(m):
 
 def is_ours(a):
     """Whether it is an array of numba.cuda, whatever it was computed from."""
-    return isinstance(a, _cuda_target.DeviceNDArray)
+    return isinstance(a, target.DeviceNDArray)
 
 
 def new_stream():
@@ -110,7 +110,7 @@ _streams = []
 
 
 def stream_of(a):
-    return _cuda_target.interface_of(a)["stream"]
+    return target.interface_of(a)["stream"]
 
 
 def chunks_of(shape, layout="NCHW"):
@@ -118,4 +118,4 @@ def chunks_of(shape, layout="NCHW"):
     n, channels, *inner = shape
     inner = int(np.prod(inner))
     walk = (n, channels, inner) if layout == "NCHW" else (n * inner, channels, 1)
-    return _cuda_tile.tile_of(walk, sums=True).chunks
+    return tiles.tile_of(walk, sums=True).chunks

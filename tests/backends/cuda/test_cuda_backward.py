@@ -12,11 +12,11 @@ import views
 from gpu import get, put
 
 import cpubn
-from cpubn.backends.gpu import tile as _cuda_tile
+from cpubn.backends.gpu import tiles
 
 pytestmark = gpu.SILENT
-CHUNK = _cuda_tile.THREADS * _cuda_tile.SAMPLES
-MANY = 2 * _cuda_tile.MERGERS * CHUNK
+CHUNK = tiles.THREADS * tiles.SAMPLES
+MANY = 2 * tiles.MERGERS * CHUNK
 # shape, layout, family, gradient, dtype, training
 CASES = [
     ((3, 3, CHUNK // 2), "NCHW", "offset 1e+07", "correlated", np.float32, True),

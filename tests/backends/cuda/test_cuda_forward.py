@@ -8,12 +8,12 @@ import pytest
 from gpu import get, put
 
 import cpubn
-from cpubn.backends.gpu import tile as _cuda_tile
+from cpubn.backends.gpu import tiles
 
 pytestmark = gpu.SILENT
-T = _cuda_tile.THREADS
-CHUNK = T * _cuda_tile.SAMPLES
-MANY = 2 * _cuda_tile.MERGERS * CHUNK  # samples of more chunks than a block merges at once
+T = tiles.THREADS
+CHUNK = T * tiles.SAMPLES
+MANY = 2 * tiles.MERGERS * CHUNK  # samples of more chunks than a block merges at once
 # (shape, layout): every rank, one channel, two values, more channels than a block has, chunks' edges, many chunks.
 SHAPES = [
     ((2, 1), "NCHW"), ((3, 2 * T + 3), "NHWC"), ((2, 3, 1), "NCHW"), ((5, 3, 7), "NHWC"), ((1, 2, T - 1), "NCHW"),
@@ -52,7 +52,7 @@ def test_training_of_every_shape(shape, layout):
 
 
 def test_the_merge_has_more_chunks_than_threads():
-    assert gpu.chunks_of((MANY + 1, 1)) > _cuda_tile.MERGERS
+    assert gpu.chunks_of((MANY + 1, 1)) > tiles.MERGERS
     assert gpu.chunks_of((CHUNK, 1)) == 1 < gpu.chunks_of((CHUNK + 1, 1))
 
 

@@ -10,7 +10,7 @@ import pytest
 from gpu import get, put
 
 import cpubn
-from cpubn.backends.gpu import memory as _cuda_memory, target as _cuda_target
+from cpubn.backends.gpu import memory, target
 
 pytestmark = gpu.SILENT
 RNG = np.random.default_rng(5)
@@ -21,13 +21,13 @@ X, DY = RNG.standard_normal((2, 4, 3, 6)).astype(np.float32)
 def waits(monkeypatch):
     """Which stream waited for which."""
     noted = []
-    real = _cuda_target.wait
+    real = target.wait
 
     def wait(stream, other, device):
         noted.append((stream, other))
         real(stream, other, device)
 
-    monkeypatch.setattr(_cuda_target, "wait", wait)
+    monkeypatch.setattr(target, "wait", wait)
     return noted
 
 
@@ -72,8 +72,8 @@ def test_backward_waits_for_the_gradient(waits, activation):
 
 def test_memory_is_used_again(monkeypatch):
     asked = []
-    real = _cuda_target.new
-    monkeypatch.setattr(_cuda_target, "new", lambda *arguments: asked.append(arguments) or real(*arguments))
+    real = target.new
+    monkeypatch.setattr(target, "new", lambda *arguments: asked.append(arguments) or real(*arguments))
     x, dy = put(X), put(DY)
     bn = cpubn.BatchNorm1d(3).to_device()
     for _ in range(3):
@@ -95,12 +95,12 @@ def test_memory_of_a_result_that_dies_in_a_cycle_is_kept():
 
 
 def test_no_more_blocks_are_kept_than_may_be(monkeypatch):
-    monkeypatch.setattr(_cuda_memory.Block.__del__, "__defaults__", ({}, {}, -1))
-    block = _cuda_memory.Block(256, 0, 0)
-    monkeypatch.setattr(_cuda_memory.Block.__del__, "__defaults__", (_cuda_memory._memory, _cuda_memory._unused, -1))
+    monkeypatch.setattr(memory.Block.__del__, "__defaults__", ({}, {}, -1))
+    block = memory.Block(256, 0, 0)
+    monkeypatch.setattr(memory.Block.__del__, "__defaults__", (memory._memory, memory._unused, -1))
     address = block.address
     del block
-    assert address not in _cuda_memory._memory
+    assert address not in memory._memory
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
@@ -111,7 +111,7 @@ def test_no_bits_hang_on_what_a_workspace_held(activation):
     bn = cpubn.BatchNorm1d(3, activation=activation).to_device()
     got = []
     for poison in (1.0, 1e-300, np.nan):
-        for kept in vars(_cuda_memory._workspaces).values():
+        for kept in vars(memory._workspaces).values():
             vectors.fill(kept.reshape(-1), poison)
         bn(x)
         got.append(get(bn.backward(dy)))
@@ -120,10 +120,10 @@ def test_no_bits_hang_on_what_a_workspace_held(activation):
 
 
 def test_more_channels_than_threads(monkeypatch):
-    from cpubn.backends.gpu import passes as _cuda
+    from cpubn.backends.gpu import passes
 
-    monkeypatch.setattr(_cuda, "ENOUGH", 1)
-    x = RNG.standard_normal((3, gpu._cuda_tile.THREADS * 2 + 3)).astype(np.float32)
+    monkeypatch.setattr(passes, "ENOUGH", 1)
+    x = RNG.standard_normal((3, gpu.tiles.THREADS * 2 + 3)).astype(np.float32)
     running = put((np.zeros(x.shape[1]), np.ones(x.shape[1])))
     cpubn.batch_norm(put(x), *running, training=True)
     np.testing.assert_allclose(get(running[0]), 0.1 * x.mean(0, dtype=np.float64), rtol=1e-9)
