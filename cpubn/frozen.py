@@ -219,12 +219,16 @@ class FrozenBatchNorm:
         kept = self
         if self.backend == "cuda":
             kept = self._off_gpu(choice.backend_for(self._activation, None) or choice.host_backend())
-        return {name: value for name, value in vars(kept).items() if name != "_direct"}
+        state = {name: value for name, value in vars(kept).items() if name != "_direct"}
+        # No records of cpubn's own: a pickle is read by other versions, too.
+        quantization = self._quantization and tuple(self._quantization)
+        return {**state, "_activation": self.activation, "_quantization": quantization}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name in forward.VECTORS:
             state[name].flags.writeable = False  # which neither a deep copy nor a pickle keeps
-        vars(self).update(state)
+        vars(self).update(state, _activation=options.activation(state["_activation"]))
+        vars(self).update(_quantization=self._quantization and Quantization(*self._quantization))
         vars(self).update(_direct=self._direct_path(self._affine))
 
 

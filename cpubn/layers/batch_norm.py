@@ -170,6 +170,13 @@ class _BatchNorm(LayerVectors):
         """As it was given; build another layer for another one."""
         return self._activation and self._activation.given
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without records of cpubn's own: a pickle is read by other versions, too."""
+        return {**super().__getstate__(), "_activation": self.activation}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({**state, "_activation": options.activation(state["_activation"])})
+
     def train(self, mode: bool = True) -> Self:
         """Normalize with batch statistics and move the running ones from now on; returns the layer."""
         self.training = check.flag(mode, "mode")

@@ -166,7 +166,10 @@ class LayerVectors:
     def __getstate__(self) -> dict[str, Any]:
         """A copy or pickle of a layer is on the host and leaves out what backward needs."""
         vectors = {name: to_host(getattr(self, name)) for name in VECTORS}
-        return {**vars(self), **vectors, **MOVED_STATE}
+        return {name: value for name, value in {**vars(self), **vectors}.items() if name not in MOVED_STATE}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._put(**state, **MOVED_STATE)
 
     def _forget_inference(self) -> None:
         """Backward of an inference needs the running statistics that it saw."""

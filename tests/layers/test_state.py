@@ -1,5 +1,8 @@
 """state_dict has torch's keys; load_state_dict takes all of it or nothing."""
 
+import pickle
+import pickletools
+
 import cases
 import numpy as np
 import pytest
@@ -155,3 +158,21 @@ def test_a_list_in_itself_is_refused():
     value.append(value)
     with pytest.raises((TypeError, ValueError), match=r"bias must be an array"):
         cpubn.BatchNorm1d(2).load_state_dict(cpubn.BatchNorm1d(2).state_dict() | {"bias": value})
+
+
+@pytest.mark.parametrize("made", ["layer", "frozen", "quantized"])
+def test_a_pickle_holds_nothing_of_a_private_module(made):
+    """So that another version reads it, whatever was moved; and layers by the name that they had before they were."""
+    bn = cpubn.BatchNorm1d(6, activation=("leaky_relu", 0.1))
+    bn(X)
+    numbers = {"scale": 0.1, "zero_point": 3, "out_scale": 0.2, "out_zero_point": -1, "activation": "relu6"}
+    vectors = {name: getattr(bn, name) for name in ("weight", "bias", "running_mean", "running_var")}
+    a = {"layer": bn, "frozen": bn.freeze(), "quantized": cpubn.FrozenBatchNorm.quantized(**vectors, **numbers)}[made]
+    pickled = pickle.dumps(a, protocol=2)
+    names = {argument for code, argument, _ in pickletools.genops(pickled) if code.name == "GLOBAL"}
+    own = {name for name in names if name.startswith("cpubn")}
+    assert own == {f"{type(a).__module__} {type(a).__name__}"}
+    again = pickle.loads(pickled.replace(b"cpubn.layers.batch_norm\n", b"cpubn.layers\n"))
+    assert repr(again) == repr(a)
+    x = np.arange(12, dtype=np.int8).reshape(2, 6) if made == "quantized" else X
+    np.testing.assert_array_equal(again(x), a(x))
