@@ -197,10 +197,8 @@ class FrozenBatchNorm:
             raise ValueError("residual must be None where data is quantized, got one; add it to what comes next")
         x = located(x, "x")
         check.together(x, {"the constants": next(iter(self._affine.values()))})
-        output = forward.apply(
-            *(x, self.num_features, self.layout, self._activation, residual),
-            *(self.dtype, self._quantization, self.out_layout, out),
-        )
+        how = self.layout, self._activation, residual, self.dtype, self._quantization, self.out_layout, out
+        output = forward.apply(x, self.num_features, forward.Wanted(*how))
         return apply(output, self._affine[output.computed_in], choice.kernels_for(output.x, self.backend))
 
     def _direct_path(self, affine: Affine) -> Callable[[Any, Any, Any], Array | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -85,6 +85,18 @@ class Output(NamedTuple):
             yield self._replace(x=x, walk=walk_of(x, self.axis), y=y, residual=residual).call(any_type)
 
 
+class Wanted(NamedTuple):
+    """How y is asked for."""
+
+    layout: str  # of x
+    activation: Activation | None
+    residual: Any
+    dtype: DTypeLike | None
+    quantization: Quantization | None
+    out_layout: str | None
+    out: Any
+
+
 class Forward(NamedTuple):
     output: Output
     weight: Vector
@@ -132,33 +144,20 @@ def forward(
             state.updatable(running_mean, running_var, apart_from)
     elif running:
         state.divisor(running[1], eps)
-    kind = options.dtype(dtype, x)
-    output = _output(
-        x, axis, walk, layout, kind, activation, residual, None, out_layout, out, {n: given[n] for n in VECTORS}
-    )
+    wanted = Wanted(layout, activation, residual, options.dtype(dtype, x), None, out_layout, out)
+    output = _output(x, axis, walk, wanted, {name: given[name] for name in VECTORS})
     return Forward(output, w, b, running, (running_mean, running_var), training, momentum, eps, layout)
 
 
-def apply(
-    x: ArrayLike,
-    channels: int,
-    layout: str,
-    activation: Activation | None,
-    residual: ArrayLike | None,
-    dtype: DTypeLike | None,
-    quantization: Quantization | None,
-    out_layout: str | None,
-    out: Array | None,
-) -> Output:
-    """With a quantization, dtype is the type of x and of the output."""
-    x, axis = check.batch(x, layout, check.SAMPLES)
-    if quantization is not None:
-        options.quantized_data(x, np.dtype(dtype))
-    residual, out = check.together(x, {"residual": residual, "out": out}).values()
-    check.channels(x, axis, channels, layout)
-    kind = options.dtype(dtype, x) if quantization is None else np.dtype(dtype)
-    walk = walk_of(x, axis)
-    return _output(x, axis, walk, layout, kind, activation, residual, quantization, out_layout, out, {})
+def apply(x: ArrayLike, channels: int, wanted: Wanted) -> Output:
+    """With a quantization, the type that is wanted is that of x, too."""
+    x, axis = check.batch(x, wanted.layout, check.SAMPLES)
+    if wanted.quantization is not None:
+        options.quantized_data(x, np.dtype(wanted.dtype))
+    there = check.together(x, {"residual": wanted.residual, "out": wanted.out})
+    check.channels(x, axis, channels, wanted.layout)
+    kind = options.dtype(wanted.dtype, x) if wanted.quantization is None else np.dtype(wanted.dtype)
+    return _output(x, axis, walk_of(x, axis), wanted._replace(dtype=kind, **there), {})
 
 
 def sample(x: ArrayLike, layout: str, any_type: bool) -> tuple[Array, Walk]:
@@ -169,19 +168,9 @@ def sample(x: ArrayLike, layout: str, any_type: bool) -> tuple[Array, Walk]:
     return walk.view(x, None if any_type else exact), walk
 
 
-def _output(
-    x: Array,
-    axis: int,
-    walk: Walk,
-    layout: Any,
-    kind: np.dtype[Any],
-    activation: Activation | None,
-    residual: Any,
-    quantization: Quantization | None,
-    out_layout: str | None,
-    out: Any,
-    apart_from: dict[str, Any],
-) -> Output:
+def _output(x: Array, axis: int, walk: Walk, wanted: Wanted, apart_from: dict[str, Any]) -> Output:
+    """Of arrays in one place, and a dtype that is one."""
+    layout, activation, residual, kind, quantization, out_layout, out = cast("tuple[Any, ...]", wanted)
     out_axis = check.channel_axis(x, options.out_layout(out_layout, layout))
     shape = x.shape if out_axis == axis else np.moveaxis(x, axis, out_axis).shape
     added = options.residual(residual, shape, kind)
