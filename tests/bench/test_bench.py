@@ -15,7 +15,6 @@ from cpubn.bench import measure, suite, tables
 from cpubn.bench.case import EPS, OPS, TOLERANCE, Case, Prepared, from_nchw, in_nchw
 from cpubn.bench.contestants import LIBRARIES, LIMIT, AbsentError, Contestant, Field, gather, limit_
 from cpubn.bench.layers import FEW, MODELS, NETWORKS, OVERHEAD, STANDARD, Layer, layers_of
-from cpubn.bench.measure import Timing
 from cpubn.bench.results import Results
 
 SHAPES = [(6, 24), (3, 24, 5), (2, 16, 3, 5), (2, 17, 2, 3, 2)]
@@ -129,16 +128,6 @@ def test_measures_everyone_in_every_round():
     # Each round starts with another.
     assert called[rounds[0]] == "b"
     assert called[-1] == "a"
-
-
-def test_timing_takes_the_median():
-    assert measure.timing([5.0, 1.0, 2.0]) == Timing(2.0, 1.5, 3.5)
-    assert measure.timing([5.0]) == Timing(5.0, 5.0, 5.0)
-
-
-def test_other_work_is_a_number_of_cpus():
-    cpus = measure.OtherWork().cpus()
-    assert cpus is None or cpus >= 0
 
 
 def stub(name, result):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cpubn.bench import tables
+from cpubn.bench import measure, tables
 from cpubn.bench.case import TRAFFIC
 from cpubn.bench.measure import Timing
 from cpubn.bench.results import Record, Results
@@ -196,3 +196,13 @@ def test_report_of_edge(results, tmp_path):
     assert "| relu | 1x64x112x112 NCHW | 2.00 ms | 0.50 | 0.80 | **0.50** |" in text
     assert "| training, forward, float16 | 1x64x112x112 NCHW | 2.00 ms |  | 1.50 |" in text
     assert "Python 3.13.1, cpubn 1.2; medians" in text  # of the libraries in that table
+
+
+def test_timing_takes_the_median():
+    assert measure.timing([5.0, 1.0, 2.0]) == Timing(2.0, 1.5, 3.5)
+    assert measure.timing([5.0]) == Timing(5.0, 5.0, 5.0)
+
+
+def test_other_work_is_a_number_of_cpus():
+    cpus = measure.OtherWork().cpus()
+    assert cpus is None or cpus >= 0

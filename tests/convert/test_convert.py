@@ -7,7 +7,6 @@ from dataclasses import replace
 import bad
 import numpy as np
 import pytest
-from conftest import need_library
 from norms import BIAS, CLOSE, EPS, LAST, WEIGHT, C, M, X, check_same, trained_layer
 
 import cpubn
@@ -289,15 +288,6 @@ def test_momentum_is_turned_over_without_rounding(momentum):
     _, config = convert.to_keras({"": norm}, values_per_channel=None)
     assert convert.from_keras(KERAS, epsilon=EPS, momentum=config[""]["momentum"])[""].momentum == momentum
     assert config[""]["momentum"] == round(1 - momentum, 15)
-
-
-def test_bfloat16_is_read_where_ml_dtypes_is():
-    need_library("ml_dtypes", "convert")
-    import ml_dtypes
-
-    norm = convert.Norm(np.array([0.5, 1, 2], ml_dtypes.bfloat16), np.ones(3, np.float16), EPS)
-    np.testing.assert_array_equal(norm.running_mean, [0.5, 1, 2])
-    assert norm.running_var.dtype == np.float64
 
 
 def test_values_per_channel_and_dtype_reach_torch():

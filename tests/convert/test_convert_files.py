@@ -216,3 +216,12 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch, missing, use):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ModuleNotFoundError, match=rf'{missing} must be installed .*pip install "cpubn\[convert\]"'):
         getattr(convert, use)(tmp_path / "file")
+
+
+def test_bfloat16_is_read_where_ml_dtypes_is():
+    need_library("ml_dtypes", "convert")
+    import ml_dtypes
+
+    norm = convert.Norm(np.array([0.5, 1, 2], ml_dtypes.bfloat16), np.ones(3, np.float16), EPS)
+    np.testing.assert_array_equal(norm.running_mean, [0.5, 1, 2])
+    assert norm.running_var.dtype == np.float64

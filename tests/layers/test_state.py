@@ -1,11 +1,13 @@
 """state_dict has torch's keys; load_state_dict takes all of it or nothing."""
 
+import copy
 import pickle
 import pickletools
 
 import cases
 import numpy as np
 import pytest
+from test_layers import batches, with_parameters
 
 import cpubn
 
@@ -176,3 +178,34 @@ def test_a_pickle_holds_nothing_of_a_private_module(made):
     assert repr(again) == repr(a)
     x = np.arange(12, dtype=np.int8).reshape(2, 6) if made == "quantized" else X
     np.testing.assert_array_equal(again(x), a(x))
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda bn: pickle.loads(pickle.dumps(bn))])
+def test_a_copy_goes_its_own_way(duplicate, backend):
+    bn = with_parameters(cpubn.BatchNorm1d(6, momentum=None, layout="NHWC", backend=backend))
+    x, other, _ = batches((10, 6, 7), "NHWC")
+    bn(x)
+    before = bn.state_dict()
+    twin = duplicate(bn)
+    assert repr(twin) == repr(bn)
+    np.testing.assert_array_equal(twin.eval()(other), copy.copy(bn).eval()(other))
+    twin.train()(other)
+    for name, expected in before.items():
+        np.testing.assert_array_equal(bn.state_dict()[name], expected)
+    bn.train()(other)
+    for name, expected in bn.state_dict().items():
+        np.testing.assert_array_equal(twin.state_dict()[name], expected)
+
+
+def test_parameters_are_those_of_the_layer(backend):
+    bn = cpubn.BatchNorm1d(6, backend=backend)
+    x, _, dy = batches((40, 6))
+    bn(x)
+    bn.backward(dy)
+    assert [name for name, _, _ in bn.parameters()] == ["weight", "bias"]
+    for name, value, gradient in bn.parameters():
+        assert value is getattr(bn, name)
+        assert gradient is getattr(bn, f"{name}_grad")
+        value -= 0.1 * gradient
+    assert np.abs(bn.weight - 1.0).max() > 0.0
+    assert list(cpubn.BatchNorm1d(6, affine=False).parameters()) == []

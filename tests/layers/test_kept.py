@@ -1,0 +1,126 @@
+"""What layers keep for backward: once for each forward, nothing within no_grad, and changes of it are errors."""
+
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from test_layers import batches
+
+import cpubn
+
+
+def test_backward_may_be_asked_twice(backend):
+    bn = cpubn.BatchNorm1d(6, backend=backend)
+    x, _, dy = batches((40, 6))
+    bn(x)
+    expected = bn.backward(dy, retain=True)
+    once = bn.weight_grad.copy()
+    np.testing.assert_array_equal(bn.backward(dy), expected)
+    np.testing.assert_array_equal(bn.weight_grad, 2 * once)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("activation", [None, "relu", "sigmoid", "silu"])
+def test_there_is_one_backward_for_each_forward(activation, training, backend):
+    bn = cpubn.BatchNorm1d(6, activation=activation, backend=backend).train(training)
+    x, other, dy = batches((40, 6))
+    bn(other)
+    bn(x)
+    kept = weakref.ref(x)
+    bn.backward(dy)
+    gradient = bn.weight_grad.copy()
+    with pytest.raises(
+        RuntimeError, match=r"got none: backward was called already; call .* backward\(dy, retain=True\)"
+    ):
+        bn.backward(dy)
+    np.testing.assert_array_equal(bn.weight_grad, gradient)
+    assert kept() is x
+    del x
+    assert kept() is None
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_no_grad_keeps_nothing(training, backend):
+    bn = cpubn.BatchNorm1d(6, activation="silu", backend=backend).train(training)
+    x, residual, dy = batches((40, 6))
+    expected = bn(x, residual)
+    with cpubn.no_grad():
+        np.testing.assert_array_equal(bn(x, residual), expected)
+        with pytest.raises(RuntimeError, match=r"its last call was within cpubn.no_grad\(\); call it outside"):
+            bn.backward(dy)
+    kept = weakref.ref(x)
+    del x
+    assert kept() is None
+    assert bn.num_batches_tracked == (2 if training else 0)
+
+    @cpubn.no_grad()
+    def serve(x):
+        return bn(x)
+
+    serve(dy)
+    with pytest.raises(RuntimeError, match="no_grad"):
+        bn.backward(dy)
+    bn(dy)
+    bn.backward(dy)
+
+
+def test_no_grad_is_of_its_own_thread():
+    bn = cpubn.BatchNorm1d(6)
+    x = batches((40, 6))[0]
+    with cpubn.no_grad(), ThreadPoolExecutor(1) as pool:
+        pool.submit(bn, x).result()
+    bn.backward(x)
+
+
+@pytest.mark.parametrize("change", ["reset_running_stats", "load_state_dict"])
+def test_backward_of_an_inference_needs_the_statistics_that_it_saw(change):
+    layer = cpubn.BatchNorm1d(2).eval()
+    x = np.arange(6, dtype=np.float32).reshape(3, 2)
+    layer(x)
+    getattr(layer, change)(*([layer.state_dict()] if change == "load_state_dict" else []))
+    with pytest.raises(RuntimeError, match="state was loaded, reset or moved since; call the layer again"):
+        layer.backward(x)
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "sigmoid", "tanh", "silu"])
+def test_what_was_changed_before_backward_is_an_error(activation, backend):
+    bn = cpubn.BatchNorm2d(6, activation=activation, backend=backend)
+    x, residual, dy = batches((5, 6, 4, 7))
+    for a in (x, x.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)):
+        bn(a, residual)
+        a += dy
+        with pytest.raises(
+            RuntimeError, match=r"backward needs what the last forward read.* got arrays that were changed since"
+        ):
+            bn.backward(dy)
+        a -= 1.0
+        y = bn(a, residual)
+        y += 1.0
+        if activation in ("sigmoid", "tanh"):
+            with pytest.raises(
+                RuntimeError, match=r"forward read and gave, got arrays that were changed since; change copies"
+            ):
+                bn.backward(dy)
+        else:
+            bn.backward(dy)
+    if activation == "silu":
+        bn(x, residual)
+        residual[...] = 0.0
+        with pytest.raises(RuntimeError, match=r"backward needs what the last forward read, got arrays"):
+            bn.backward(dy)
+    assert bn.weight_grad.any() == (activation not in ("sigmoid", "tanh"))
+
+
+@pytest.mark.parametrize("n", [2, 3, 40, 1000])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_a_change_of_any_of_few_numbers_shows(dtype, n, backend):
+    bn = cpubn.BatchNorm1d(1, backend=backend)
+    dy = np.ones((n, 1), dtype)
+    for at in range(min(n, 3)):
+        x = np.arange(1.0, n + 1.0).astype(dtype)[:, None]
+        bn(x)
+        x[-at] += 1.0
+        if n <= 3 or at == 0:
+            with pytest.raises(RuntimeError, match="changed since"):
+                bn.backward(dy)
