@@ -199,18 +199,18 @@ class FrozenBatchNorm:
         check.together(x, {"the constants": next(iter(self._affine.values()))})
         how = self.layout, self._activation, residual, self.dtype, self._quantization, self.out_layout, out
         output = forward.apply(x, self.num_features, forward.Wanted(*how))
+        y = self._direct(output.x, check.as_array(residual), out)  # the call is right, but not all of it were arrays
+        if y is not None:
+            return y
         return apply(output, self._affine[output.computed_in], choice.kernels_for(output.x, self.backend))
 
     def _direct_path(self, affine: Affine) -> Callable[[Any, Any, Any], Array | None]:
-        """What takes contiguous arrays without the cost of a plan, and answers None for all others."""
-        direct = choice.direct_kernels(self.backend)
-        if direct is None:
+        """What takes arrays on the host as they are, and answers None where something is wrong, or no array."""
+        calls = choice.compiled_calls(self.backend)
+        if calls is None:
             return lambda x, residual, out: None
-        path: Any = direct.affine(
-            *affine.values(),
-            *(self._activation, self._quantization, self.dtype, self.layout, self.out_layout, choice.threads),
-        )
-        return path  # type: ignore[no-any-return]
+        how = self._activation, self._quantization, self.dtype, self.layout, self.out_layout
+        return calls.affine(tuple(affine.values()), how)  # type: ignore[no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy or pickle is on the host; with a function compiled for a GPU it waits there for to_device()."""

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from typing import Any, Literal, overload
 
-import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from cpubn.ask import check, forward, options
 from cpubn.ask.backward import Request, backward_through, check_besides
 from cpubn.ask.check import NCHW, NHWC, layout_name
-from cpubn.backends import choice, register
+from cpubn.backends import choice, host, register
 from cpubn.backends.place import located, place_of
 from cpubn.statistics import Moments
 from cpubn.typing import ActivationLike, Array, Layout
@@ -134,49 +133,38 @@ def batch_norm(
         act = options.activation(activation)
         backend = choice.backend_for(act, backend)
     kind = None if dtype is None else options.floating(dtype)
-    vectors = running_mean, running_var, weight, bias
-    if training and kind is None and out_layout is None:
-        how = momentum, eps, layout, act, residual, out
-        y, samples, stats = train_batch(x, vectors, how, None, return_moments, backend)
-        return (y, Moments.of(samples, stats)) if return_moments else y
-    direct = choice.direct_kernels(backend)
-    if direct and not training and not return_moments:
-        y = direct.infer_directly(
-            x, running_mean, running_var, weight, bias, momentum, eps, layout,
-            act, residual, kind, out_layout, out, choice.threads,
-        )  # fmt: skip
+    vectors = running_mean, running_var, weight, bias, None
+    how = momentum, eps, layout, act, residual, kind, out_layout, out
+    if not training and not return_moments:
+        calls = choice.compiled_calls(backend)
+        y = calls and calls.infer(x, vectors, how)
         if y is not None:
             return y  # type: ignore[no-any-return]
-    given = *vectors, training, momentum, eps, layout, act, residual, kind, out_layout, out
-    y, samples, stats = by_plan(x, given, None, return_moments, backend)
+    y, samples, stats = forward_through(x, vectors, how, training, return_moments, backend)
     return (y, Moments.of(samples, stats)) if return_moments else y
 
 
-def train_batch(
-    x: Any, vectors: tuple[Any, ...], how: tuple[Any, ...], tracked: Any, kept: bool, backend: str | None
+def forward_through(
+    x: Any, vectors: tuple[Any, ...], how: tuple[Any, ...], training: bool, kept: bool, backend: str | None
 ) -> tuple[Array, int, Any]:
-    """The forward of training: y, the values per channel, and if `kept` stats of them.
+    """y, the values per channel and, in training or where they are `kept`, stats of them.
 
-    vectors: running mean and variance, weight and bias; how: momentum, eps, layout, activation, residual and out.
-    `tracked`, (), counts the batches whose statistics went into the running ones.
+    vectors: running mean and variance, weight, bias and, (), the count of batches that went into the running ones; how:
+    momentum, eps, layout, activation, residual, dtype, out_layout and out.
     """
-    direct = choice.direct_kernels(backend)
-    done = direct and direct.train_directly(x, *vectors, *how, tracked, choice.threads)
+    calls = choice.compiled_calls(backend)
+    done = calls and _compiled(calls, x, vectors, how, training, kept)
     if done:
-        y, stats = done
-        return y, y.size // stats.shape[1], stats
-    *usual, out = how
-    return by_plan(x, (*vectors, True, *usual, None, None, out), tracked, kept, backend)
-
-
-def by_plan(
-    x: ArrayLike, given: tuple[Any, ...], tracked: Array | None, kept: bool, backend: str | None
-) -> tuple[Array, int, Any]:
-    """The forward of any arrays, as of `train_batch`; given: what `forward.forward` takes besides x."""
+        return done  # type: ignore[no-any-return]
     x = located(x, "x")
     kernels = choice.kernels_for(x, backend)
     with register.calm():
-        plan = forward.forward(x, *given)
+        plan = forward.forward(x, vectors, how, training)
+        if calls and place_of(plan.output.x) is host:  # the call is right, but not all of it were arrays
+            momentum, eps, layout, activation, residual, *rest = how
+            how = momentum, eps, layout, activation, check.as_array(residual), *rest
+            vectors = tuple(map(check.as_array, vectors))
+            return _compiled(calls, plan.output.x, vectors, how, training, kept)  # type: ignore[no-any-return]
         output = plan.output
         samples, threads = output.walk.samples, choice.threads(output.x.nbytes)
         place = place_of(output.x)
@@ -188,12 +176,21 @@ def by_plan(
             kernels.train_forward(call.x, plan.weight, plan.bias, plan.eps, stats, call.epilogue, call.y.view, threads)
             call.y.deliver(call.walk)
             if plan.running:
-                place.update_running(*plan.updated, tracked, stats, samples, plan.momentum)
+                place.update_running(*plan.updated, stats, samples, plan.momentum)
         elif plan.running:
             if kept:
                 kernels.moments(forward.sample(output.x, plan.layout, kernels.ANY_TYPE)[0], stats, threads)
             apply(output, place.affine(output.computed_in, *plan.running, plan.weight, plan.bias, plan.eps), kernels)
         return place.result(output.array), samples, stats
+
+
+def _compiled(calls: Any, x: Any, vectors: tuple[Any, ...], how: tuple[Any, ...], training: bool, kept: bool) -> Any:
+    """The same by compiled calls, or None where something is wrong, or no array."""
+    if training:
+        return calls.train(x, vectors, how)
+    counted = calls.moments(x, how[2]) if kept else (0, None)
+    y = counted and calls.infer(x, vectors, how)
+    return None if y is None else (y, *counted)
 
 
 def apply(output: forward.Output, affine: Array, kernels: Any) -> Array:
@@ -285,15 +282,16 @@ def moments(x: ArrayLike, *, layout: Layout = "NCHW", backend: str | None = None
     """
     if layout is not NCHW and layout is not NHWC:
         layout = layout_name(layout)
-    direct = choice.direct_kernels(backend)
-    if direct:
-        stats = direct.moments_directly(x, layout, choice.threads)
-        if stats is not None:
-            return Moments.of(np.size(x) // stats.shape[1], stats)
+    calls = choice.compiled_calls(backend)
+    counted = calls and calls.moments(x, layout)
+    if counted:
+        return Moments.of(*counted)
     x = located(x, "x")
     kernels = choice.kernels_for(x, backend)
     with register.calm():
         array, walk = forward.sample(x, layout, kernels.ANY_TYPE)
+        if calls and place_of(array) is host:
+            return Moments.of(*calls.moments(check.as_array(x), layout))
         stats = place_of(array).room(array, (3, walk.shape[1]), kept=True)
         if array.size:
             kernels.moments(array, stats, choice.threads(array.nbytes))

@@ -117,7 +117,6 @@ PASSES = {
 }
 FORMULAS = {f"maths.algebra.{name}" for name in ("affine", "gradient", "merge")}  # of numbers as much as of vectors
 OTHERS = {
-    "ask.forward.forward",
     "backends.jit.passes._sum",
     "backends.jit.sums.take",
 }

@@ -9,12 +9,12 @@ from numpy.typing import ArrayLike
 
 from cpubn.ask import check, options, state
 from cpubn.ask.forward import Target, computed_in, target_of
-from cpubn.ask.signs import Signs
 from cpubn.ask.walk import Walk, new_output, walk_of
-from cpubn.backends import choice, register
+from cpubn.backends import choice, host, register
 from cpubn.backends.epilogue import Activation
 from cpubn.backends.place import place_of
 from cpubn.backends.prologue import NO_PROLOGUE, Prologue, Statistics
+from cpubn.backends.signs import Signs
 from cpubn.typing import Array, Layout, Vector
 
 
@@ -39,6 +39,9 @@ class Request(NamedTuple):
     backend: str | None
 
 
+ARRAYS = "dy", "x", "mean", "low", "var", "weight", "bias", "residual", "kept"
+
+
 class Plan(NamedTuple):
     """All that a pass needs, checked, with every array in the form (outer, channel, inner) that kernels take."""
 
@@ -54,18 +57,16 @@ class Plan(NamedTuple):
 
 def backward_through(asked: Request) -> tuple[Array, Vector, Vector, Any]:
     """dx, dweight, dbias and, where it is wanted, g of `batch_norm_backward`."""
-    if asked.activation is None and not asked.wants_g:
-        direct = choice.direct_kernels(asked.backend)
-        if direct:
-            done = direct.backward_directly(
-                *(asked.dy, asked.x, asked.mean, asked.low, asked.var, asked.weight),
-                *(asked.eps, asked.training, asked.layout, asked.out, choice.threads),
-            )
-            if done:
-                return *done, None
+    calls = choice.compiled_calls(asked.backend)
+    done = calls and calls.backward(asked)
+    if done:
+        return done  # type: ignore[no-any-return]
     kernels = choice.kernels_for(asked.x, asked.backend)
     with register.calm():
         plan = _planned(asked, kernels.ANY_TYPE)
+        if calls and place_of(plan.x) is host:  # the call is right, but not all of it were arrays
+            given = {name: check.as_array(getattr(asked, name)) for name in ARRAYS}
+            return calls.backward(asked._replace(**given))  # type: ignore[no-any-return]
         place, statistics = place_of(plan.x), plan.statistics
         sums = place.room(plan.x, (2, plan.walk.shape[1]), kept=True)
         if plan.x.size:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from cpubn.ask.walk import Walk
 from cpubn.backends.gpu.arrays import DeviceArray
 from cpubn.backends.place import located, place_of, plain
+from cpubn.backends.signs import Signs
 from cpubn.typing import Array, AxisOrder, Vector, name_of
 
 SINGLE_OR_DOUBLE = "float32", "float64"
@@ -55,6 +56,11 @@ def array_of(a: Any, name: str) -> Array:
         return plain(array)  # type: ignore[no-any-return]
     except Exception as error:  # a list of lists of many lengths, or a tensor that needs detaching first
         raise TypeError(f"{name} must be an array, got {type(a).__name__}: {error}; pass an array of it") from error
+
+
+def as_array(a: Any) -> Any:
+    """An array of what was found to be right; None as it is, as are a forward's signs."""
+    return a if a is None or isinstance(a, (np.ndarray, Signs)) else np.asarray(a)
 
 
 def unmasked(a: Any, name: str) -> None:

@@ -102,29 +102,17 @@ class Forward(NamedTuple):
     weight: Vector
     bias: Vector
     running: tuple[Vector, Vector] | None  # mean and variance
-    updated: tuple[Any, Any]  # the caller's own
+    updated: tuple[Any, Any, Any]  # the caller's own, and the count of batches
     training: bool
     momentum: float
     eps: float
     layout: str
 
 
-def forward(
-    x: ArrayLike,
-    running_mean: Any,
-    running_var: Any,
-    weight: ArrayLike | None,
-    bias: ArrayLike | None,
-    training: bool,
-    momentum: float,
-    eps: float,
-    layout: str,
-    activation: Activation | None,
-    residual: ArrayLike | None,
-    dtype: DTypeLike | None,
-    out_layout: str | None,
-    out: Array | None,
-) -> Forward:
+def forward(x: ArrayLike, vectors: tuple[Any, ...], how: tuple[Any, ...], training: bool) -> Forward:
+    """vectors and how: as functional.forward_through has them."""
+    running_mean, running_var, weight, bias, tracked = vectors
+    momentum, eps, layout, activation, residual, dtype, out_layout, out = how
     x, axis = check.batch(x, layout, check.FLOATS if training else check.SAMPLES)
     given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     given = check.together(x, {**given, "residual": residual, "out": out})
@@ -146,7 +134,7 @@ def forward(
         state.divisor(running[1], eps)
     wanted = Wanted(layout, activation, residual, options.dtype(dtype, x), None, out_layout, out)
     output = _output(x, axis, walk, wanted, {name: given[name] for name in VECTORS})
-    return Forward(output, w, b, running, (running_mean, running_var), training, momentum, eps, layout)
+    return Forward(output, w, b, running, (running_mean, running_var, tracked), training, momentum, eps, layout)
 
 
 def apply(x: ArrayLike, channels: int, wanted: Wanted) -> Output:

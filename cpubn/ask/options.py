@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from cpubn.ask import check
-from cpubn.ask.walk import is_same, overlap, overlaps_itself
 from cpubn.backends.epilogue import Activation, Quantization, is_for_gpu
 from cpubn.backends.gpu.arrays import DeviceArray
+from cpubn.backends.overlap import is_same, overlap, overlaps_itself
 from cpubn.maths import activations
 from cpubn.typing import Array, AxisOrder, name_of
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cpubn.ask import check
-from cpubn.ask.walk import overlap, overlaps_itself
 from cpubn.backends.gpu.arrays import DeviceArray
+from cpubn.backends.overlap import overlap, overlaps_itself
 from cpubn.backends.place import located, place_name, to_host
 from cpubn.typing import Array, Vector
 

@@ -23,7 +23,7 @@ __all__ = [
     "absence",
     "available_backends",
     "backend_for",
-    "direct_kernels",
+    "compiled_calls",
     "get_backend",
     "get_num_threads",
     "host_backend",
@@ -86,10 +86,14 @@ def kernels_for(x: Any, name: str | None = None) -> Any:
     return kernels(name)
 
 
-def direct_kernels(name: str | None = None) -> Any:
-    """The module whose kernels take contiguous arrays without a plan, or None where the backend has no such way."""
-    name = resolve(name)
-    return (_loaded.get(name) or _load(name)) if name == "cython" else None
+def compiled_calls(name: str | None = None) -> Any:
+    """What takes whole calls of arrays on the host, or None where another backend computes."""
+    return _compiled_calls() if resolve(name) == "cython" else None
+
+
+@cache
+def _compiled_calls() -> Any:
+    return variants.calls(kernels("cython"), threads)
 
 
 def resolve(name: str | None = None) -> str:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib import import_module
 from typing import Any
 
 from cpubn.backends.compiled import variants
@@ -38,4 +37,4 @@ def _words() -> tuple[Callable[[], int], Callable[[int], object]]:
 
 @cache
 def _compiled() -> Any:
-    return None if variants.absence("baseline") else import_module("cpubn.backends.compiled.direct")
+    return None if variants.absence("baseline") else variants.planner()

@@ -9,13 +9,13 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from cpubn.ask import check, options
 from cpubn.ask.backward import Request, backward_through
-from cpubn.ask.signs import kept_of
-from cpubn.ask.walk import overlap
 from cpubn.backends import choice
 from cpubn.backends.epilogue import Activation
+from cpubn.backends.overlap import overlap
 from cpubn.backends.place import located, place_of, plain
+from cpubn.backends.signs import kept_of
 from cpubn.frozen import FrozenBatchNorm
-from cpubn.functional import batch_norm, train_batch
+from cpubn.functional import batch_norm, forward_through
 from cpubn.layers.kept import IN_NO_GRAD, NOT_CALLED, USED, Kept, Nothing, keeps, witness_of
 from cpubn.layers.vectors import LayerVectors, put
 from cpubn.statistics import Moments
@@ -93,11 +93,11 @@ class _BatchNorm(LayerVectors):
         `residual` has x's shape and dtype. `out` may be `x`, at the price of backward, or `residual`.
         """
         if not self.training and self.running_mean is not None and type(x) is np.ndarray and x.ndim in self.ranks:
-            direct = choice.direct_kernels(self.backend)
-            y = direct and direct.infer_directly(
-                x, self.running_mean, self.running_var, self.weight, self.bias, 0.0, self.eps, self.layout,
-                self._activation, residual, None, None, out, choice.threads,
-            )  # fmt: skip
+            calls = choice.compiled_calls(self.backend)
+            vectors = self.running_mean, self.running_var, self.weight, self.bias, None
+            y = calls and calls.infer(
+                x, vectors, (0.0, self.eps, self.layout, self._activation, residual, None, None, out)
+            )
             if y is not None:
                 self._keep(x, residual, y, out if y is x or y is residual else None, None)
                 return y  # type: ignore[no-any-return]
@@ -222,9 +222,9 @@ class _BatchNorm(LayerVectors):
         if self.training and self._tracks:
             mean, var, tracked = self.running_mean, self.running_var, self._tracked
         momentum = 1.0 / ((self.num_batches_tracked or 0) + 1) if self.momentum is None else self.momentum
-        vectors = mean, var, self.weight, self.bias
-        how = momentum, self.eps, self.layout, self._activation, residual, out
-        y, samples, stats = train_batch(x, vectors, how, tracked, True, self.backend)
+        vectors = mean, var, self.weight, self.bias, tracked
+        how = momentum, self.eps, self.layout, self._activation, residual, None, None, out
+        y, samples, stats = forward_through(x, vectors, how, True, True, self.backend)
         self._keep(x, residual, y, out, Moments.of(samples, stats))
         return y
 
@@ -238,13 +238,13 @@ class _BatchNorm(LayerVectors):
             # Signs for training alone: an inference whose backward is never called should not pay for them.
             output = kept_of(self._activation, plain(located(y, "y")), self.backend, signs=batch is not None)
             added = plain(located(residual, "residual")) if residual is not None and output is None else None
-        witness = direct = None
+        witness = calls = None
         if (
             batch is not None
         ):  # an inference, whose backward is as a rule never called, would take a tenth longer for it
-            direct = choice.direct_kernels(self.backend)
-            witness = witness_of(x, output, added, direct)
-        kept = x, batch, added, residual is not None, output, witness, direct
+            calls = choice.compiled_calls(self.backend)
+            witness = witness_of(x, output, added, calls)
+        kept = x, batch, added, residual is not None, output, witness, calls
         put(self, "_kept", kept if out is None else _noted(Kept(*kept), y))
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cpubn.ask.signs import Signs
+from cpubn.backends.signs import Signs
 from cpubn.typing import Array
 
 _grad: ContextVar[bool] = ContextVar("cpubn_grad", default=True)
@@ -39,17 +39,17 @@ class Kept(NamedTuple):
     had_residual: bool
     output: Array | Signs | None  # what the activation's gradient needs of it
     witness: Any  # of x and, where they are kept, of the output and the residual; None: there is none
-    direct: Any  # the kernels that bore it, or None
+    calls: Any  # the compiled ones that bore it, or None
     overwritten: str | None = None  # what backward would need
 
     @property
     def is_as_it_was(self) -> bool:
-        return self.witness in (None, witness_of(self.x, self.output, self.residual, self.direct))
+        return self.witness in (None, witness_of(self.x, self.output, self.residual, self.calls))
 
 
-def witness_of(x: Any, output: Any, residual: Any, direct: Any) -> Any:
+def witness_of(x: Any, output: Any, residual: Any, calls: Any) -> Any:
     """A few of each array's numbers, spread over it, by which a change shows; nothing of what is not on the host."""
-    found = None if direct is None else direct.witness(x, output, residual)
+    found = None if calls is None else calls.witness(x, output, residual)
     if found is not None:
         return found
     arrays = (a for a in (x, output, residual) if isinstance(a, np.ndarray))

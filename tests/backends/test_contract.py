@@ -56,7 +56,7 @@ def test_all_files_of_passes_have_the_same(name):
 
 def test_the_stubs_name_the_passes():
     named, arguments = [], {}
-    for name in ("planner", "direct"):
+    for name in ("planner",):
         stub = ast.parse((BACKENDS / "compiled" / f"{name}.pyi").read_text())
         kind = next(node for node in stub.body if isinstance(node, ast.ClassDef) and "Kernels" in node.name)
         for node in kind.body:

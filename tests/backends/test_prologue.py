@@ -8,10 +8,10 @@ import views
 
 import cpubn
 from cpubn.ask import options
-from cpubn.ask.signs import Signs
 from cpubn.backends import choice
 from cpubn.backends.epilogue import PLAIN, Epilogue
 from cpubn.backends.prologue import NO_PROLOGUE, PADDING, Bits, Prologue, Statistics, bytes_of
+from cpubn.backends.signs import Signs
 
 # (outer, channels, inner): long and short runs, columns, more than one block of numpy's.
 SHAPES = [(2, 3, 700), (40, 5, 9), (333, 37, 1), (3, 2, 17000)]

@@ -1,50 +1,70 @@
-# What the direct path asks of Python's objects, and how it reads and writes vectors of channels.
+# What a call's arrays are, asked of Python's objects: their memory, what they share of it, and new ones for results.
 
 cimport numpy as cnp
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
-from cpubn.backends.compiled.job cimport BFLOAT16, FLOAT32, Kernels
-from cpubn.backends.compiled.machine cimport cpubn_calm, cpubn_restore
-from cpubn.backends.compiled.planner cimport type_of
+from cpubn.backends.compiled.job cimport *
+from cpubn.backends.compiled.planner cimport overlaps_itself, share_memory, type_of
+from cpubn.backends.compiled.walks cimport *
 
 
-cdef inline cnp.ndarray new_vectors(int count, Py_ssize_t n):
-    cdef cnp.npy_intp[2] shape
-    shape[0], shape[1] = count, n
-    return cnp.PyArray_EMPTY(2, shape, cnp.NPY_FLOAT64, 0)
+cdef inline bint is_array(a) noexcept:
+    """Whether `a` is an array of NumPy's whose memory says all: of a subclass, one without a mask."""
+    return type(a) is cnp.ndarray or (isinstance(a, cnp.ndarray) and not hasattr(a, "mask"))
 
 
-cdef inline bint is_single(x) noexcept:
-    return cnp.PyArray_TYPE(<cnp.ndarray>x) == cnp.NPY_FLOAT32
+cdef inline void describe(cnp.ndarray a, Samples* to) noexcept:
+    """`to` <- an array of at most RANK axes."""
+    cdef cnp.npy_intp* shape = cnp.PyArray_DIMS(a)
+    cdef cnp.npy_intp* strides = cnp.PyArray_STRIDES(a)
+    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(a), odd = 0
+    cdef int k, shift = 0
+    to.data, to.rank, to.type = <char*>cnp.PyArray_DATA(a), cnp.PyArray_NDIM(a), type_of(a)
+    to.swapped, to.contiguous = cnp.PyArray_ISBYTESWAPPED(a), cnp.PyArray_IS_C_CONTIGUOUS(a)
+    for k in range(to.rank):
+        odd |= strides[k]
+    if to.swapped or not cnp.PyArray_ISALIGNED(a) or odd & (size - 1):
+        size = 1
+    while 1 << shift < size:  # no division: five of them took longer than all else here
+        shift += 1
+    to.size = size
+    for k in range(to.rank):
+        to.shape[k], to.strides[k] = shape[k], strides[k] >> shift
 
 
-cdef inline bint is_contiguous(a) noexcept:
-    return type(a) is cnp.ndarray and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>a)
+cdef inline bint read_samples(a, Samples* to, bint floating) noexcept:
+    """Whether `a` is an array of at most RANK axes, of a type that samples may have, or of a floating one."""
+    if not is_array(a) or cnp.PyArray_NDIM(<cnp.ndarray>a) > RANK:
+        return False
+    describe(a, to)
+    return to.type != OTHER and (not floating or to.type <= BFLOAT16)
 
 
-cdef inline bint is_sample(a) noexcept:
-    """Whether `a` is a contiguous, aligned, native array of a floating type that samples may have."""
-    return is_contiguous(a) and FLOAT32 <= type_of(a) <= BFLOAT16
+cdef inline bint same_shape(const Samples* a, const Samples* b) noexcept nogil:
+    cdef int k
+    if a.rank != b.rank:
+        return False
+    for k in range(a.rank):
+        if a.shape[k] != b.shape[k]:
+            return False
+    return True
 
 
-cdef inline bint is_plain(a) noexcept:
-    """Whether `a` is a contiguous, aligned, native array of float32 or float64."""
-    return is_contiguous(a) and (cnp.PyArray_TYPE(<cnp.ndarray>a) == cnp.NPY_FLOAT64 or is_single(a))
+cdef inline bint read_like(a, const Samples* x, Type type, Samples* to) noexcept:
+    """Whether `a` is an array of x's shape and that type."""
+    return read_samples(a, to, True) and to.type == type and same_shape(to, x)
 
 
-cdef inline bint is_number(value, double low, double high) noexcept:
-    if type(value) is int and 0 <= value <= 1:  # eps=0, as it is written for images
-        value = float(value)
-    return type(value) is float and low <= <double>value <= high
-
-
-cdef inline bint is_like(a, x) noexcept:
-    """Whether `a` is a sample array of x's shape and dtype."""
-    return (
-        is_sample(a) and cnp.PyArray_TYPE(<cnp.ndarray>a) == cnp.PyArray_TYPE(<cnp.ndarray>x)
-        and cnp.PyArray_SAMESHAPE(<cnp.ndarray>a, <cnp.ndarray>x)
-    )
+cdef inline void move_axis(Samples* a, int first, int to) noexcept nogil:
+    """Take an axis to another place, as np.moveaxis does."""
+    cdef Py_ssize_t n = a.shape[first], stride = a.strides[first]
+    cdef int step = 1 if to > first else -1
+    a.contiguous = a.contiguous and first == to
+    while first != to:
+        a.shape[first], a.strides[first] = a.shape[first + step], a.strides[first + step]
+        first += step
+    a.shape[to], a.strides[to] = n, stride
 
 
 cdef inline uint64_t mixed_bits(a) noexcept:
@@ -65,85 +85,110 @@ cdef inline object witness_of(x, output, residual):
     """A number by which it shows that one of three arrays, or None, was changed; None where one is not contiguous."""
     cdef uint64_t mixed = 0
     for a in (x, output, residual):
-        if type(a) is cnp.ndarray:
-            if not is_contiguous(a):
+        if isinstance(a, cnp.ndarray):
+            if not cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray>a):
                 return None
             mixed = mixed * 31 + mixed_bits(a)
     return mixed
 
 
-cdef inline bint overlap(a, b) noexcept:
-    """Whether two contiguous arrays share memory."""
-    cdef char* p = cnp.PyArray_BYTES(<cnp.ndarray>a)
-    cdef char* r = cnp.PyArray_BYTES(<cnp.ndarray>b)
-    return p < r + cnp.PyArray_NBYTES(<cnp.ndarray>b) and r < p + cnp.PyArray_NBYTES(<cnp.ndarray>a)
+cdef inline void extend(cnp.ndarray a, char** low, char** high) noexcept:
+    """The memory from an array's first byte to behind its last one."""
+    cdef int k
+    cdef Py_ssize_t reach
+    low[0] = <char*>cnp.PyArray_DATA(a)
+    high[0] = low[0] + cnp.PyArray_ITEMSIZE(a)
+    for k in range(cnp.PyArray_NDIM(a)):
+        reach = (cnp.PyArray_DIMS(a)[k] - 1) * cnp.PyArray_STRIDES(a)[k]
+        if reach < 0:
+            low[0] += reach
+        else:
+            high[0] += reach
 
 
-cdef inline bint apart(a, tuple others):
-    """Whether `a` is a contiguous array, the others that are not None are too, and it shares no memory with them."""
-    if not is_sample(a):
+cdef inline bint overlap(cnp.ndarray a, cnp.ndarray b):
+    """Whether two arrays share memory."""
+    cdef char* a_low
+    cdef char* a_high
+    cdef char* b_low
+    cdef char* b_high
+    if cnp.PyArray_SIZE(a) == 0 or cnp.PyArray_SIZE(b) == 0:
         return False
-    for other in others:
-        if other is not None and (not is_sample(other) or overlap(a, other)):
-            return False
-    return True
-
-
-cdef inline object output_for(dy, x, out):
-    """A new array like x, or `out` if it is dy, x or a contiguous array apart from both; else None."""
-    if out is None:
-        return cnp.PyArray_EMPTY(
-            cnp.PyArray_NDIM(<cnp.ndarray>x), cnp.PyArray_DIMS(<cnp.ndarray>x), cnp.PyArray_TYPE(<cnp.ndarray>x), 0
-        )
-    if not is_like(out, x) or not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out):
-        return None
-    if (out is not x and overlap(out, x)) or (out is not dy and dy is not x and overlap(out, dy)):
-        return None
-    return out
-
-
-cdef inline bint read_vector(const Kernels* kernels, v, Py_ssize_t n, double* into) noexcept:
-    """into (n,) <- v; whether v is a plain vector of n."""
-    cdef uint64_t before
-    if not is_plain(v) or cnp.PyArray_NDIM(<cnp.ndarray>v) != 1 or cnp.PyArray_SIZE(v) != n:
+    extend(a, &a_low, &a_high)
+    extend(b, &b_low, &b_high)
+    if a_low >= b_high or b_low >= a_high:
         return False
-    if is_single(v):
-        before = cpubn_calm()
-        kernels.widen_vector(<const float*>cnp.PyArray_DATA(<cnp.ndarray>v), n, into)
-        cpubn_restore(before)
-    else:
-        memcpy(into, cnp.PyArray_DATA(<cnp.ndarray>v), n * sizeof(double))
-    return True
-
-
-cdef inline bint read_optional(const Kernels* kernels, v, Py_ssize_t n, double default, double* into) noexcept:
-    cdef Py_ssize_t c
-    if v is not None:
-        return read_vector(kernels, v, n, into)
-    for c in range(n):
-        into[c] = default
-    return True
-
-
-cdef inline bint divides(const double* var, Py_ssize_t n, double eps) noexcept:
-    """Whether no var + eps is 0 or less; NaN is neither."""
-    cdef Py_ssize_t c
-    cdef uint64_t bits, signs = 0
-    cdef double v
-    for c in range(n):  # as integers, which SSE2 takes two at a time: 0.25 ns a channel; comparing took 0.6
-        v = var[c] + eps
-        memcpy(&bits, &v, sizeof(double))
-        signs |= bits | (bits - 1)
-    if signs >> 63 == 0:
+    if cnp.PyArray_ISONESEGMENT(a) and cnp.PyArray_ISONESEGMENT(b):
         return True
-    for c in range(n):  # a NaN has a sign, too
-        if var[c] + eps <= 0.0:
+    return share_memory(a, b)
+
+
+cdef inline bint apart(cnp.ndarray a, tuple others):
+    """Whether `a` shares no memory with others, which are arrays or None."""
+    for other in others:
+        if isinstance(other, cnp.ndarray) and overlap(a, other):
             return False
     return True
 
 
-cdef inline void write_vector(const Kernels* kernels, v, Py_ssize_t n, const double* values) noexcept:
-    if is_single(v):
-        kernels.narrow_vector(values, n, <float*>cnp.PyArray_DATA(<cnp.ndarray>v))
-    else:
-        memcpy(cnp.PyArray_DATA(<cnp.ndarray>v), values, n * sizeof(double))
+cdef inline bint is_same(cnp.ndarray a, cnp.ndarray b):
+    cdef int k
+    if a is b:
+        return True
+    if (
+        cnp.PyArray_DATA(a) != cnp.PyArray_DATA(b) or not cnp.PyArray_SAMESHAPE(a, b)
+        or not cnp.PyArray_EquivArrTypes(a, b)
+    ):
+        return False
+    for k in range(cnp.PyArray_NDIM(a)):
+        if cnp.PyArray_STRIDES(a)[k] != cnp.PyArray_STRIDES(b)[k]:
+            return False
+    return True
+
+
+cdef inline bint is_writable(a):
+    """Whether an array can be written to, each element of which has memory of its own."""
+    return cnp.PyArray_ISWRITEABLE(<cnp.ndarray>a) and (
+        cnp.PyArray_ISONESEGMENT(<cnp.ndarray>a) or not overlaps_itself(a)
+    )
+
+
+cdef inline bint is_target(out, tuple instead_of, tuple others):
+    """Whether an array can be written to: it may be one of some, or overlap none of them, and nothing else."""
+    if not is_writable(out) or not apart(out, others):
+        return False
+    for a in instead_of:
+        if a is not None and overlap(out, a) and not is_same(out, a):
+            return False
+    return True
+
+
+cdef inline cnp.ndarray new_turned(const Samples* like, Samples* to, int number):
+    """A new array of that shape, contiguous; `to` <- it."""
+    cdef cnp.npy_intp[RANK] shape
+    cdef int k
+    for k in range(like.rank):
+        shape[k] = like.shape[k]
+    made = cnp.PyArray_EMPTY(like.rank, shape, number, 0)
+    describe(made, to)
+    return made
+
+
+cdef inline cnp.ndarray new_array(Call* call, int role, int number):
+    """A new array of x's shape and order of memory, which takes its place among the arrays."""
+    cdef cnp.npy_intp[RANK] shape
+    cdef cnp.npy_intp[RANK] back
+    cdef cnp.PyArray_Dims order
+    cdef const Samples* x = &call.arrays[OF_X]
+    cdef int k, axis
+    cdef bint plain = True
+    for k in range(x.rank):
+        axis = k if x.contiguous else call.walk.axes[k]
+        shape[k], back[axis] = x.shape[axis], k
+        plain = plain and axis == k
+    made = cnp.PyArray_EMPTY(x.rank, shape, number, 0)
+    if not plain:
+        order.ptr, order.len = back, x.rank
+        made = cnp.PyArray_Transpose(made, &order)
+    describe(made, &call.arrays[role])
+    return made

@@ -92,7 +92,7 @@ cdef inline void apply_channels(
     cdef Py_ssize_t c
     if (direct or (job.in_rows and not wide)) and n >= 32:
         stretch.spot, stretch.channel, stretch.runs = spot_of(job, o, c0, i), c0, c1 - c0
-        stretch.y, stretch.g = at(&job.y, o, c0, i), at(&job.g, o, c0, i)
+        stretch.y, stretch.g = at(job, &job.y, o, c0, i), at(job, &job.g, o, c0, i)
         loop_for(job, wide, direct)(job, stretch.spot.x, &stretch)
         return
     for c in range(c0, c1):

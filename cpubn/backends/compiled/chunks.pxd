@@ -230,10 +230,10 @@ cdef inline void sum_columns(
     clear(sums.s, strips * lanes)
     clear(sums.q, strips * lanes)
     if direct:
-        strip.x_step, strip.dy_step = job.together * run.x.plane, job.together * run.dy.plane
-        strip.residual_step, strip.kept_step = job.together * run.residual.plane, job.together * run.kept.plane
-        strip.bit_step = job.together * run.signs.plane
-    tile = max(<Py_ssize_t>1, TILE // (width * job.x.size * STEPS)) * STEPS
+        strip.x_step, strip.dy_step = job.together * run.x.steps[1], job.together * run.dy.steps[1]
+        strip.residual_step, strip.kept_step = job.together * run.residual.steps[1], job.together * run.kept.steps[1]
+        strip.bit_step = job.together * run.signs.steps[1]
+    tile = max(<Py_ssize_t>1, TILE // (width * size_of(job.x.type) * STEPS)) * STEPS
     v = v0
     while v < min(v1, whole):
         part = min(tile, min(v1, whole) - v)
@@ -284,7 +284,7 @@ cdef inline void sum_span(Job* job, Py_ssize_t c0, Py_ssize_t n, Py_ssize_t span
                 sum_columns(job, wide, sums, c0, n, chunk, s, q)
                 continue
             rows = rows_of(job, chunk, c0, n)
-            if is_direct(job, wide):
+            if sums_directly(job, wide):
                 rows.s, rows.q = s, q
                 loops_for(job, wide, True).add_channels(job, NULL, &rows)
                 continue

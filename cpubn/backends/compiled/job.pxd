@@ -13,6 +13,7 @@ cdef extern from "samples.hpp" namespace "cpubn" nogil:
         INT8
         UINT16
         INT16
+    Py_ssize_t size_of(Type)
     cdef struct Quantizer:
         float inverse
         float zero
@@ -24,13 +25,25 @@ cdef enum:  # codes of activations that are named here; all of them: see maths.h
     RELU6 = 2
     CLIP = 9
 
+cdef enum:
+    RANK = 5  # of arrays at most
+    SPLIT = 4  # axes of an array that make an outer or inner one at most
+
+# Outer or inner indices: of one axis or, where an array does not step along several as along one, of those, the innermost first.
+cdef struct Split:
+    int axes
+    Py_ssize_t[4] sizes
+
 cdef struct Strided:  # an array (outer, channel, inner); no data: there is none
     char* data
-    Py_ssize_t outer  # strides in elements, of signs in bits
+    Py_ssize_t outer  # strides, of the innermost axis where there are several; in units of `size`, of signs in bits
     Py_ssize_t channel
     Py_ssize_t inner
     Type type
-    Py_ssize_t size  # bytes of an element
+    Py_ssize_t size  # bytes of an element; 1 where it is not aligned, or not native
+    bint swapped
+    Py_ssize_t[3] outers  # strides of the other axes
+    Py_ssize_t[3] inners
 
 cdef enum:  # the roles of arrays
     OF_X
@@ -134,6 +147,8 @@ cdef struct Job:
     Py_ssize_t outer
     Py_ssize_t channels
     Py_ssize_t inner
+    Split outer_split
+    Split inner_split
     Strided x
     Strided dy
     Strided residual

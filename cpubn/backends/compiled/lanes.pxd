@@ -114,20 +114,19 @@ cdef extern from "samples.hpp" namespace "cpubn" nogil:
     const bint HALVES_HAVE_LOOPS
     cdef struct Place:
         char* data
-        Py_ssize_t width
-        Py_ssize_t lines
-        Py_ssize_t step
-        Py_ssize_t row
-        Py_ssize_t plane
+        int axes
+        Py_ssize_t* sizes
+        Py_ssize_t* steps
+        Py_ssize_t start
         Type type
         Py_ssize_t size
+        bint swapped
     void gather(const Place&, Py_ssize_t, Py_ssize_t, float*)
     void gather(const Place&, Py_ssize_t, Py_ssize_t, double*)
     void scatter(const float*, const Place&, Py_ssize_t, Py_ssize_t, const Quantizer*)
     void scatter(const double*, const Place&, Py_ssize_t, Py_ssize_t, const Quantizer*)
     void gather_bits(const Place&, Py_ssize_t, Py_ssize_t, uint8_t*)
     uint32_t bits_at(const uint8_t*, Py_ssize_t)
-    Py_ssize_t size_of(Type)
     Lane[mixed] load_as(Type, const void*, Py_ssize_t)
     void put_as(Type, const Quantizer*, void*, Py_ssize_t, Lane[mixed], bint)
 

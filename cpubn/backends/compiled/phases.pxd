@@ -44,14 +44,6 @@ cdef inline size_t lay_workspace(Job* job, char* base, int threads) noexcept nog
     return at + 2 * n + LINE
 
 
-cdef inline void leave_workspace(Job* job) noexcept nogil:
-    """The job may be run again, for another image, in a workspace of its own."""
-    if not job.prepared:
-        job.table = NULL
-    if not job.given:
-        job.coefficients = NULL
-
-
 cdef enum Phase:
     WHOLE  # a group of channels from its sums to its output
     PIVOTS  # of a group

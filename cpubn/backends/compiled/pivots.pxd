@@ -37,7 +37,7 @@ cdef inline double row_pivot(const Job* job, bint wide, Py_ssize_t c) noexcept n
     clear(sums, 32)
     for k in range(places):
         step = total * k // places
-        p = channel_place(&job.x, step // steps, c, step % steps * lanes, lanes, False)
+        p = channel_place(job, &job.x, step // steps, c, step % steps * lanes, lanes, False)
         add_buffered_places(job, wide, &p, 0, &start, 1, lanes, sums)
     return as_own(wide, fold_lanes(wide, sums) / <double>(places * lanes))
 
@@ -47,7 +47,7 @@ cdef inline void column_pivots(const Job* job, bint wide, Py_ssize_t c0, Py_ssiz
     cdef double totals[GROUP]
     cdef Py_ssize_t[COLUMN_PLACES] starts  # of rows, in elements of x's place, or from its start in memory
     cdef Lane[double] means
-    cdef Place p = columns_place(&job.x, 0, c0, channels, job.inner)
+    cdef Place p = columns_place(job, &job.x, 0, c0, channels)
     cdef Py_ssize_t lanes = 16 if wide else 32, width = channels * job.inner * job.together
     cdef Py_ssize_t rows = job.outer // job.together, few = job.together * job.inner
     cdef Py_ssize_t wanted = max(<Py_ssize_t>8, COLUMN_PLACES // few), places = (wanted * rows - 1) // (rows + wanted) + 1
@@ -55,7 +55,7 @@ cdef inline void column_pivots(const Job* job, bint wide, Py_ssize_t c0, Py_ssiz
     cdef bint direct = wide == (job.x.type == FLOAT64) and width >= lanes and is_row(&p, job.x.type)
     direct = direct and (job.together == 1 or is_line(&p, width * rows))
     for v in range(places):
-        starts[v] = v * rows // places * (job.together * p.plane if direct else width)
+        starts[v] = v * rows // places * (job.together * p.steps[1] if direct else width)
     clear(sums, strips * lanes)
     clear(totals, channels + 15)
     for k in range(strips):
@@ -80,7 +80,7 @@ cdef inline void find_pivots(Job* job, Py_ssize_t c0, Py_ssize_t n) noexcept nog
     if job.columns:
         column_pivots(job, wide, c0, n)
         return
-    if is_direct(job, wide):
+    if sums_directly(job, wide):
         loops_for(job, wide, True).find_row_pivots(job, NULL, c0, c0 + n)
         return
     for c in range(c0, c0 + n):

@@ -3,10 +3,14 @@ cimport numpy as cnp
 from cpubn.backends.compiled.job cimport Job, Kernels, Strided, Type
 
 cdef Type type_of(cnp.ndarray a) noexcept
-cdef int set_order(Job* job) except -1
+cdef Type type_of_number(int number, a) noexcept
+cdef int number_of(Type type) noexcept
+cdef bint is_real(value)
+cdef bint share_memory(a, b)
+cdef bint overlaps_itself(a)
 cdef int set_epilogue(Job* job, activation, quantization) except -1
-cdef int start(Job* job, int threads) except -1
-cdef bint run_small(Job* job) noexcept
+cdef void set_activation(Job* job, int code, double low, double high) noexcept
+cdef int run_job(Job* job, int threads) except -1
 
 cdef class CompiledKernels:
     cdef object capsule

@@ -3,22 +3,28 @@
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython.parallel cimport prange
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from cpubn.backends.compiled.job cimport *
-from cpubn.backends.compiled.machine cimport NAN, cpubn_has_avx2, cpubn_has_avx512, cpubn_openmp_max_threads
-from cpubn.backends.compiled.phases cimport calm_pack, lay_workspace, leave_workspace, run
+from cpubn.backends.compiled.machine cimport (
+    NAN, cpubn_calm, cpubn_has_avx2, cpubn_has_avx512, cpubn_openmp_max_threads, cpubn_restore,
+)
+from cpubn.backends.compiled.order cimport set_order
+from cpubn.backends.compiled.passes cimport *
+from cpubn.backends.compiled.phases cimport calm_pack, lay_workspace, run
 from cpubn.backends.compiled.sharing cimport share
 
-from cpubn.maths import order as _order
+from numbers import Real
+
+from cpubn.backends import overlap
 
 cnp.import_array()
-order_of = _order.order_of  # an old one is told apart when this is loaded
 
 cdef enum:
     SIGNS = 65536  # elements of a unit of packing, a multiple of 32
+    SMALL_BYTES = 32768  # a pass over less is done before the interpreter's lock was released and taken again: 0.2 us
 
 # The number that NumPy gave to ml_dtypes' bfloat16, once one was seen.
 cdef int BFLOAT16_NUMBER = -1
@@ -26,8 +32,12 @@ cdef int BFLOAT16_NUMBER = -1
 
 cdef Type type_of(cnp.ndarray a) noexcept:
     """The type of an array's elements, OTHER where kernels have none such."""
+    return type_of_number(cnp.PyArray_TYPE(a), a)
+
+
+cdef Type type_of_number(int number, a) noexcept:
+    """The same by NumPy's number of a type; `a` has it, or is the dtype."""
     global BFLOAT16_NUMBER
-    cdef int number = cnp.PyArray_TYPE(a)
     if number == cnp.NPY_FLOAT32:
         return FLOAT32
     if number == cnp.NPY_FLOAT64:
@@ -43,26 +53,32 @@ cdef Type type_of(cnp.ndarray a) noexcept:
     if number == cnp.NPY_INT16:
         return INT16
     if number != BFLOAT16_NUMBER:
-        if number < 256 or a.dtype.name != "bfloat16":  # NPY_USERDEF
+        if number < 256 or (a.dtype if isinstance(a, cnp.ndarray) else a).name != "bfloat16":  # NPY_USERDEF
             return OTHER
         BFLOAT16_NUMBER = number
     return BFLOAT16
 
 
-cdef Strided strided(cnp.ndarray a):
-    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(a)
-    cdef cnp.npy_intp* strides = cnp.PyArray_STRIDES(a)
-    if cnp.PyArray_NDIM(a) != 3:
-        raise ValueError("an array must have the shape (outer, channel, inner)")
-    return Strided(
-        <char*>cnp.PyArray_DATA(a), strides[0] // size, strides[1] // size, strides[2] // size, type_of(a), size
-    )
+cdef int number_of(Type type) noexcept:
+    """NumPy's number of a floating type of samples."""
+    if type == FLOAT32:
+        return cnp.NPY_FLOAT32
+    if type == FLOAT64:
+        return cnp.NPY_FLOAT64
+    return cnp.NPY_FLOAT16 if type == FLOAT16 else BFLOAT16_NUMBER
 
 
-cdef int set_order(Job* job) except -1:
-    order = order_of(job.outer, job.channels, job.inner)
-    job.columns, job.together, job.levels, job.pieces, job.chunks, job.span, job.spans = order
-    return 0
+cdef bint is_real(value):
+    return type(value) is not bool and isinstance(value, Real)
+
+
+cdef bint share_memory(a, b):
+    """Whether two arrays do whose memory lies in one another's."""
+    return overlap.overlap(a, b)
+
+
+cdef bint overlaps_itself(a):
+    return overlap.overlaps_itself(a)
 
 
 cdef int set_epilogue(Job* job, activation, quantization) except -1:
@@ -83,72 +99,26 @@ cdef void set_activation(Job* job, int code, double low, double high) noexcept:
         job.activation, job.low, job.high = CLIP, 0.0, 6.0
 
 
-cdef int start(Job* job, int threads) except -1:
-    """Share out the work and do it without the interpreter's lock."""
-    cdef void* memory
-    share(job, threads)
-    memory = malloc(lay_workspace(job, NULL, threads))
-    if memory is NULL:
-        raise MemoryError("no memory for the statistics of a batch")
-    lay_workspace(job, <char*>memory, threads)
-    with nogil:
-        run(job, threads)
-    free(memory)
-    leave_workspace(job)
-    return 0
-
-
-cdef bint run_small(Job* job) noexcept:
-    """`start` for a little work, in this thread and with the lock; whether there was memory."""
+cdef int run_job(Job* job, int threads) except -1:
+    """Share out the work, and do it without the interpreter's lock; a little in this thread, with it."""
     cdef char room[4096]
     cdef void* memory = room
     cdef size_t size
-    share(job, 1)
-    size = lay_workspace(job, NULL, 1)
-    if size > sizeof(room):
+    cdef bint small = job.outer * job.channels * job.inner * size_of(job.x.type) <= SMALL_BYTES
+    share(job, threads)
+    size = lay_workspace(job, NULL, threads)
+    if small and threads == 1 and size <= sizeof(room):
+        lay_workspace(job, room, 1)
+        run(job, 1)
+        return 0
+    with nogil:
         memory = malloc(size)
-        if memory is NULL:
-            return False
-    lay_workspace(job, <char*>memory, 1)
-    run(job, 1)
-    if memory is not <void*>room:
-        free(memory)
-    leave_workspace(job)
-    return True
-
-
-cdef const double* vector_of(cnp.ndarray v, Py_ssize_t n) except NULL:
-    if cnp.PyArray_TYPE(v) != cnp.NPY_FLOAT64 or cnp.PyArray_SIZE(v) < n or not cnp.PyArray_ISCARRAY_RO(v):
-        raise ValueError("a vector must be a contiguous one of float64")
-    return <const double*>cnp.PyArray_DATA(v)
-
-
-cdef int set_statistics(Job* job, statistics) except -1:
-    cdef Py_ssize_t n = job.channels
-    mean, low, var, weight, eps, training = statistics
-    job.mean, job.mean_low = vector_of(mean, n), vector_of(low, n)
-    job.var, job.weight, job.eps = vector_of(var, n), vector_of(weight, n), eps
-    job.map = GRADIENT if training else SCALE
-    return 0
-
-
-cdef int set_prologue(Job* job, prologue) except -1:
-    activation, bias, residual, kept, signs, g = prologue
-    if g is not None:
-        job.g = strided(g)
-    if signs is not None:
-        bits, strides, slope = signs
-        job.prologue, job.low = BY_SIGNS, slope
-        job.signs = Strided(<char*>cnp.PyArray_DATA(<cnp.ndarray>bits), strides[0], strides[1], strides[2], UINT8, 0)
-    elif activation is not None:
-        set_activation(job, activation[0], activation[1], activation[2])
-        job.prologue = BY_Z if kept is None else BY_OUTPUT
-        if kept is not None:
-            job.kept = strided(kept)
-        else:
-            job.bias = vector_of(bias, job.channels)
-            if residual is not None:
-                job.residual = strided(residual)
+        if memory is not NULL:
+            lay_workspace(job, <char*>memory, threads)
+            run(job, threads)
+            free(memory)
+    if memory is NULL:
+        raise MemoryError("no memory for the statistics of a batch")
     return 0
 
 
@@ -189,7 +159,7 @@ cdef class CompiledKernels:
         cdef Job job = self.new_job(x, x)
         job.sums = True
         job.result = <double*>cnp.PyArray_DATA(stats)
-        start(&job, threads)
+        run_job(&job, threads)
 
     def normalize(
         self, cnp.ndarray x not None, cnp.ndarray affine not None, epilogue, cnp.ndarray y not None, int threads
@@ -207,7 +177,7 @@ cdef class CompiledKernels:
         set_epilogue(&job, activation, quantization)
         if residual is not None:
             job.residual = strided(residual)
-        start(&job, threads)
+        run_job(&job, threads)
 
     def train_forward(
         self, cnp.ndarray x not None, cnp.ndarray weight not None, cnp.ndarray bias not None, double eps,
@@ -228,7 +198,7 @@ cdef class CompiledKernels:
         set_epilogue(&job, activation, quantization)
         if residual is not None:
             job.residual = strided(residual)
-        start(&job, threads)
+        run_job(&job, threads)
 
     def gradient_sums(
         self, cnp.ndarray dy not None, cnp.ndarray x not None, statistics, prologue, cnp.ndarray sums not None, int threads
@@ -245,7 +215,7 @@ cdef class CompiledKernels:
         set_statistics(&job, statistics)
         set_prologue(&job, prologue)
         job.g.data = NULL
-        start(&job, threads)
+        run_job(&job, threads)
 
     def backward(
         self, cnp.ndarray dy not None, cnp.ndarray x not None, statistics, prologue, cnp.ndarray sums not None,
@@ -262,7 +232,7 @@ cdef class CompiledKernels:
         job.result = <double*>cnp.PyArray_DATA(sums)
         set_statistics(&job, statistics)
         set_prologue(&job, prologue)
-        start(&job, threads)
+        run_job(&job, threads)
 
     def pack_signs(
         self, cnp.ndarray y not None, double low, double high, bint nan, cnp.ndarray bits not None, int threads
@@ -293,3 +263,21 @@ def openmp_max_threads():
 def cpu_features():
     """The instruction sets of isa.py, beyond the baseline, that this CPU and its operating system have."""
     return frozenset(name for name, has in (("avx2", cpubn_has_avx2()), ("avx512", cpubn_has_avx512())) if has)
+
+
+def calm():
+    """Set this thread's control register to rounding to nearest, with denormal numbers as such; return what it was."""
+    return cpubn_calm()
+
+
+def restore(uint64_t before):
+    """Set the control register to what `calm` returned."""
+    cpubn_restore(before)
+
+
+def order_of(Py_ssize_t outer, Py_ssize_t channels, Py_ssize_t inner):
+    """The order of summation of a walk of that shape, as maths/order.py has it."""
+    cdef Job job
+    job.outer, job.channels, job.inner = outer, channels, inner
+    set_order(&job)
+    return bool(job.columns), job.together, job.levels, job.pieces, job.chunks, job.span, job.spans

@@ -4,6 +4,7 @@ from libc.string cimport memcmp
 
 from cpubn.backends.compiled.job cimport *
 from cpubn.backends.compiled.lanes cimport *
+from cpubn.backends.compiled.places cimport *
 
 cdef enum State:  # how a channel is summed next
     ABOUT_SAMPLES  # about the mean of some
@@ -44,6 +45,11 @@ cdef inline bint is_direct(const Job* job, bint wide) noexcept nogil:
     return job.direct and wide == (job.x.type == FLOAT64)
 
 
+cdef inline bint sums_directly(const Job* job, bint wide) noexcept nogil:
+    """And whether one outer row lies behind the other, too."""
+    return is_direct(job, wide) and job.outer_split.axes <= 1
+
+
 cdef inline const Loops* loops_for(const Job* job, bint wide, bint direct) noexcept nogil:
     """Those of the data's type, or of what buffers hold."""
     return &job.kernels.loops[loops_of(job.x.type) if direct else 3 if wide else 0]
@@ -73,79 +79,38 @@ cdef inline Py_ssize_t size_at(const any_sample* p, const Type* types, int role)
         return sizeof(any_sample)
 
 
-cdef inline char* at(const Strided* a, Py_ssize_t o, Py_ssize_t c, Py_ssize_t i) noexcept nogil:
-    if a.data is NULL:
-        return NULL
-    return a.data + (o * a.outer + c * a.channel + i * a.inner) * a.size
-
-
-cdef inline Place channel_place(
-    const Strided* a, Py_ssize_t o, Py_ssize_t c, Py_ssize_t i, Py_ssize_t n, bint down
-) noexcept nogil:
-    """n elements of channel c from (o, i): inner ones or, if `down`, outer ones."""
-    return Place(at(a, o, c, i), n, 1, a.outer if down else a.inner, 0, 0, a.type, a.size)
-
-
-cdef inline Place columns_place(
-    const Strided* a, Py_ssize_t o, Py_ssize_t c, Py_ssize_t channels, Py_ssize_t inner
-) noexcept nogil:
-    """The columns of the channels from c on, outer row after outer row."""
-    if inner == 1:
-        return Place(at(a, o, c, 0), channels, 1, a.channel, 0, a.outer, a.type, a.size)
-    if a.channel == inner * a.inner:
-        return Place(at(a, o, c, 0), channels * inner, 1, a.inner, 0, a.outer, a.type, a.size)
-    return Place(at(a, o, c, 0), inner, channels, a.inner, a.channel, a.outer, a.type, a.size)
-
-
-cdef inline Place signs_place(const Job* job, Place p, Py_ssize_t o, Py_ssize_t c, Py_ssize_t i) noexcept nogil:
-    """Signs stand from bit o * outer + ... on, which need not be a byte's first: `size` is that bit."""
-    p.data = job.signs.data
-    p.size = o * job.signs.outer + c * job.signs.channel + i * job.signs.inner
-    return p
-
-
 cdef inline Run channel_run(
     const Job* job, Py_ssize_t o, Py_ssize_t c, Py_ssize_t i, Py_ssize_t n, bint down
 ) noexcept nogil:
     cdef Run run
-    run.x = channel_place(&job.x, o, c, i, n, down)
-    run.dy = channel_place(&job.dy, o, c, i, n, down)
-    run.residual = channel_place(&job.residual, o, c, i, n, down)
-    run.kept = channel_place(&job.kept, o, c, i, n, down)
-    run.signs = signs_place(job, channel_place(&job.signs, 0, 0, 0, n, down), o, c, i)
-    run.g = channel_place(&job.g, o, c, i, n, down)
-    run.y = channel_place(&job.y, o, c, i, n, down)
+    run.x = channel_place(job, &job.x, o, c, i, n, down)
+    run.dy = channel_place(job, &job.dy, o, c, i, n, down)
+    run.residual = channel_place(job, &job.residual, o, c, i, n, down)
+    run.kept = channel_place(job, &job.kept, o, c, i, n, down)
+    run.signs = channel_place(job, &job.signs, o, c, i, n, down)
+    run.g = channel_place(job, &job.g, o, c, i, n, down)
+    run.y = channel_place(job, &job.y, o, c, i, n, down)
     run.standing = 0
     return run
 
 
 cdef inline Run columns_run(const Job* job, Py_ssize_t o, Py_ssize_t c, Py_ssize_t channels) noexcept nogil:
     cdef Run run
-    run.x = columns_place(&job.x, o, c, channels, job.inner)
-    run.dy = columns_place(&job.dy, o, c, channels, job.inner)
-    run.residual = columns_place(&job.residual, o, c, channels, job.inner)
-    run.kept = columns_place(&job.kept, o, c, channels, job.inner)
-    run.signs = signs_place(job, columns_place(&job.signs, 0, 0, channels, job.inner), o, c, 0)
-    run.g = columns_place(&job.g, o, c, channels, job.inner)
-    run.y = columns_place(&job.y, o, c, channels, job.inner)
+    run.x = columns_place(job, &job.x, o, c, channels)
+    run.dy = columns_place(job, &job.dy, o, c, channels)
+    run.residual = columns_place(job, &job.residual, o, c, channels)
+    run.kept = columns_place(job, &job.kept, o, c, channels)
+    run.signs = columns_place(job, &job.signs, o, c, channels)
+    run.g = columns_place(job, &job.g, o, c, channels)
+    run.y = columns_place(job, &job.y, o, c, channels)
     run.standing = 0
     return run
-
-
-cdef inline bint is_row(const Place* p, Type wanted) noexcept nogil:
-    """Whether the elements of each line follow one another, and fit; nothing does."""
-    return p.data is NULL or (p.step == 1 and p.lines == 1 and fits(p.type, wanted))
-
-
-cdef inline bint is_line(const Place* p, Py_ssize_t n) noexcept nogil:
-    """Whether the first n elements of a row follow one another across lines, too."""
-    return p.data is NULL or n <= p.width or p.plane == p.width
 
 
 cdef inline bint reads_rows(const Run* run, Type wanted) noexcept nogil:
     return (
         is_row(&run.x, wanted) and is_row(&run.dy, wanted) and is_row(&run.residual, wanted) and is_row(&run.kept, wanted)
-        and (run.signs.data is NULL or (run.signs.step == 1 and run.signs.lines == 1))
+        and (run.signs.data is NULL or are_steps(&run.signs))
     )
 
 
@@ -154,19 +119,6 @@ cdef inline bint reads_lines(const Run* run, Py_ssize_t n) noexcept nogil:
         is_line(&run.x, n) and is_line(&run.dy, n) and is_line(&run.residual, n) and is_line(&run.kept, n)
         and is_line(&run.signs, n)
     )
-
-
-cdef inline Py_ssize_t offset(const Place* p, Py_ssize_t first) noexcept nogil:
-    """From a run's start to an element of it, for places whose lines are rows."""
-    if first < p.width or p.plane == p.width:  # without a division
-        return first
-    return first // p.width * p.plane + first % p.width
-
-
-cdef inline const char* address(const Place* p, Py_ssize_t first) noexcept nogil:
-    if p.data is NULL:
-        return NULL
-    return p.data + offset(p, first) * p.size
 
 
 cdef inline Spot spot_at(const Run* run, Py_ssize_t first) noexcept nogil:
@@ -182,10 +134,10 @@ cdef inline Spot spot_at(const Run* run, Py_ssize_t first) noexcept nogil:
 cdef inline Spot spot_of(const Job* job, Py_ssize_t o, Py_ssize_t c, Py_ssize_t i) noexcept nogil:
     """The same of (o, c, i), where every array is direct."""
     cdef Spot spot
-    spot.x, spot.dy = at(&job.x, o, c, i), at(&job.dy, o, c, i)
-    spot.residual, spot.kept = at(&job.residual, o, c, i), at(&job.kept, o, c, i)
+    spot.x, spot.dy = at(job, &job.x, o, c, i), at(job, &job.dy, o, c, i)
+    spot.residual, spot.kept = at(job, &job.residual, o, c, i), at(job, &job.kept, o, c, i)
     spot.signs = <const uint8_t*>job.signs.data
-    spot.bit = o * job.signs.outer + c * job.signs.channel + i * job.signs.inner
+    spot.bit = steps_to(job, &job.signs, o, c, i)
     return spot
 
 

@@ -6,12 +6,16 @@ namespace cpubn {
 enum Type { OTHER, FLOAT32, FLOAT64, FLOAT16, BFLOAT16, UINT8, INT8, UINT16, INT16 };
 constexpr ptrdiff_t BUFFER = 256; // elements that go through buffers together
 
-// Elements side by side: planes of `lines` lines of `width` elements each, counted through as one run.
+// Elements counted through as one run: along the first axis, again for each place on the second, and so on without end.
+constexpr int AXES = 5;
 struct Place {
     char *data; // null: there is none
-    ptrdiff_t width, lines, step, row, plane; // strides of elements, lines and planes, in elements, of signs in bits
+    int axes;
+    ptrdiff_t sizes[AXES], steps[AXES]; // strides in elements, of signs in bits
+    ptrdiff_t start; // the run's first element, counted so
     Type type;
-    ptrdiff_t size; // bytes of an element
+    ptrdiff_t size; // bytes that strides count in: an element's, or 1 of one that is not aligned or not native; the first bit
+    bool swapped; // the bytes of each element
 };
 
 // round(min(max(value * inverse + zero, lowest), highest)) as 8 bits; NaN becomes the lowest.
@@ -38,29 +42,72 @@ template <typename Item> WORD void put_apart(const Item *from, Item *to, ptrdiff
         for (ptrdiff_t i = 0; i < n; i++) to[i * step] = from[i];
 }
 
-WORD ptrdiff_t place_of(const Place &p, ptrdiff_t line, ptrdiff_t at) {
-    return line / p.lines * p.plane + line % p.lines * p.row + at * p.step;
+// The same of elements that stand `step` bytes apart, anywhere.
+template <typename Item> WORD Item turned(Item item, bool swapped) {
+    Item made = item;
+    if (swapped)
+        for (size_t i = 0; i < sizeof(Item); i++) ((char *)&made)[i] = ((char *)&item)[sizeof(Item) - 1 - i];
+    return made;
 }
-template <typename Item> WORD void move_items(const Place &p, ptrdiff_t first, ptrdiff_t n, Item *buffer, bool put) {
-    ptrdiff_t line = first / p.width, at = first % p.width;
-    while (n > 0) {
-        ptrdiff_t part = n < p.width - at ? n : p.width - at;
-        Item *data = (Item *)p.data + place_of(p, line, at);
-        if (put) put_apart(buffer, data, p.step, part);
-        else pick((const Item *)data, p.step, part, buffer);
-        buffer += part, n -= part, line++, at = 0;
+template <typename Item> WORD void move_bytes(char *data, ptrdiff_t step, ptrdiff_t n, Item *buffer, bool put, bool swapped) {
+    for (ptrdiff_t i = 0; i < n; i++) {
+        Item item;
+        memcpy(&item, put ? (char *)&buffer[i] : data + i * step, sizeof(Item));
+        item = turned(item, swapped);
+        memcpy(put ? data + i * step : (char *)&buffer[i], &item, sizeof(Item));
     }
 }
-// n elements from the first on, into the buffer or, if `put`, from it.
-WORD void move(const Place &p, ptrdiff_t first, ptrdiff_t n, void *buffer, bool put) {
-    if (p.size == 4) move_items(p, first, n, (uint32_t *)buffer, put);
-    else if (p.size == 2) move_items(p, first, n, (uint16_t *)buffer, put);
-    else if (p.size == 1) move_items(p, first, n, (uint8_t *)buffer, put);
-    else move_items(p, first, n, (uint64_t *)buffer, put);
+
+// Where an element of a place stands: how far along each axis, and so many steps from the place's start in memory.
+struct Position {
+    ptrdiff_t at[AXES], offset;
+};
+WORD Position position_of(const Place &p, ptrdiff_t element) {
+    Position spot;
+    ptrdiff_t left = p.start + element;
+    int last = p.axes - 1;
+    spot.offset = 0;
+    for (int k = 0; k < last; k++) {
+        spot.at[k] = left % p.sizes[k], left /= p.sizes[k];
+        spot.offset += spot.at[k] * p.steps[k];
+    }
+    spot.at[last] = left, spot.offset += left * p.steps[last];
+    return spot;
+}
+// How many of the n elements from here on stand on one line.
+WORD ptrdiff_t on_line(const Place &p, const Position &spot, ptrdiff_t n) {
+    return p.axes > 1 && p.sizes[0] - spot.at[0] < n ? p.sizes[0] - spot.at[0] : n;
+}
+WORD void go_on(const Place &p, Position *spot, ptrdiff_t n) {
+    spot->at[0] += n, spot->offset += n * p.steps[0];
+    for (int k = 0; k + 1 < p.axes && spot->at[k] == p.sizes[k]; k++) {
+        spot->offset += p.steps[k + 1] - p.sizes[k] * p.steps[k];
+        spot->at[k] = 0, spot->at[k + 1]++;
+    }
 }
 
 WORD ptrdiff_t size_of(Type type) {
     return type == FLOAT64 ? 8 : type == FLOAT32 ? 4 : type == UINT8 || type == INT8 ? 1 : 2;
+}
+template <typename Item> WORD void move_items(const Place &p, ptrdiff_t first, ptrdiff_t n, Item *buffer, bool put) {
+    Position spot = position_of(p, first);
+    while (n > 0) {
+        ptrdiff_t part = on_line(p, spot, n);
+        char *data = p.data + spot.offset * p.size;
+        if (p.size != sizeof(Item)) move_bytes(data, p.steps[0], part, buffer, put, p.swapped);
+        else if (put) put_apart(buffer, (Item *)data, p.steps[0], part);
+        else pick((const Item *)data, p.steps[0], part, buffer);
+        buffer += part, n -= part;
+        go_on(p, &spot, part);
+    }
+}
+// n elements from the first on, into the buffer or, if `put`, from it.
+WORD void move(const Place &p, ptrdiff_t first, ptrdiff_t n, void *buffer, bool put) {
+    ptrdiff_t size = size_of(p.type);
+    if (size == 4) move_items(p, first, n, (uint32_t *)buffer, put);
+    else if (size == 2) move_items(p, first, n, (uint16_t *)buffer, put);
+    else if (size == 1) move_items(p, first, n, (uint8_t *)buffer, put);
+    else move_items(p, first, n, (uint64_t *)buffer, put);
 }
 #if defined(CPUBN_HALF)
 constexpr bool HALVES_HAVE_LOOPS = true;
@@ -102,10 +149,26 @@ template <typename T> static CALLED void gather(const Place &p, ptrdiff_t first,
     uint64_t moved[BUFFER];
     ptrdiff_t end = (n + 31) / 32 * 32;
     char *bytes = p.type == FLOAT64 || (sizeof(T) == 4 && p.type == FLOAT32) ? (char *)to : (char *)moved;
-    memset(bytes + n * p.size, 0, (end - n) * p.size);
+    memset(bytes + n * size_of(p.type), 0, (end - n) * size_of(p.type));
     move(p, first, n, bytes, false);
     if (bytes == (char *)moved)
         for (ptrdiff_t i = 0; i < end; i += 32) store_lanes(to + i, load_as(p.type, bytes, i));
+}
+
+// A double as a float for a conversion to half: what is left over makes it odd, so that the second rounding is as if the first.
+WORD float odd(double value) {
+    float made = (float)value;
+    int32_t bits;
+    memcpy(&bits, &made, 4);
+    if (value != value || (double)made == value) return made;
+    bits -= (made < 0 ? -(double)made : (double)made) > (value < 0 ? -value : value);
+    bits |= 1;
+    memcpy(&made, &bits, 4);
+    return made;
+}
+WORD void make_odd(float *, ptrdiff_t) {}
+WORD void make_odd(double *p, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i++) p[i] = odd(p[i]);
 }
 
 // n <= BUFFER elements from the first on <- source (n,), which has room for a multiple of 32.
@@ -117,16 +180,19 @@ static CALLED void scatter(const T *source, const Place &p, ptrdiff_t first, ptr
         move(p, first, n, (void *)source, true);
         return;
     }
+    if (p.type == FLOAT16) make_odd((T *)source, n);
     for (ptrdiff_t i = 0; i < end; i += 32) put_as(p.type, q, moved, i, load_floats(source + i), false);
     move(p, first, n, moved, true);
 }
 
 // to <- n <= BUFFER bits from the first on. `size` of their place is the bit that it starts from.
 static CALLED void gather_bits(const Place &p, ptrdiff_t first, ptrdiff_t n, uint8_t *to) {
+    Position spot = position_of(p, first);
     memset(to, 0, (n + 7) / 8);
     for (ptrdiff_t i = 0; i < n; i++) {
-        ptrdiff_t bit = p.size + place_of(p, (first + i) / p.width, (first + i) % p.width);
+        ptrdiff_t bit = p.size + spot.offset;
         to[i / 8] |= (p.data[bit / 8] >> bit % 8 & 1) << i % 8;
+        go_on(p, &spot, 1);
     }
 }
 

@@ -15,12 +15,12 @@ cdef enum:
 
 
 cdef inline bint is_in_rows(const Strided* a, Type wanted) noexcept nogil:
-    return a.data is NULL or (a.inner == 1 and fits(a.type, wanted))
+    return a.data is NULL or (a.inner == 1 and a.size == size_of(a.type) and fits(a.type, wanted))
 
 
 cdef inline bint are_in_rows(const Job* job, Type wanted) noexcept nogil:
     return (
-        not job.down and (job.signs.data is NULL or job.signs.inner == 1) and is_in_rows(&job.x, wanted)
+        not job.down and job.inner_split.axes <= 1 and (job.signs.data is NULL or job.signs.inner == 1) and is_in_rows(&job.x, wanted)
         and is_in_rows(&job.dy, wanted) and is_in_rows(&job.residual, wanted) and is_in_rows(&job.kept, wanted)
         and is_in_rows(&job.g, wanted) and is_in_rows(&job.y, wanted)
     )
@@ -55,7 +55,7 @@ cdef inline void describe_loops(Job* job) noexcept nogil:
 
 cdef inline void share_transposed(Job* job) noexcept nogil:
     """Blocks of which all channels' samples stay in the first-level cache, so that it gathers the lines of x or of y."""
-    cdef Py_ssize_t size = job.x.size if job.down else job.y.size  # of the one whose lines are not read, or written, whole
+    cdef Py_ssize_t size = size_of(job.x.type if job.down else job.y.type)  # of the one whose lines are not read, or written, whole
     cdef Py_ssize_t samples = max(<Py_ssize_t>32, TRANSPOSED_BYTES // (job.channels * size))
     job.band, job.block, job.part = job.channels, 1, job.inner
     if job.down:
@@ -112,8 +112,8 @@ cdef inline void share_blocks(Job* job, int threads) noexcept nogil:
 
 
 cdef inline void share(Job* job, int threads) noexcept nogil:
-    cdef Py_ssize_t size = job.x.size * (2 if job.backward else 1)  # of what is read
-    cdef size_t moved = job.channels * job.outer * job.inner * (size + (job.y.size if job.apply else 0))
+    cdef Py_ssize_t size = size_of(job.x.type) * (2 if job.backward else 1)  # of what is read
+    cdef size_t moved = job.channels * job.outer * job.inner * (size + (size_of(job.y.type) if job.apply else 0))
     cdef Py_ssize_t end_to_end = 1
     job.given = job.coefficients is not NULL
     describe_loops(job)

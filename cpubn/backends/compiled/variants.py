@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from operator import attrgetter
@@ -12,7 +13,7 @@ from typing import Any
 from cpubn.machine.isa import INSTRUCTION_SETS, InstructionSet
 
 BY_NAME = {variant.name: variant for variant in INSTRUCTION_SETS}
-# What the kernels of every instruction set define, as direct.pyi lists it.
+# What the kernels of every instruction set define, as planner.pyi lists it.
 NAMES = (
     "ANY_TYPE",
     "moments",
@@ -21,12 +22,6 @@ NAMES = (
     "gradient_sums",
     "backward",
     "pack_signs",
-    "affine",
-    "infer_directly",
-    "train_directly",
-    "witness",
-    "backward_directly",
-    "moments_directly",
 )
 
 
@@ -51,13 +46,17 @@ def instruction_set() -> str:
 
 def load(name: str) -> Any:
     """The kernels of one instruction set. Not to be called where the CPU lacks it: its very import may be illegal."""
-    direct, variant = import_module("cpubn.backends.compiled.direct"), import_module(f"cpubn.backends.compiled.{name}")
-    return _kernels(direct, variant, name)
+    return _kernels(planner(), import_module(f"cpubn.backends.compiled.{name}"), name)
 
 
 @cache
-def _kernels(direct: ModuleType, variant: ModuleType, name: str) -> Any:
-    return direct.DirectKernels(variant.table, name)
+def _kernels(planner: ModuleType, variant: ModuleType, name: str) -> Any:
+    return planner.CompiledKernels(variant.table, name)
+
+
+def calls(kernels: Any, threads: Callable[[int], int]) -> Any:
+    """What takes whole calls to an instruction set's kernels; `threads` is a function of the bytes that one reads."""
+    return import_module("cpubn.backends.compiled.calls").Calls(kernels, threads)
 
 
 def planner() -> Any:

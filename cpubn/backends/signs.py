@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cpubn.ask.walk import Walk
 from cpubn.backends import choice, register
 from cpubn.backends.epilogue import Activation, rounded
 from cpubn.backends.place import place_of
@@ -22,6 +21,11 @@ class Signs(NamedTuple):
     axes: tuple[int, ...]
     activation: Activation
 
+    @property
+    def slope(self) -> float:
+        """The derivative where it is not 1."""
+        return self.activation.low if self.activation.name == "leaky_relu" else 0.0
+
     @classmethod
     def of(cls, y: Array, activation: Activation, kernels: Any) -> Signs:
         axes = tuple(sorted(range(y.ndim), key=lambda axis: -abs(y.strides[axis])))
@@ -32,7 +36,7 @@ class Signs(NamedTuple):
             kernels.pack_signs(_flat(y, axes), *bounds(activation, y.dtype), nan, bits, choice.threads(y.nbytes))
         return cls(bits, axes, activation)
 
-    def along(self, walk: Walk, shape: tuple[int, ...]) -> Bits:
+    def along(self, walk: Any, shape: tuple[int, ...]) -> Bits:
         """As a kernel reads them beside a walk of an array of that shape: by three strides.
 
         They are as a rule in x's order; in that of an `out` of another order three strides may not do.
@@ -40,14 +44,13 @@ class Signs(NamedTuple):
         steps, step = [0] * len(shape), 1
         for axis in reversed(self.axes):
             steps[axis], step = step, step * shape[axis]
-        slope = self.activation.low if self.activation.name == "leaky_relu" else 0.0
         strides = walk.steps(shape, steps)
         if strides is not None:
-            return Bits(self.bits, strides, slope)
+            return Bits(self.bits, strides, self.slope)
         ordered, along = (tuple(values[axis] for axis in walk.axes) for values in (shape, steps))
         bits = place_of(self.bits).reordered(self.bits, ordered, along)
         _, channels, inner = walk.shape
-        return Bits(bits, (channels * inner, inner, 1), slope)
+        return Bits(bits, (channels * inner, inner, 1), self.slope)
 
 
 def _flat(a: Array, axes: tuple[int, ...]) -> Array:

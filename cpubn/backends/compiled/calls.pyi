@@ -1,0 +1,39 @@
+from collections.abc import Callable
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cpubn.ask.backward import Request
+from cpubn.backends.compiled.planner import CompiledKernels
+from cpubn.backends.epilogue import Activation, Quantization
+from cpubn.typing import AxisOrder
+
+_Array = NDArray[Any]
+_Vectors = tuple[object, object, object, object, object]
+
+@final
+class Calls:
+    def __new__(cls, of: CompiledKernels, threads: Callable[[int], int]) -> Calls: ...
+    def affine(
+        self,
+        coefficients: tuple[_Array, _Array],
+        how: tuple[Activation | None, Quantization | None, np.dtype[Any] | None, AxisOrder, AxisOrder],
+    ) -> Affine: ...
+    def infer(self, x: object, vectors: _Vectors, how: tuple[Any, ...]) -> _Array | None: ...
+    def train(self, x: object, vectors: _Vectors, how: tuple[Any, ...]) -> tuple[_Array, int, _Array] | None: ...
+    def moments(self, x: object, layout: object) -> tuple[int, _Array] | None: ...
+    def witness(self, x: object, output: object, residual: object) -> int | None: ...
+    def backward(self, asked: Request) -> tuple[_Array, _Array, _Array, _Array | None] | None: ...
+
+@final
+class Affine:
+    def __new__(
+        cls,
+        calls: Calls,
+        coefficients: tuple[_Array, _Array],
+        how: tuple[Activation | None, Quantization | None, np.dtype[Any] | None, AxisOrder, AxisOrder],
+    ) -> Affine: ...
+    def __call__(self, x: object, residual: object = None, out: object = None) -> _Array | None: ...
+
+def axes_of(x: _Array, axis: int) -> tuple[tuple[int, ...], int]: ...
