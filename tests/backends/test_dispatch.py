@@ -25,14 +25,14 @@ def test_default_is_the_first_that_is_installed():
 
 
 def test_numpy_is_the_default_where_nothing_else_is():
-    blocked = "import sys; sys.modules.update({'numba': None, 'cpubn.backends.compiled.direct': None}); "
+    blocked = "import sys; sys.modules.update({'numba': None, 'cpubn.backends.compiled.calls': None}); "
     assert python(blocked + RESOLVE) == "numpy cpubn.backends.reference"
     assert "Numba is not installed" in python(blocked + "from cpubn.backends import choice; choice.kernels('numba')")
 
 
 def test_a_numba_that_fails_to_import_is_absent_with_its_reason():
     broken = (
-        "import sys; sys.modules.update({'cpubn.backends.compiled.direct': None, 'cpubn.backends.jit.passes': None}); "
+        "import sys; sys.modules.update({'cpubn.backends.compiled.calls': None, 'cpubn.backends.jit.passes': None}); "
         "from cpubn.backends import choice; from cpubn import available_backends; "
     )
     need_backend("numba")
@@ -90,22 +90,16 @@ def test_forcing_an_instruction_set_that_the_cpu_lacks_fails():
 
 
 def test_forcing_an_instruction_set_without_the_extension_fails():
-    program = "import sys; sys.modules['cpubn.backends.compiled.direct'] = None; " + RESOLVE
+    program = "import sys; sys.modules['cpubn.backends.compiled.calls'] = None; " + RESOLVE
     assert python(program, CPUBN_ISA="avx2").startswith(
         "ValueError: CPUBN_ISA must name an instruction set that is there"
     )
 
 
-@pytest.mark.parametrize(
-    "stale",
-    [
-        "sys.modules['cpubn.backends.compiled.direct'] = types.ModuleType('direct'); ",
-        "from cpubn.maths import order; vars(order).clear(); ",
-    ],
-    ids=["extension lacks names", "sources lack what it reads"],
-)
-def test_an_extension_that_is_out_of_date_is_absent_with_its_reason(stale):
+@pytest.mark.parametrize("name", ["calls", "planner"])
+def test_an_extension_that_is_out_of_date_is_absent_with_its_reason(name):
     need_backend("cython")
+    stale = f"sys.modules['cpubn.backends.compiled.{name}'] = types.ModuleType('{name}'); "
     stale = "import sys, types, numpy as np, cpubn; " + stale
     message = python(stale + "cpubn.use_backend('cython')")
     assert message.startswith("ValueError: backend must be one that is there, got 'cython': the compiled kernels are")

@@ -4,7 +4,6 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from cpubn.ask.backward import Request
 from cpubn.backends.compiled.planner import CompiledKernels
 from cpubn.backends.epilogue import Activation, Quantization
 from cpubn.typing import AxisOrder
@@ -24,7 +23,7 @@ class Calls:
     def train(self, x: object, vectors: _Vectors, how: tuple[Any, ...]) -> tuple[_Array, int, _Array] | None: ...
     def moments(self, x: object, layout: object) -> tuple[int, _Array] | None: ...
     def witness(self, x: object, output: object, residual: object) -> int | None: ...
-    def backward(self, asked: Request) -> tuple[_Array, _Array, _Array, _Array | None] | None: ...
+    def backward(self, asked: tuple[Any, ...]) -> tuple[_Array, _Array, _Array, _Array | None] | None: ...
 
 @final
 class Affine:

@@ -23,6 +23,7 @@ NAMES = (
     "backward",
     "pack_signs",
 )
+CALLS = "affine", "infer", "train", "moments", "witness", "backward"  # as calls.pyi has them
 
 
 @cache
@@ -56,7 +57,12 @@ def _kernels(planner: ModuleType, variant: ModuleType, name: str) -> Any:
 
 def calls(kernels: Any, threads: Callable[[int], int]) -> Any:
     """What takes whole calls to an instruction set's kernels; `threads` is a function of the bytes that one reads."""
-    return import_module("cpubn.backends.compiled.calls").Calls(kernels, threads)
+    return planned().Calls(kernels, threads)
+
+
+def planned() -> Any:
+    """What turns calls into jobs; ImportError where it was not built."""
+    return import_module("cpubn.backends.compiled.calls")
 
 
 def planner() -> Any:
@@ -76,9 +82,10 @@ def absence(name: str) -> str | None:
             return f"this CPU lacks {variant.feature}"
     try:
         attrgetter(*NAMES)(load(name))
+        attrgetter(*CALLS)(planned().Calls)
     except ImportError as error:
         return _why_not_built(name) or f"{error}; reinstall cpubn with this Python"
-    except AttributeError as error:  # of the extension, or of order.py, which it reads when it is loaded
+    except AttributeError as error:
         return f"the compiled kernels are out of date ({error}); reinstall with pip install -e ."
     return None
 
