@@ -41,4 +41,6 @@ def types(session: nox.Session) -> None:
     session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "lint"))
     session.install("--editable", ".[demo]")
     session.run("mypy")
+    session.install("pyright[nodejs]")  # mypy reads this program in the tests
+    session.run("pyright", "tests/typing_program.py")
     session.run("stubtest", "cpubn.backends.compiled.planner", "cpubn.backends.compiled.direct")

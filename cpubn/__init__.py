@@ -7,7 +7,7 @@ BatchNorm1d, BatchNorm2d and BatchNorm3d are torch.nn's layers on plain arrays; 
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cpubn.backends.choice import (
     available_backends,
@@ -26,17 +26,20 @@ from cpubn.layers.kept import no_grad
 from cpubn.statistics import Moments
 from cpubn.version import __version__ as __version__
 
+if TYPE_CHECKING:
+    from cpubn import convert as convert, typing as typing
+else:
 
-def __getattr__(name: str) -> Any:
-    """cpubn.convert, which most programs do not need, is imported when it is first asked for."""
-    if name == "convert":
-        return import_module("cpubn.convert")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name):
+        """cpubn.convert, which most programs do not need, is imported when it is first asked for."""
+        if name == "convert":
+            return import_module("cpubn.convert")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     """What is public: neither what happens to be imported here nor the modules that it comes from."""
-    return sorted([*__all__, "__version__", "convert"])
+    return sorted([*__all__, "__version__", "convert", "typing"])
 
 
 __all__ = [

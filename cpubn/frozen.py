@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Generic, Required, Self, TypeAlias, TypedDict, Unpack, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cpubn.ask import check, forward, options
 from cpubn.ask.state import divisor, vectors_by_name
@@ -15,13 +15,36 @@ from cpubn.backends import choice, host, register
 from cpubn.backends.epilogue import Quantization
 from cpubn.backends.gpu.arrays import DeviceArray
 from cpubn.backends.place import located, to_device, to_host
-from cpubn.functional import apply
-from cpubn.typing import ActivationLike, Array, Layout, Vector
+from cpubn.typing import Activation, Array, AxisOrder, Backend, Floating, Layout, Vector
+
+if TYPE_CHECKING:  # from Python 3.13 on typing has it
+    from typing_extensions import TypeVar
+
+    # The dtype that was asked for, None for that of each input.
+    DType = TypeVar("DType", bound=np.dtype[Any] | None, default=Any, covariant=True)
+else:
+    from typing import TypeVar
+
+    DType = TypeVar("DType")
 
 Affine: TypeAlias = dict[np.dtype[Any], Array]  # (3, C) centre, scale and shift, by the type that is computed in
 
 
-class FrozenBatchNorm:
+class Constants(TypedDict, total=False):
+    """What FrozenBatchNorm takes by name, beside what its type depends on."""
+
+    weight: Required[ArrayLike | None]
+    bias: Required[ArrayLike | None]
+    running_mean: Required[ArrayLike]
+    running_var: Required[ArrayLike]
+    eps: float
+    layout: Layout
+    activation: Activation | None
+    out_layout: Layout | None
+    backend: Backend | None
+
+
+class FrozenBatchNorm(Generic[DType]):
     """y = activation((x - running_mean) / sqrt(running_var + eps) * weight + bias + residual), with constants.
 
     Parameters
@@ -40,9 +63,24 @@ class FrozenBatchNorm:
     ValueError and TypeError as batch_norm does.
     """
 
+    layout: Final[AxisOrder]
+    out_layout: Final[AxisOrder]
+    eps: Final[float]
+    backend: Final[Backend]
+    num_features: Final[int]
+    running_mean: Final[Vector]
+    running_var: Final[Vector]
+    weight: Final[Vector]
+    bias: Final[Vector]
     _affine: Affine
     _direct: Callable[[Any, Any, Any], Array | None]
 
+    @overload
+    def __init__(self: FrozenBatchNorm[None], *, dtype: None = None, **constants: Unpack[Constants]) -> None: ...
+    @overload
+    def __init__(
+        self: FrozenBatchNorm[np.dtype[Any] | None], *, dtype: DTypeLike | None, **constants: Unpack[Constants]
+    ) -> None: ...
     @vectors_by_name
     @register.calm()
     def __init__(
@@ -54,16 +92,16 @@ class FrozenBatchNorm:
         running_var: ArrayLike,
         eps: float = 1e-5,
         layout: Layout = "NCHW",
-        activation: ActivationLike = None,
+        activation: Activation | None = None,
         dtype: DTypeLike | None = None,
         out_layout: Layout | None = None,
-        backend: str | None = None,
+        backend: Backend | None = None,
     ) -> None:
         self.layout = check.layout_name(layout)
         self.out_layout = options.out_layout(out_layout, self.layout)
         self.eps = check.epsilon(eps, training=False)
         self._activation = options.activation(activation)
-        self.dtype = None if dtype is None else options.floating(dtype)
+        self._dtype = None if dtype is None else options.floating(dtype)
         backend = choice.backend_for(self._activation, backend)
         on_gpu, weight, bias, running_mean, running_var = _on_host(weight, bias, running_mean, running_var)
         if on_gpu is not None:
@@ -82,7 +120,12 @@ class FrozenBatchNorm:
             vars(self).update(vars(self._on_gpu(on_gpu.device)))
 
     @property
-    def activation(self) -> ActivationLike:
+    def dtype(self) -> DType:
+        """That of the output, None where it is the input's."""
+        return self._dtype  # type: ignore[return-value] # as the overloads of __init__ say
+
+    @property
+    def activation(self) -> Activation | None:
         """As it was given."""
         return self._activation and self._activation.given
 
@@ -107,8 +150,8 @@ class FrozenBatchNorm:
         out_zero_point: int,
         dtype: DTypeLike = "int8",
         layout: Layout = "NCHW",
-        activation: ActivationLike = None,
-        backend: str | None = None,
+        activation: Activation | None = None,
+        backend: Backend | None = None,
     ) -> Self:
         """Batch norm of int8 or uint8 data: x_real = (x - zero_point) * scale, and the same of y by its own numbers.
 
@@ -131,11 +174,17 @@ class FrozenBatchNorm:
             activation=activation,
             backend=backend if on_gpu is None else None,
         )
-        vars(made).update(dtype=kind, _quantization=quantization)
+        vars(made).update(_dtype=kind, _quantization=quantization)
         with np.errstate(all="ignore"):
             made._set_affine(made.running_mean / step + zero, made.running_var / step**2, made.eps / step**2)
         return made if on_gpu is None else made._on_gpu(on_gpu.device)
 
+    @overload
+    def __call__(
+        self: FrozenBatchNorm[None], x: NDArray[Floating], residual: ArrayLike | None = None, out: Array | None = None
+    ) -> NDArray[Floating]: ...
+    @overload
+    def __call__(self, x: ArrayLike, residual: ArrayLike | None = None, out: Array | None = None) -> Array: ...
     def __call__(self, x: ArrayLike, residual: ArrayLike | None = None, out: Array | None = None) -> Array:
         """Normalize `x`, of 2 to 5 dimensions with C channels; `out` may be `x` itself, or `residual`."""
         y = self._direct(x, residual, out)
@@ -163,24 +212,26 @@ class FrozenBatchNorm:
         move = partial(to_device, device=device)
         return self._moved(move, {t: located(move(rows), "affine") for t, rows in self._affine.items()}, "cuda")
 
-    def _off_gpu(self, backend: str) -> Self:
+    def _off_gpu(self, backend: Backend) -> Self:
         affine = {t: to_host(rows) for t, rows in self._affine.items()}
         return self._moved(lambda v: _constant(to_host(v)), affine, backend)
 
-    def _moved(self, move: Callable[[Any], Any], affine: Affine, backend: str) -> Self:
+    def _moved(self, move: Callable[[Any], Any], affine: Affine, backend: Backend) -> Self:
         made = object.__new__(type(self))
         vectors = {name: move(getattr(self, name)) for name in forward.VECTORS}
         vars(made).update({**vars(self), **vectors, "backend": backend, "_affine": affine})
         vars(made).update(_direct=made._direct_path(affine))
         return made
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if "_direct" in vars(self):
-            raise AttributeError(f"{name} must stay as it is, got a new one; build another FrozenBatchNorm")
-        super().__setattr__(name, value)
+    if not TYPE_CHECKING:  # which would take it that any attribute can be set
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if "_direct" in vars(self):
+                raise AttributeError(f"{name} must stay as it is, got a new one; build another FrozenBatchNorm")
+            super().__setattr__(name, value)
 
     def __repr__(self) -> str:
-        rest: dict[str, Any] = {"activation": self.activation, "dtype": self.dtype and self.dtype.name}
+        rest: dict[str, Any] = {"activation": self.activation, "dtype": self._dtype and self._dtype.name}
         rest["out_layout"] = None if self.out_layout == self.layout else self.out_layout
         given = "".join(f"{name}={value!r}, " for name, value in rest.items() if value is not None)
         first = f"FrozenBatchNorm({self.num_features}, eps={self.eps}, layout={self.layout!r}, "
@@ -197,19 +248,19 @@ class FrozenBatchNorm:
             raise ValueError("residual must be None where data is quantized, got one; add it to what comes next")
         x = located(x, "x")
         check.together(x, {"the constants": next(iter(self._affine.values()))})
-        how = self.layout, self._activation, residual, self.dtype, self._quantization, self.out_layout, out
+        how = self.layout, self._activation, residual, self._dtype, self._quantization, self.out_layout, out
         output = forward.apply(x, self.num_features, forward.Wanted(*how))
         y = self._direct(output.x, check.as_array(residual), out)  # the call is right, but not all of it were arrays
         if y is not None:
             return y
-        return apply(output, self._affine[output.computed_in], choice.kernels_for(output.x, self.backend))
+        return output.apply(self._affine[output.computed_in], choice.kernels_for(output.x, self.backend))
 
     def _direct_path(self, affine: Affine) -> Callable[[Any, Any, Any], Array | None]:
         """What takes arrays on the host as they are, and answers None where something is wrong, or no array."""
         calls = choice.compiled_calls(self.backend)
         if calls is None:
             return lambda x, residual, out: None
-        how = self._activation, self._quantization, self.dtype, self.layout, self.out_layout
+        how = self._activation, self._quantization, self._dtype, self.layout, self.out_layout
         return calls.affine(tuple(affine.values()), how)  # type: ignore[no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:

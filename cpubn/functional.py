@@ -9,9 +9,9 @@ Ioffe and Szegedy, "Batch Normalization: Accelerating Deep Network Training by R
 
 from __future__ import annotations
 
-from typing import Any, Literal, overload
+from typing import Any, Literal, Unpack, overload
 
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cpubn.ask import check, forward, options
 from cpubn.ask.backward import Request, backward_through, check_besides
@@ -19,49 +19,39 @@ from cpubn.ask.check import NCHW, NHWC, layout_name
 from cpubn.backends import choice, host, register
 from cpubn.backends.place import located, place_of
 from cpubn.statistics import Moments
-from cpubn.typing import ActivationLike, Array, Layout
+from cpubn.typing import Activation, Array, Backend, BackwardOptions, Floating, ForwardOptions, Layout, Values, Vector
 
 
 @overload
 def batch_norm(
-    x: ArrayLike,
-    running_mean: ArrayLike | None,
-    running_var: ArrayLike | None,
-    weight: ArrayLike | None = None,
-    bias: ArrayLike | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-    *,
-    layout: Layout = "NCHW",
-    activation: ActivationLike = None,
-    residual: ArrayLike | None = None,
-    dtype: DTypeLike | None = None,
-    out_layout: Layout | None = None,
-    out: Array | None = None,
-    return_moments: Literal[False] = False,
-    backend: str | None = None,
-) -> Array: ...
+    x: NDArray[Floating], running_mean: Values, running_var: Values, weight: Values = None, bias: Values = None,
+    training: bool = False, momentum: float = 0.1, eps: float = 1e-5, *, dtype: None = None,
+    return_moments: Literal[False] = False, **options: Unpack[ForwardOptions],
+) -> NDArray[Floating]: ...  # fmt: skip
 @overload
 def batch_norm(
-    x: ArrayLike,
-    running_mean: ArrayLike | None,
-    running_var: ArrayLike | None,
-    weight: ArrayLike | None = None,
-    bias: ArrayLike | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-    *,
-    layout: Layout = "NCHW",
-    activation: ActivationLike = None,
-    residual: ArrayLike | None = None,
-    dtype: DTypeLike | None = None,
-    out_layout: Layout | None = None,
-    out: Array | None = None,
-    return_moments: Literal[True],
-    backend: str | None = None,
-) -> tuple[Array, Moments]: ...
+    x: NDArray[Floating], running_mean: Values, running_var: Values, weight: Values = None, bias: Values = None,
+    training: bool = False, momentum: float = 0.1, eps: float = 1e-5, *, dtype: None = None,
+    return_moments: Literal[True], **options: Unpack[ForwardOptions],
+) -> tuple[NDArray[Floating], Moments]: ...  # fmt: skip
+@overload
+def batch_norm(
+    x: ArrayLike, running_mean: Values, running_var: Values, weight: Values = None, bias: Values = None,
+    training: bool = False, momentum: float = 0.1, eps: float = 1e-5, *, dtype: DTypeLike | None = None,
+    return_moments: Literal[False] = False, **options: Unpack[ForwardOptions],
+) -> Array: ...  # fmt: skip
+@overload
+def batch_norm(
+    x: ArrayLike, running_mean: Values, running_var: Values, weight: Values = None, bias: Values = None,
+    training: bool = False, momentum: float = 0.1, eps: float = 1e-5, *, dtype: DTypeLike | None = None,
+    return_moments: Literal[True], **options: Unpack[ForwardOptions],
+) -> tuple[Array, Moments]: ...  # fmt: skip
+@overload
+def batch_norm(
+    x: ArrayLike, running_mean: Values, running_var: Values, weight: Values = None, bias: Values = None,
+    training: bool = False, momentum: float = 0.1, eps: float = 1e-5, *, dtype: DTypeLike | None = None,
+    return_moments: bool, **options: Unpack[ForwardOptions],
+) -> Array | tuple[Array, Moments]: ...  # fmt: skip
 def batch_norm(
     x: ArrayLike,
     running_mean: ArrayLike | None,
@@ -73,13 +63,13 @@ def batch_norm(
     eps: float = 1e-5,
     *,
     layout: Layout = "NCHW",
-    activation: ActivationLike = None,
+    activation: Activation | None = None,
     residual: ArrayLike | None = None,
     dtype: DTypeLike | None = None,
     out_layout: Layout | None = None,
     out: Array | None = None,
     return_moments: bool = False,
-    backend: str | None = None,
+    backend: Backend | None = None,
 ) -> Array | tuple[Array, Moments]:
     """Normalize every channel of ``x``; in training with the batch's own statistics, which also move the running ones.
 
@@ -145,7 +135,7 @@ def batch_norm(
 
 
 def forward_through(
-    x: Any, vectors: tuple[Any, ...], how: tuple[Any, ...], training: bool, kept: bool, backend: str | None
+    x: Any, vectors: tuple[Any, ...], how: tuple[Any, ...], training: bool, kept: bool, backend: Backend | None
 ) -> tuple[Array, int, Any]:
     """y, the values per channel and, in training or where they are `kept`, stats of them.
 
@@ -180,7 +170,8 @@ def forward_through(
         elif plan.running:
             if kept:
                 kernels.moments(forward.sample(output.x, plan.layout, kernels.ANY_TYPE)[0], stats, threads)
-            apply(output, place.affine(output.computed_in, *plan.running, plan.weight, plan.bias, plan.eps), kernels)
+            affine = place.affine(output.computed_in, *plan.running, plan.weight, plan.bias, plan.eps)
+            output.apply(affine, kernels)
         return place.result(output.array), samples, stats
 
 
@@ -193,15 +184,21 @@ def _compiled(calls: Any, x: Any, vectors: tuple[Any, ...], how: tuple[Any, ...]
     return None if y is None else (y, *counted)
 
 
-def apply(output: forward.Output, affine: Array, kernels: Any) -> Array:
-    """The output, by coefficients that are known."""
-    if output.x.size:
-        for call in output.calls(kernels.ANY_TYPE):
-            kernels.normalize(call.x, affine, call.epilogue, call.y.view, choice.threads(call.x.nbytes))
-            call.y.deliver(call.walk)
-    return place_of(output.array).result(output.array)  # type: ignore[no-any-return]
-
-
+@overload
+def batch_norm_backward(
+    dy: ArrayLike, x: NDArray[Floating], mean: ArrayLike | Moments, var: ArrayLike, weight: Values = None,
+    *, residual: None = None, **options: Unpack[BackwardOptions],
+) -> tuple[NDArray[Floating], Vector, Vector]: ...  # fmt: skip
+@overload
+def batch_norm_backward(
+    dy: ArrayLike, x: NDArray[Floating], mean: ArrayLike | Moments, var: ArrayLike, weight: Values = None,
+    *, residual: ArrayLike, **options: Unpack[BackwardOptions],
+) -> tuple[NDArray[Floating], Vector, Vector, NDArray[Floating]]: ...  # fmt: skip
+@overload
+def batch_norm_backward(
+    dy: ArrayLike, x: ArrayLike, mean: ArrayLike | Moments, var: ArrayLike, weight: Values = None,
+    *, residual: Values = None, **options: Unpack[BackwardOptions],
+) -> tuple[Array, ...]: ...  # fmt: skip
 def batch_norm_backward(
     dy: ArrayLike,
     x: ArrayLike,
@@ -213,11 +210,11 @@ def batch_norm_backward(
     training: bool = True,
     layout: Layout = "NCHW",
     bias: ArrayLike | None = None,
-    activation: ActivationLike = None,
+    activation: Activation | None = None,
     residual: ArrayLike | None = None,
     y: ArrayLike | None = None,
     out: Array | None = None,
-    backend: str | None = None,
+    backend: Backend | None = None,
 ) -> tuple[Array, ...]:
     """Gradients of batch norm with respect to its input, weight and bias, and to a residual if there was one.
 
@@ -274,7 +271,7 @@ def batch_norm_backward(
     return (dx, dweight, dbias) if residual is None else (dx, dweight, dbias, g)
 
 
-def moments(x: ArrayLike, *, layout: Layout = "NCHW", backend: str | None = None) -> Moments:
+def moments(x: ArrayLike, *, layout: Layout = "NCHW", backend: Backend | None = None) -> Moments:
     """Count, mean and sum of squared deviations of every channel of ``x``; see Moments.
 
     ``x`` is an array of 2 to 5 dimensions, of any type that batch_norm takes in inference; the results are float64, the

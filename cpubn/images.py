@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cpubn.ask import check, options
 from cpubn.frozen import FrozenBatchNorm
 from cpubn.typing import Array, Layout, Vector
 
 
+@overload
+def normalize_images(
+    images: ArrayLike | Sequence[ArrayLike], mean: ArrayLike, std: ArrayLike, *, scale: float = 1 / 255,
+    out_layout: Layout = "NCHW", dtype: Literal["float32"] | type[np.float32] = "float32",
+    out: Array | None = None,
+) -> NDArray[np.float32]: ...  # fmt: skip
+@overload
+def normalize_images(
+    images: ArrayLike | Sequence[ArrayLike], mean: ArrayLike, std: ArrayLike, *, scale: float = 1 / 255,
+    out_layout: Layout = "NCHW", dtype: DTypeLike, out: Array | None = None,
+) -> Array: ...  # fmt: skip
 def normalize_images(
     images: ArrayLike | Sequence[ArrayLike],
     mean: ArrayLike,

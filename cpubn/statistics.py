@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
@@ -53,15 +53,23 @@ class Moments:
             vars(moments).update(mean=stats[0], low=stats[1], m2=stats[2])
         return moments
 
-    def __getattr__(self, name: str) -> Any:
-        """Of a batch on a GPU, whose vectors are made into arrays when they are asked for."""
-        if name == "_vectors":
-            return tuple(located(vars(self)[vector], vector) for vector in VECTORS)
-        if name not in VECTORS:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        vector = self._vectors[VECTORS.index(name)]
-        vars(self)[name] = place_of(vector).result(vector)
-        return vars(self)[name]
+    if TYPE_CHECKING:  # which would take it of __getattr__ that there is any attribute
+
+        @property
+        def _vectors(self) -> tuple[Any, Any, Any]:
+            """Mean, low and m2 as the kernels gave them."""
+
+    else:
+
+        def __getattr__(self, name: str) -> Any:
+            """Of a batch on a GPU, whose vectors are made into arrays when they are asked for."""
+            if name == "_vectors":
+                return tuple(located(vars(self)[vector], vector) for vector in VECTORS)
+            if name not in VECTORS:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            vector = self._vectors[VECTORS.index(name)]
+            vars(self)[name] = place_of(vector).result(vector)
+            return vars(self)[name]
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy or pickle is on the host."""
@@ -112,7 +120,7 @@ class Moments:
         pairs = ([to_host(getattr(m, name)) for m in (self, other)] for name in VECTORS)
         return self.count == other.count and all(_same_bits(a, b) for a, b in pairs)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None]  # type: ignore[assignment]
 
 
 def _same_bits(a: Vector, b: Vector) -> bool:

@@ -1,33 +1,79 @@
-"""Names for the types that annotations repeat, and what many modules ask of arrays."""
+"""Names for annotations: what cpubn's arguments are, and what its results are.
+
+    def block(x: NDArray[np.float32], activation: cpubn.typing.Activation) -> NDArray[np.float32]:
+        return cpubn.BatchNorm2d(64, activation=activation)(x)
+
+A result is of the type of its input: of an NDArray[np.float32] another one. Where a ``dtype`` is given, and of lists
+and integers, it is an NDArray[Any].
+
+What a layer may lack, such as its weight with ``affine=False``, is typed as if it were there, so that a line such as
+``bn.weight += 1`` passes. On a GPU, arrays are typed as on the host, which is true of what both can do.
+"""
 
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = [
+    "Activation",
+    "Array",
+    "AxisOrder",
+    "Backend",
+    "BackwardOptions",
+    "Floating",
+    "ForwardOptions",
+    "Layout",
+    "Options",
+    "Values",
+    "Vector",
+]
 
 Array: TypeAlias = NDArray[Any]  # of samples
 Vector: TypeAlias = NDArray[np.float64]  # one value per channel
+Values: TypeAlias = ArrayLike | None  # the same where it is only read, or None
+# What the samples of an input are, and so those of the result.
+Floating = TypeVar("Floating", bound=np.floating[Any])
+
 AxisOrder: TypeAlias = Literal["NCHW", "NHWC"]  # channels on axis 1, or last; of any rank
 # What names one of them: also in capitals or small letters throughout.
 Layout: TypeAlias = Literal[
     "NCHW", "NC", "NCL", "NCDHW", "channels_first", "nchw", "nc", "ncl", "ncdhw",
     "NHWC", "NLC", "NDHWC", "channels_last", "nhwc", "nlc", "ndhwc",
 ]  # fmt: skip
+
 # A name, a name with its parameters, a function compiled by Numba, or that and its derivative.
-ActivationLike: TypeAlias = str | tuple[Any, ...] | Callable[[float], float] | None
+Activation: TypeAlias = (
+    Literal["relu", "relu6", "hardswish", "silu", "gelu", "sigmoid", "tanh"]
+    | tuple[Literal["leaky_relu"], float]
+    | tuple[Literal["clip"], float, float]
+    | Callable[[Any], Any]
+    | tuple[Callable[[Any], Any], Callable[[Any], Any]]
+)
+Backend: TypeAlias = Literal["cython", "numba", "numpy", "cuda"]
 
 
-@lru_cache(maxsize=64)  # the types that are taken, in either byte order; those of records have no end
-def name_of(dtype: np.dtype[Any]) -> str:
-    """dtype.name, which NumPy puts together anew each time that it is asked for."""
-    return dtype.name
+class Options(TypedDict, total=False):
+    """What batch_norm and batch_norm_backward both take by name."""
+
+    layout: Layout
+    activation: Activation | None
+    out: Array | None
+    backend: Backend | None
 
 
-class Addresses:
-    """What NumPy makes an array of: memory that it cannot read, and whose owner lives as long as the array."""
+class ForwardOptions(Options, total=False):
+    """What batch_norm takes by name beside dtype and return_moments, on which the type of its result depends."""
 
-    def __init__(self, interface: dict[str, Any], owner: Any) -> None:
-        self.__array_interface__ = interface
-        self.owner = owner
+    residual: ArrayLike | None
+    out_layout: Layout | None
+
+
+class BackwardOptions(Options, total=False):
+    """What batch_norm_backward takes by name beside residual, on which the type of its result depends."""
+
+    eps: float
+    training: bool
+    bias: ArrayLike | None
+    y: ArrayLike | None

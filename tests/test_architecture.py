@@ -27,6 +27,7 @@ ROWS = (
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}
 # Who imports more than NumPy, beside bench and demo, which run what they show.
 LIBRARIES = {"backends.jit": {"numba", "llvmlite"}, "backends.gpu": {"numba"}}
+LIBRARIES["frozen"] = {"typing_extensions"}  # for type checkers alone
 
 
 def module_of(path):

@@ -72,7 +72,7 @@ def test_public_names_are_documented():
 
 
 def test_dir_lists_what_is_public_before_and_after_it_is_used():
-    expected = sorted([*cpubn.__all__, "__version__", "convert"])
+    expected = sorted([*cpubn.__all__, "__version__", "convert", "typing"])
     program = "import cpubn; before = dir(cpubn); cpubn.convert; print(*before); print(*dir(cpubn))"
     assert run("-c", program, timeout=60).stdout.splitlines() == [" ".join(expected)] * 2
     assert all(hasattr(cpubn, name) for name in dir(cpubn))

@@ -15,7 +15,7 @@ from cpubn.backends.epilogue import Activation
 from cpubn.backends.place import place_of
 from cpubn.backends.prologue import NO_PROLOGUE, Prologue, Statistics
 from cpubn.backends.signs import Signs
-from cpubn.typing import Array, Layout, Vector
+from cpubn.typing import Array, Backend, Layout, Vector
 
 
 class Request(NamedTuple):
@@ -36,7 +36,7 @@ class Request(NamedTuple):
     kept: ArrayLike | Signs | None  # the forward's output, or its signs
     wants_g: bool  # for it is a residual's gradient
     out: Array | None
-    backend: str | None
+    backend: Backend | None
 
 
 ARRAYS = "dy", "x", "mean", "low", "var", "weight", "bias", "residual", "kept"

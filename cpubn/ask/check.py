@@ -13,9 +13,10 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from cpubn.ask.walk import Walk
 from cpubn.backends.gpu.arrays import DeviceArray
+from cpubn.backends.interface import name_of
 from cpubn.backends.place import located, place_of, plain
 from cpubn.backends.signs import Signs
-from cpubn.typing import Array, AxisOrder, Vector, name_of
+from cpubn.typing import Array, AxisOrder, Vector
 
 SINGLE_OR_DOUBLE = "float32", "float64"
 FLOATS = "float16", "bfloat16", *SINGLE_OR_DOUBLE

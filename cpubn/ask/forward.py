@@ -10,9 +10,11 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from cpubn.ask import check, options, state
 from cpubn.ask.walk import Walk, new_output, walk_of
+from cpubn.backends import choice
 from cpubn.backends.epilogue import Activation, Epilogue, Quantization
+from cpubn.backends.interface import name_of
 from cpubn.backends.place import addresses, place_of
-from cpubn.typing import Array, Vector, name_of
+from cpubn.typing import Array, Vector
 
 VECTORS = "running_mean", "running_var", "weight", "bias"
 
@@ -83,6 +85,14 @@ class Output(NamedTuple):
             x, y = self.x[i : i + 1], self.y[i : i + 1]
             residual = None if self.residual is None else self.residual[i : i + 1]
             yield self._replace(x=x, walk=walk_of(x, self.axis), y=y, residual=residual).call(any_type)
+
+    def apply(self, affine: Array, kernels: Any) -> Array:
+        """The output, by coefficients that are known."""
+        if self.x.size:
+            for call in self.calls(kernels.ANY_TYPE):
+                kernels.normalize(call.x, affine, call.epilogue, call.y.view, choice.threads(call.x.nbytes))
+                call.y.deliver(call.walk)
+        return place_of(self.array).result(self.array)  # type: ignore[no-any-return]
 
 
 class Wanted(NamedTuple):

@@ -13,9 +13,10 @@ from numpy.typing import DTypeLike
 from cpubn.ask import check
 from cpubn.backends.epilogue import Activation, Quantization, is_for_gpu
 from cpubn.backends.gpu.arrays import DeviceArray
+from cpubn.backends.interface import name_of
 from cpubn.backends.overlap import is_same, overlap, overlaps_itself
 from cpubn.maths import activations
-from cpubn.typing import Array, AxisOrder, name_of
+from cpubn.typing import Array, AxisOrder
 
 PARAMETERS = {"leaky_relu": "('leaky_relu', slope)", "clip": "('clip', low, high)"}
 CHOICE = ", ".join(PARAMETERS.get(name, repr(name)) for name in activations.NAMES)

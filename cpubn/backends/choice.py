@@ -17,6 +17,7 @@ from cpubn.backends.compiled import variants
 from cpubn.backends.epilogue import Activation, is_for_gpu
 from cpubn.backends.gpu.arrays import DeviceArray
 from cpubn.backends.threads import SERIAL_BYTES, get_num_threads, set_num_threads, threads
+from cpubn.typing import Backend
 
 __all__ = [
     "SERIAL_BYTES",
@@ -37,8 +38,8 @@ __all__ = [
 ]
 
 # In the order of preference.
-HOST_BACKENDS = ("cython", "numba", "numpy")
-BACKENDS = (*HOST_BACKENDS, "cuda")
+HOST_BACKENDS: tuple[Backend, ...] = ("cython", "numba", "numpy")
+BACKENDS: tuple[Backend, ...] = (*HOST_BACKENDS, "cuda")
 MODULES = {
     "numba": "cpubn.backends.jit.passes",
     "numpy": "cpubn.backends.reference",
@@ -50,12 +51,12 @@ REMEDIES = {
     "cuda": 'it needs an NVIDIA GPU with its driver, the CUDA toolkit, and pip install "cpubn[cuda]"',
 }
 
-_current: ContextVar[str | None] = ContextVar("cpubn_backend", default=None)
+_current: ContextVar[Backend | None] = ContextVar("cpubn_backend", default=None)
 _loaded: dict[str, ModuleType] = {}
 _broken: dict[str, str] = {}
 
 
-def kernels(name: str | None = None) -> Any:
+def kernels(name: Backend | None = None) -> Any:
     """The module with a backend's kernels; for cython, those of the chosen instruction set.
 
     Raises
@@ -66,7 +67,7 @@ def kernels(name: str | None = None) -> Any:
     return _loaded.get(name) or _load(name)
 
 
-def kernels_for(x: Any, name: str | None = None) -> Any:
+def kernels_for(x: Any, name: Backend | None = None) -> Any:
     """The kernels for an array, on a GPU those of cuda; ValueError where a backend for another place was asked for."""
     if isinstance(x, DeviceArray):
         asked = {"": name, " from use_backend": _current.get(), " from CPUBN_BACKEND": os.environ.get("CPUBN_BACKEND")}
@@ -86,7 +87,7 @@ def kernels_for(x: Any, name: str | None = None) -> Any:
     return kernels(name)
 
 
-def compiled_calls(name: str | None = None) -> Any:
+def compiled_calls(name: Backend | None = None) -> Any:
     """What takes whole calls of arrays on the host, or None where another backend computes."""
     return _compiled_calls() if resolve(name) == "cython" else None
 
@@ -96,7 +97,7 @@ def _compiled_calls() -> Any:
     return variants.calls(kernels("cython"), threads)
 
 
-def resolve(name: str | None = None) -> str:
+def resolve(name: Backend | None = None) -> Backend:
     """The name of a backend that is there; None stands for the current default."""
     if name is None:
         return _current.get() or _default()
@@ -104,11 +105,11 @@ def resolve(name: str | None = None) -> str:
     return name
 
 
-def backend_for(activation: Activation | None, name: str | None) -> str | None:
+def backend_for(activation: Activation | None, name: Backend | None) -> Backend | None:
     """The backend for an activation: a function that Numba compiled is fused into the loops of its target alone."""
     if activation is None or activation.function is None:
         return name
-    target = "cuda" if is_for_gpu(activation.function) else "numba"
+    target: Backend = "cuda" if is_for_gpu(activation.function) else "numba"
     if name not in (None, target):
         raise ValueError(
             f"backend must be {target!r} for an activation of your own that it compiled, got {name!r}; "
@@ -117,7 +118,7 @@ def backend_for(activation: Activation | None, name: str | None) -> str | None:
     return resolve(target)
 
 
-def use_backend(name: str) -> AbstractContextManager[None]:
+def use_backend(name: Backend) -> AbstractContextManager[None]:
     """Make `name` ("cython", "numba", "numpy" or "cuda") the default backend inside a `with` block.
 
     The choice is the current thread's or asyncio task's alone.
@@ -130,7 +131,7 @@ def use_backend(name: str) -> AbstractContextManager[None]:
     return _using(name)
 
 
-def get_backend() -> str:
+def get_backend() -> Backend:
     """The name of the backend that a call without ``backend=`` uses now; arrays on a GPU go to "cuda" by themselves.
 
     That of use_backend, of CPUBN_BACKEND, or the first that is installed.
@@ -142,7 +143,7 @@ def get_backend() -> str:
     return resolve()
 
 
-def available_backends() -> tuple[str, ...]:
+def available_backends() -> tuple[Backend, ...]:
     """The names of the backends that are installed, in the order of preference."""
     return tuple(name for name in BACKENDS if absence(name) is None)
 
@@ -176,7 +177,7 @@ def _loads(library: str) -> bool:
 
 
 @contextmanager
-def _using(name: str) -> Iterator[None]:
+def _using(name: Backend) -> Iterator[None]:
     token = _current.set(name)
     try:
         yield
@@ -185,22 +186,22 @@ def _using(name: str) -> Iterator[None]:
 
 
 @cache
-def _default() -> str:
-    forced = os.environ.get("CPUBN_BACKEND")
+def _default() -> Backend:
+    forced: Any = os.environ.get("CPUBN_BACKEND")
     if forced:
         _check(forced, "CPUBN_BACKEND")
-        return forced
+        return forced  # type: ignore[no-any-return]
     return _best()
 
 
-def host_backend() -> str:
+def host_backend() -> Backend:
     """The default backend for arrays on the host, also where that for others is "cuda"."""
     name = resolve(None)
     return _best() if name == "cuda" else name
 
 
 @cache
-def _best() -> str:
+def _best() -> Backend:
     if os.environ.get("CPUBN_ISA"):
         variants.instruction_set()  # an instruction set that is asked for and absent must not end in another backend
     for name in HOST_BACKENDS:
@@ -209,7 +210,7 @@ def _best() -> str:
     raise AssertionError("numpy is always there")
 
 
-def _check(name: str, what: str) -> None:
+def _check(name: Any, what: str) -> None:
     if not isinstance(name, str):
         raise TypeError(f"{what} must be a string, one of {', '.join(BACKENDS)}, got {name!r}; pass its name")
     if name in _loaded:

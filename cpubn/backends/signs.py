@@ -11,7 +11,7 @@ from cpubn.backends import choice, register
 from cpubn.backends.epilogue import Activation, rounded
 from cpubn.backends.place import place_of
 from cpubn.backends.prologue import Bits, bytes_of
-from cpubn.typing import Array
+from cpubn.typing import Array, Backend
 
 
 class Signs(NamedTuple):
@@ -65,7 +65,7 @@ def bounds(activation: Activation, dtype: np.dtype[Any]) -> tuple[float, float]:
     return float(rounded(low, dtype)), float(rounded(high, dtype))
 
 
-def kept_of(activation: Activation | None, y: Array, backend: str | None, *, signs: bool) -> Array | Signs | None:
+def kept_of(activation: Activation | None, y: Array, backend: Backend | None, *, signs: bool) -> Array | Signs | None:
     """What an activation's gradient needs of its output: signs, or all of it, or nothing, and z is computed again."""
     if activation is None or activation.of_output(y.dtype) is None:
         return None

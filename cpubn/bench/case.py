@@ -36,15 +36,20 @@ class Case:
     in float64. edge.py has cases of other types, and with more to compute.
     """
 
-    tolerance = TOLERANCE
+    tolerance: float = TOLERANCE
     blank: float = np.nan  # what no result can be mistaken for
+    weight: Array
+    bias: Array
+    mean: Array
+    var: Array
 
     def __init__(self, op: str, layer: Layer, seed: int | None = None) -> None:
         rng = self._rng = np.random.default_rng(seed)
         channels = layer.shape[1]
-        self.op, self.layer = op, layer
+        self.op: str = op
+        self.layer: Layer = layer
         first = op.partition("_")[0]
-        self.computes = first if first in TRAFFIC else "eval"  # the pass whose formula it starts from
+        self.computes: str = first if first in TRAFFIC else "eval"  # the pass whose formula it starts from
         self.weight, self.bias, mean, std = (
             rng.uniform(low, low + 1, channels).astype(np.float32) for low in (0.5, -0.5, 0.5, 0.5)
         )

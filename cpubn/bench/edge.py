@@ -38,8 +38,8 @@ class Fused(Case):
 
     def __init__(self, op: str, layer: Layer, seed: int | None = None) -> None:
         super().__init__(op, layer, seed)
-        self.activation = op.removeprefix("add_")
-        self.adds = op != self.activation
+        self.activation: Any = op.removeprefix("add_")
+        self.adds: bool = op != self.activation
         if self.adds:
             self._arrays["residual", "NCHW"] = aligned(self._rng.standard_normal(layer.shape, np.float32))
 
@@ -68,7 +68,7 @@ class Half(Case):
 
         kind = getattr(ml_dtypes, op.partition("_")[2], np.float16)
         self._arrays = {key: aligned(a.astype(kind)) for key, a in self._arrays.items()}
-        self.tolerance = 4 * float(ml_dtypes.finfo(kind).eps)
+        self.tolerance: float = 4 * float(ml_dtypes.finfo(kind).eps)
 
     def in_float32(self) -> Case:
         """The same numbers, in arrays of their own."""
@@ -98,13 +98,16 @@ class Images(Case):
 class Quantized(Case):
     """int8 in and out, x_real = (x - ZERO) * SCALE and likewise y, in int8_relu after a ReLU. Distances: steps of y."""
 
-    SCALE, ZERO, OUT_SCALE, OUT_ZERO = 0.05, 3, 0.04, -5
-    tolerance = 1.0  # in float32, what lies between two steps may go to either
-    blank = 127
+    SCALE: float = 0.05
+    ZERO: int = 3
+    OUT_SCALE: float = 0.04
+    OUT_ZERO: int = -5
+    tolerance: float = 1.0  # in float32, what lies between two steps may go to either
+    blank: float = 127
 
     def __init__(self, op: str, layer: Layer, seed: int | None = None) -> None:
         super().__init__(op, layer, seed)
-        self.activation = op.partition("_")[2] or None
+        self.activation: Any = op.partition("_")[2] or None
         x = np.clip(np.rint(self.x() / self.SCALE) + self.ZERO, -128, 127)
         self._arrays = {("x", "NCHW"): aligned(x.astype(np.int8))}
 

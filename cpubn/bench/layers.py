@@ -109,14 +109,14 @@ EDGE = ((32, 64, 112, 112), (32, 256, 56, 56), (1, 64, 112, 112))
 # Few channels, down to one: rows of NHWC are no longer than a vector, and work cannot be shared out by channels. Images
 # and spectrograms as they come in, waveforms of two channels, and what the first layers of small networks make.
 FEW = ((8, 3, 224, 224), (1, 1, 512, 512), (16, 8, 96, 96), (64, 2, 4096), (1, 16, 112, 112), (1, 1, 64, 64))
-MIXTURES = {"standard": STANDARD, "few": FEW, "edge": EDGE}
+MIXTURES: dict[str, tuple[tuple[int, ...], ...]] = {"standard": STANDARD, "few": FEW, "edge": EDGE}
 MODELS = (*MIXTURES, *NETWORKS)
 OVERHEAD = Layer("overhead", (1, 64, 1, 1))
 IMAGES = tuple(
     Layer("images", (batch, 3, *size)) for size in ((224, 224), (480, 640), (1080, 1920)) for batch in (1, 8)
 )
 # Passes that have layers of their own.
-OWN_LAYERS = {"overhead": (OVERHEAD,), "input": IMAGES}
+OWN_LAYERS: dict[str, tuple[Layer, ...]] = {"overhead": (OVERHEAD,), "input": IMAGES}
 
 
 def layers_of(model: str, batches: Sequence[int] | None = None) -> list[Layer]:

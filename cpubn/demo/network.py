@@ -45,7 +45,7 @@ class Relu:
     """y = max(x, 0);   dx = dy where x > 0, otherwise 0."""
 
     def __call__(self, x: Array) -> Array:
-        self.positive = x > 0
+        self.positive: NDArray[np.bool_] = x > 0
         return x * self.positive
 
     def backward(self, dy: Array) -> Array:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 import cpubn
 from cpubn.demo.network import Array, Network, Step, forward
 from cpubn.demo.training import Digits, accuracy
+from cpubn.typing import Backend
 
-BACKENDS = ("cython", "numba", "numpy")
+BACKENDS: tuple[Backend, ...] = ("cython", "numba", "numpy")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Served:
     one_batch: float  # seconds per image
 
 
-def serve(network: Network, data: Digits, backend: str | None) -> Served:
+def serve(network: Network, data: Digits, backend: Backend | None) -> Served:
     """Classify the held-out digits; `backend=None` is the plain formula, which has no training step."""
     x = data.held_out_pixels
     if backend is None:

@@ -69,7 +69,7 @@ def new_run(normalized: bool, rate: float, seed: int) -> Run:
 def serve_all(network: Network, data: Digits, console: Console) -> None:
     """Freeze the network and classify the held-out digits on every backend that is installed."""
     network.train(False)
-    served = {}
+    served: dict[str, serving.Served] = {}
     # numba compiles at its first run, which takes a while.
     with console.status("loading the backends") as status:
         presence = report.config()["backend"]

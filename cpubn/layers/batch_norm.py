@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cpubn.ask import check, options
 from cpubn.ask.backward import Request, backward_through
-from cpubn.backends import choice
-from cpubn.backends.epilogue import Activation
+from cpubn.backends import choice, epilogue
 from cpubn.backends.overlap import overlap
 from cpubn.backends.place import located, place_of, plain
 from cpubn.backends.signs import kept_of
@@ -19,7 +18,7 @@ from cpubn.functional import batch_norm, forward_through
 from cpubn.layers.kept import IN_NO_GRAD, NOT_CALLED, USED, Kept, Nothing, keeps, witness_of
 from cpubn.layers.vectors import LayerVectors, put
 from cpubn.statistics import Moments
-from cpubn.typing import ActivationLike, Array, Layout
+from cpubn.typing import Activation, Array, Backend, Floating, Layout
 
 PARAMETERS = """
 
@@ -49,11 +48,10 @@ PARAMETERS = """
 
 class _BatchNorm(LayerVectors):
     ranks: ClassVar[tuple[int, ...]]
-    num_features: int
-    layout: Layout
-    backend: str | None
-    _activation: Activation | None
-    _dtype: np.dtype[Any]
+    eps: float
+    momentum: float | None
+    training: bool
+    _activation: epilogue.Activation | None
 
     def __init__(
         self,
@@ -64,9 +62,9 @@ class _BatchNorm(LayerVectors):
         track_running_stats: bool = True,
         *,
         layout: Layout = "NCHW",
-        activation: ActivationLike = None,
+        activation: Activation | None = None,
         dtype: DTypeLike = "float32",
-        backend: str | None = None,
+        backend: Backend | None = None,
     ) -> None:
         self.eps = check.epsilon(eps, training=True)
         self.momentum = None if momentum is None else check.momentum(momentum)
@@ -85,8 +83,14 @@ class _BatchNorm(LayerVectors):
         affine, tracks = check.flag(affine, "affine"), check.flag(track_running_stats, "track_running_stats")
         super().__init__(self.num_features, self._dtype, affine, tracks)
         self.training = True
-        self.residual_grad: Array | None = None
+        self.residual_grad = None
 
+    @overload
+    def __call__(
+        self, x: NDArray[Floating], residual: ArrayLike | None = None, out: Array | None = None
+    ) -> NDArray[Floating]: ...
+    @overload
+    def __call__(self, x: ArrayLike, residual: ArrayLike | None = None, out: Array | None = None) -> Array: ...
     def __call__(self, x: ArrayLike, residual: ArrayLike | None = None, out: Array | None = None) -> Array:
         """y = activation(affine + residual), in training mode with the batch's statistics.
 
@@ -113,7 +117,7 @@ class _BatchNorm(LayerVectors):
             self.bias,
             eps=self.eps,
             layout=self.layout,
-            activation=self._activation,
+            activation=self.activation,
             residual=residual,
             out=out,
             backend=self.backend,
@@ -121,6 +125,12 @@ class _BatchNorm(LayerVectors):
         self._keep(array, residual, y, out, None)
         return y
 
+    @overload
+    def backward(
+        self, dy: NDArray[Floating], *, out: Array | None = None, retain: bool = False
+    ) -> NDArray[Floating]: ...
+    @overload
+    def backward(self, dy: ArrayLike, *, out: Array | None = None, retain: bool = False) -> Array: ...
     def backward(self, dy: ArrayLike, *, out: Array | None = None, retain: bool = False) -> Array:
         """Gradient with respect to the last input; adds to weight_grad and bias_grad. `out` may be `dy`.
 
@@ -166,7 +176,7 @@ class _BatchNorm(LayerVectors):
         return dx
 
     @property
-    def activation(self) -> ActivationLike:
+    def activation(self) -> Activation | None:
         """As it was given; build another layer for another one."""
         return self._activation and self._activation.given
 
@@ -186,9 +196,17 @@ class _BatchNorm(LayerVectors):
         """Normalize with the running statistics from now on; returns the layer."""
         return self.train(False)
 
+    @overload
     def freeze(
-        self, activation: ActivationLike = None, *, dtype: DTypeLike | None = None, out_layout: Layout | None = None
-    ) -> FrozenBatchNorm:
+        self, activation: Activation | None = None, *, dtype: None = None, out_layout: Layout | None = None
+    ) -> FrozenBatchNorm[None]: ...
+    @overload
+    def freeze(
+        self, activation: Activation | None = None, *, dtype: DTypeLike | None, out_layout: Layout | None = None
+    ) -> FrozenBatchNorm[np.dtype[Any] | None]: ...
+    def freeze(
+        self, activation: Activation | None = None, *, dtype: DTypeLike | None = None, out_layout: Layout | None = None
+    ) -> FrozenBatchNorm[Any]:
         """The layer as inference calls it: a copy of its weight, bias and running statistics.
 
         With the layer's activation, unless another one is given; to have none, build it from the layer's vectors.
@@ -202,7 +220,7 @@ class _BatchNorm(LayerVectors):
             running_var=var,
             eps=self.eps,
             layout=self.layout,
-            activation=self._activation if activation is None else activation,
+            activation=self.activation if activation is None else activation,
             dtype=dtype,
             out_layout=out_layout,
             backend=self.backend,
@@ -258,14 +276,14 @@ def _noted(kept: Kept, written: Array) -> Kept:
 
 class BatchNorm1d(_BatchNorm):
     __doc__ = "Batch norm over x of shape (N, C) or (N, C, L); with layout 'NHWC' (N, C) or (N, L, C)." + PARAMETERS
-    ranks = (2, 3)
+    ranks: ClassVar[tuple[int, ...]] = (2, 3)
 
 
 class BatchNorm2d(_BatchNorm):
     __doc__ = "Batch norm over x of shape (N, C, H, W); with layout 'NHWC' (N, H, W, C)." + PARAMETERS
-    ranks = (4,)
+    ranks: ClassVar[tuple[int, ...]] = (4,)
 
 
 class BatchNorm3d(_BatchNorm):
     __doc__ = "Batch norm over x of shape (N, C, D, H, W); with layout 'NHWC' (N, D, H, W, C)." + PARAMETERS
-    ranks = (5,)
+    ranks: ClassVar[tuple[int, ...]] = (5,)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from cpubn.backends.signs import Signs
 from cpubn.typing import Array
 
 _grad: ContextVar[bool] = ContextVar("cpubn_grad", default=True)
-keeps = _grad.get
+keeps: Callable[[], bool] = _grad.get
 
 
 @contextmanager

@@ -41,7 +41,7 @@ INSTRUCTION_SETS = (
 # -fno-fast-math undoes a -ffast-math in the user's CFLAGS, which stand before these, and -g0 a -g. -fno-math-errno
 # changes no result: sqrt becomes one correctly rounded instruction instead of a call that may set errno, which nobody
 # reads. Nor does -fno-trapping-math: both sides of a selection may be computed.
-FLAGS = {
+FLAGS: dict[str, tuple[str, ...]] = {
     "unix": (
         *("-O3", "-g0", "-std=c++17", "-fno-fast-math", "-ffp-contract=off"),
         *("-fno-math-errno", "-fno-trapping-math"),

@@ -16,7 +16,7 @@ import numpy as np
 
 Value: TypeAlias = Any  # a float, or a float64 array with one value per channel
 
-sqrt = np.sqrt
+sqrt: Any = np.sqrt
 # |value| < LARGE: adding it to any finite float32 cannot overflow, half an ulp of the largest float32 being 2**103.
 LARGE = 2.0**100
 # The smallest normal float32: a smaller coefficient would be applied with fewer than 24 bits.

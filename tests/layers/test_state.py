@@ -209,3 +209,22 @@ def test_parameters_are_those_of_the_layer(backend):
         value -= 0.1 * gradient
     assert np.abs(bn.weight - 1.0).max() > 0.0
     assert list(cpubn.BatchNorm1d(6, affine=False).parameters()) == []
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_list_becomes_an_array_of_the_layers_type(dtype, backend):
+    bn = cpubn.BatchNorm1d(3, dtype=dtype, backend=backend)
+    bn.weight, bn.running_mean = [1, 2, 3], (0.5, 0, 0)
+    assert (bn.weight.dtype, bn.running_mean.dtype) == (dtype, np.float64)
+    bn.weight += 0.5
+    np.testing.assert_array_equal(bn.state_dict()["weight"], [1.5, 2.5, 3.5])
+    bn(X[:, :3])
+    assert bn.num_batches_tracked == 1
+
+
+def test_a_list_that_is_no_vector_is_refused():
+    bn = cpubn.BatchNorm1d(3)
+    for value, error in (([1, 2], ValueError), ([[1, 2, 3]], ValueError), (["1", "2", "3"], TypeError)):
+        with pytest.raises(error, match=r"weight must .* got .*; "):
+            bn.weight = value
+    np.testing.assert_array_equal(bn.weight, np.ones(3))

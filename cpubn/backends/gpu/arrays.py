@@ -18,18 +18,22 @@ class DeviceArray:
     def __init__(
         self, addresses: Array, owner: Any, stream: int, device: int, given: Any = None, home: int | None = None
     ) -> None:
-        self.addresses = addresses  # for its shape, strides, dtype and flags alone: reading it would crash
-        self.owner = owner  # of the memory
-        self.given = given  # the caller's array that this is all of
-        self.stream = stream  # the CUDA stream's handle, 0 for the default one
-        self.home = stream if home is None else home  # the stream that its owner works on
-        self.device = device
+        self.addresses: Array = addresses  # for its shape, strides, dtype and flags alone: reading it would crash
+        self.owner: Any = owner  # of the memory
+        self.given: Any = given  # the caller's array that this is all of
+        self.stream: int = stream  # the CUDA stream's handle, 0 for the default one
+        self.home: int = stream if home is None else home  # the stream that its owner works on
+        self.device: int = device
         self._words: tuple[int, ...] | None = None
 
-    shape, strides = property(attrgetter("addresses.shape")), property(attrgetter("addresses.strides"))
-    dtype, itemsize = property(attrgetter("addresses.dtype")), property(attrgetter("addresses.itemsize"))
-    ndim, flags = property(attrgetter("addresses.ndim")), property(attrgetter("addresses.flags"))
-    size, nbytes = property(attrgetter("addresses.size")), property(attrgetter("addresses.nbytes"))
+    shape: Any = property(attrgetter("addresses.shape"))
+    strides: Any = property(attrgetter("addresses.strides"))
+    dtype: Any = property(attrgetter("addresses.dtype"))
+    itemsize: Any = property(attrgetter("addresses.itemsize"))
+    ndim: Any = property(attrgetter("addresses.ndim"))
+    flags: Any = property(attrgetter("addresses.flags"))
+    size: Any = property(attrgetter("addresses.size"))
+    nbytes: Any = property(attrgetter("addresses.nbytes"))
 
     def _view(self, addresses: Array) -> DeviceArray:
         return DeviceArray(addresses, self.owner, self.stream, self.device)

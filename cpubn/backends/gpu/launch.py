@@ -15,7 +15,7 @@ import numpy as np
 
 from cpubn.backends.gpu import target
 from cpubn.backends.gpu.arrays import DeviceArray
-from cpubn.typing import Addresses, name_of
+from cpubn.backends.interface import Addresses, name_of
 
 Arguments = tuple[Any, ...]
 MOST_WORDS = 128

@@ -14,7 +14,8 @@ import numpy as np
 
 from cpubn.backends.gpu import target
 from cpubn.backends.gpu.arrays import DeviceArray
-from cpubn.typing import Addresses, Array
+from cpubn.backends.interface import Addresses
+from cpubn.typing import Array
 
 FLOAT64 = np.dtype(np.float64)
 

@@ -17,8 +17,8 @@ from cpubn.backends.gpu.arrays import DeviceArray
 from cpubn.backends.gpu.memory import constant, empty, workspace
 from cpubn.backends.gpu.sums import chunk_sums, merge_gradients, merge_moments
 from cpubn.backends.gpu.tiles import Tile, tile_of
+from cpubn.backends.interface import name_of
 from cpubn.backends.prologue import Bits, Prologue, Statistics
-from cpubn.typing import name_of
 
 Array: TypeAlias = DeviceArray
 

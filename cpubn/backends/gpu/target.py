@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numba import config, cuda
 
-from cpubn.typing import name_of
+from cpubn.backends.interface import name_of
 
 # The interface's number of the default stream, as CuPy has it.
 LEGACY = 1

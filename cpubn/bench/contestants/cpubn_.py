@@ -11,10 +11,10 @@ from cpubn.backends import choice, report
 from cpubn.bench.case import EPS, PASSES, Case, Prepared
 from cpubn.bench.contestants import Contestant, Prepare
 from cpubn.bench.edge import FUSED, HALF, INPUT, QUANTIZED, Fused, Half, Quantized
-from cpubn.typing import Array, Layout
+from cpubn.typing import Array, AxisOrder
 
 VERSION = cpubn.__version__
-LAYOUTS: tuple[Layout, ...] = ("NCHW", "NHWC")
+LAYOUTS: tuple[AxisOrder, ...] = ("NCHW", "NHWC")
 
 
 def contestants(threads: int) -> list[Contestant]:
@@ -35,7 +35,7 @@ def contestants(threads: int) -> list[Contestant]:
 class Backend:
     """All passes by one backend on arrays of one layout; the output is reused."""
 
-    def __init__(self, name: str, layout: Layout) -> None:
+    def __init__(self, name: cpubn.typing.Backend, layout: AxisOrder) -> None:
         self.name, self.layout = name, layout
 
     def contestant(self) -> Contestant:
@@ -102,8 +102,8 @@ class Backend:
 
     def input(self, case: Case, layout: str) -> Prepared:
         given = constants(case) | {"weight": None, "bias": None, "eps": 0}
-        how = {"layout": "NHWC", "dtype": "float32", "out_layout": self.layout, "backend": self.name}
-        frozen = cpubn.FrozenBatchNorm(**given | how)
+        how: dict[str, Any] = {"layout": "NHWC", "out_layout": self.layout, "backend": self.name}
+        frozen = cpubn.FrozenBatchNorm(**given | how, dtype="float32")
         x, y = case.x("NHWC"), case.y(layout)
         return Prepared(lambda: frozen(x, out=y), lambda: y)
 

@@ -18,7 +18,7 @@ from cpubn.bench.edge import FUSED, Fused
 from cpubn.typing import Array
 
 VERSION = jax.__version__
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Any] = {
     "relu": jax.nn.relu,
     "hardswish": jax.nn.hard_swish,
     "silu": jax.nn.silu,

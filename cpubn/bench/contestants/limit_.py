@@ -51,8 +51,8 @@ class Compiled:
     note = "a C++ loop without non-temporal stores, output reused"
 
     def __init__(self, threads: int) -> None:
-        self.threads = threads
-        self.page = load()
+        self.threads: int = threads
+        self.page: ctypes.CDLL = load()
 
     def scale(self, case: Case, layout: str) -> Prepared:
         return self._prepare(case, self.page.scale, case.x(), case.y())

@@ -80,7 +80,8 @@ class Pass(ctypes.c_void_p):
         op = "eval" if case.op == "overhead" else case.op
         x = case.x(layout)
         dy = case.dy(layout) if op == "backward" else y
-        self.page, self.arrays = page, [x, y, dy, *vectors(case)]
+        self.page: ctypes.CDLL = page
+        self.arrays: list[Array] = [x, y, dy, *vectors(case)]
         addresses = [a.ctypes.data for a in self.arrays]
         dims = images(case.x()).shape
         super().__init__(
