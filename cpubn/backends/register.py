@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ContextDecorator
 from functools import cache
 from typing import Any
 
 from cpubn.backends.compiled import variants
 
 
-@contextmanager
-def calm() -> Iterator[None]:
+class calm(ContextDecorator):  # noqa: N801  # a function, to who uses it
     """Round to nearest and keep subnormal numbers meanwhile, whatever another library has set for this thread.
 
     Without compiled kernels and without Numba, which alone promise their bits, the register stays as it is.
     """
-    begin, end = _words()
-    before = begin()
-    try:
-        yield
-    finally:
-        end(before)
+
+    def __enter__(self) -> None:
+        begin, self.end = _words()
+        self.before = begin()
+
+    def __exit__(self, *error: object) -> None:
+        self.end(self.before)
+
+    def _recreate_cm(self) -> calm:
+        """Of its own for each call of a function that is decorated."""
+        return calm()
 
 
 def _words() -> tuple[Callable[[], int], Callable[[int], object]]:
-    direct = _compiled()
-    if direct is not None:
-        return direct.calm, direct.restore
+    planner = _compiled()
+    if planner is not None:
+        return planner.calm, planner.restore
     control: Any = sys.modules.get("cpubn.backends.jit.control")  # if Numba has been asked for
     if control is not None:
         return control.calm_thread, control.restore_thread

@@ -152,9 +152,9 @@ class _BatchNorm(LayerVectors):
                 "that were changed since; change copies of them, or call backward first"
             )
         gradients = {"weight_grad": self.weight_grad, "bias_grad": self.bias_grad}
-        gradients = check.together(located(kept.x, "the last input"), gradients, like="the last input")
-        for name, gradient in gradients.items():
-            check.in_place(gradient, name)
+        totals = check.together(located(kept.x, "the last input"), gradients, like="the last input")
+        for name, total in totals.items():
+            check.in_place(total, name)
         batch = kept.batch
         if batch is None:
             (mean, var), low = self._running(), None
@@ -167,12 +167,9 @@ class _BatchNorm(LayerVectors):
             )
         )
         self._put(residual_grad=g, _kept=_noted(kept, dx) if retain else USED)
-        if self.weight_grad is not None and self.bias_grad is not None:
-            total, new = (
-                [located(v, "a gradient") for v in pair]
-                for pair in ((self.weight_grad, self.bias_grad), (weight_grad, bias_grad))
-            )
-            place_of(new[0]).accumulate(total, new)
+        if all(total is not None for total in totals.values()):
+            new = located(weight_grad, "weight_grad"), located(bias_grad, "bias_grad")
+            place_of(new[0]).accumulate(tuple(totals.values()), new)
         return dx
 
     @property
