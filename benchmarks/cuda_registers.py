@@ -73,7 +73,7 @@ def kernels() -> list[Kernel]:
     from cpubn.backends.gpu import launch as launching, passes, target, vectors
     from cpubn.backends.gpu.arrays import DeviceArray
     from cpubn.backends.prologue import NO_PROLOGUE, Bits, Prologue, Statistics, bytes_of
-    from cpubn.maths.activations import NAMES
+    from cpubn.maths.activations import CODES
 
     found: dict[Any, Kernel] = {}
     label = ""
@@ -96,7 +96,7 @@ def kernels() -> list[Kernel]:
     launching.launch, target.new = launch, new
     vectors.constant = passes.constant = constant
     v, stats, sums, affine = array((3,)), array((3, 3)), array((2, 3)), array((3, 3))
-    silu, bits = Activation(NAMES.index("silu") + 1), array((bytes_of(60),), np.uint8)
+    silu, bits = Activation(CODES["silu"]), array((bytes_of(60),), np.uint8)
     training = Statistics(v, v, v, v, 1e-5, training=True)
     inference, signs = training._replace(training=False), Bits(bits, (15, 5, 1), 0.1)
     for name in TYPES:

@@ -5,6 +5,7 @@ walked; `place` puts them into the shape and layout of an array.
 """
 
 import numpy as np
+import oracle
 
 
 def rng_of(*key):
@@ -215,9 +216,10 @@ GRADIENTS = {
 
 DTYPES = (np.float32, np.float64)
 # Every activation, with parameters that any floating type holds.
-ACTIVATIONS = (
-    *("relu", "relu6", ("leaky_relu", 0.125), "hardswish", "silu", "gelu", "sigmoid", "tanh"),
-    *(("clip", -0.5, 1.25), ("leaky_relu", -0.5)),
+ACTIVATIONS = tuple(
+    (name, *parameters) if parameters else name
+    for name in oracle.ACTIVATIONS
+    for parameters in oracle.PARAMETERS.get(name, [()])
 )
 FAMILY_OF_DTYPE = [(family, dtype) for dtype in DTYPES for family in families(dtype)]
 # Where each family is tried, in several chunks: long rows, short rows summed as columns, columns past a block of 32.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
@@ -15,11 +16,10 @@ from cpubn.backends.epilogue import Activation, Quantization, is_for_gpu
 from cpubn.backends.gpu.arrays import DeviceArray
 from cpubn.backends.interface import name_of
 from cpubn.backends.overlap import is_same, overlap, overlaps_itself
-from cpubn.maths import activations
+from cpubn.maths.activations import CODES, TABLE, Entry
 from cpubn.typing import Array, AxisOrder
 
-PARAMETERS = {"leaky_relu": "('leaky_relu', slope)", "clip": "('clip', low, high)"}
-CHOICE = ", ".join(PARAMETERS.get(name, repr(name)) for name in activations.NAMES)
+CHOICE = ", ".join(entry.form for entry in TABLE)
 
 
 def activation(value: Any) -> Activation | None:
@@ -41,24 +41,28 @@ def activation(value: Any) -> Activation | None:
             f"activation must be one of {CHOICE}, or a scalar function that Numba compiles, got {value!r}; "
             "decorate the function with @numba.njit, for arrays on a GPU with @numba.cuda.jit(device=True)"
         )
-    if not isinstance(name, str) or name not in activations.NAMES:
+    if not isinstance(name, str) or name not in CODES:
         raise ValueError(
             f"activation must be one of {CHOICE}, or a function compiled by numba.njit, got {value!r}; "
             "names are in lower case"
         )
-    form = PARAMETERS.get(name, repr(name))
-    if len(parameters) != form.count(","):
-        raise ValueError(f"activation must be {form}, got {value!r}; pass it in that form")
+    return of_table(value, TABLE[CODES[name] - 1], parameters)
+
+
+def of_table(value: Any, entry: Entry, parameters: Sequence[Any]) -> Activation:
+    """An activation of the table, with the parameters that `value` has, or the usual ones."""
+    given = parameters or [p.default for p in entry.parameters if p.default is not None]
+    if len(given) != len(entry.parameters):
+        raise ValueError(f"activation must be {entry.form}, got {value!r}; pass it in that form")
     try:
-        numbers = [check.number(p, "it", "a number", -np.inf, np.inf, 0.1) for p in parameters]
+        numbers = [check.number(p, "it", "a number", -np.inf, np.inf, 0.1) for p in given]
     except (TypeError, ValueError) as error:
-        raise ValueError(f"activation must be {form} with numbers, got {value!r}; pass floats") from error
-    low, high = (*numbers, 0.0, 0.0)[:2]
-    if name == "clip" and not low <= high:
-        raise ValueError(f"activation must be {form} with low <= high, got {value!r}; swap them")
-    if name == "leaky_relu" and not np.isfinite(low):
-        raise ValueError(f"activation must be {form} with a finite slope, got {value!r}; it is usually 0.01")
-    return Activation(activations.NAMES.index(name) + 1, low, high)
+        raise ValueError(f"activation must be {entry.form} with numbers, got {value!r}; pass floats") from error
+    made = Activation(CODES[entry.name], *(numbers or entry.numbers))
+    if entry.rule is not None and not entry.rule.holds(made.low, made.high):
+        rule = entry.rule
+        raise ValueError(f"activation must be {entry.form} with {rule.wanted}, got {value!r}; {rule.remedy}")
+    return made
 
 
 def is_compiled(value: Any) -> bool:

@@ -9,14 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cpubn.maths import activations
+from cpubn.maths.activations import TABLE, Entry, Sides
 from cpubn.typing import Array
-
-RELU_KINDS = ("relu", "relu6", "leaky_relu", "clip")
 
 
 class Activation(NamedTuple):
-    """An activation as kernels take it: a code, which is the place in activations.NAMES from 1 on, and its parameters.
+    """An activation as kernels take it: a code, which is its place in the table from 1 on, and its numbers.
 
     A user's own function, compiled by Numba, has code 0.
     """
@@ -28,30 +26,34 @@ class Activation(NamedTuple):
     derivative: Any = None
 
     @property
-    def name(self) -> str:
-        return activations.NAMES[self.code - 1] if self.code else "function"
+    def entry(self) -> Entry | None:
+        """Of the table; None for a user's own."""
+        return TABLE[self.code - 1] if self.code else None
 
     @property
-    def is_relu_kind(self) -> bool:
-        """Whether the derivative has two values, and the output tells which of them holds."""
-        return self.name in RELU_KINDS and (self.name != "leaky_relu" or self.low >= 0.0)
+    def sides(self) -> Sides | None:
+        """What one bit of the output tells of the derivative; None where that is not enough."""
+        entry = self.entry
+        return None if entry is None or entry.sides is None else entry.sides(self.low, self.high)
 
     def of_output(self, dtype: np.dtype[Any]) -> Activation | None:
-        """What has the same derivative as a function of the output, which was rounded to `dtype`; None if nothing."""
-        if self.name == "clip":
+        """What has its derivative as a function of the output, which was rounded to `dtype`; None if nothing."""
+        entry = self.entry
+        if entry is None or entry.of_output is None or (entry.sides is not None and self.sides is None):
+            return None
+        if entry.is_clip:
             return self._replace(low=float(rounded(self.low, dtype)), high=float(rounded(self.high, dtype)))
-        if self.is_relu_kind:
-            return self
-        code = activations.OF_OUTPUT.get(self.name)
-        return None if code is None else self._replace(code=code)
+        return self
 
     @property
     def given(self) -> Any:
         """What it was made from."""
-        if self.function is not None:
+        entry = self.entry
+        if entry is None:
             return self.function if self.derivative is None else (self.function, self.derivative)
-        parameters = {"leaky_relu": (self.low,), "clip": (self.low, self.high)}.get(self.name)
-        return self.name if parameters is None else (self.name, *parameters)
+        parameters = self[1 : 1 + len(entry.parameters)]
+        is_usual = parameters == tuple(parameter.default for parameter in entry.parameters)
+        return entry.name if is_usual else (entry.name, *parameters)
 
 
 def rounded(parameter: float, dtype: np.dtype[Any]) -> Any:

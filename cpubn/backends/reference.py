@@ -5,7 +5,7 @@ They obey the numerical contract's bounds; their order of summation is NumPy's o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from cpubn.backends.epilogue import Epilogue
 from cpubn.backends.prologue import Bits, Prologue, Statistics
-from cpubn.maths import activations, algebra
+from cpubn.maths import algebra
 
 Array = NDArray[Any]
 Block = tuple[slice, slice, slice]
 Made = Callable[[Block], Array]
 After = Callable[[Array, Block], Array]
-Function = Callable[..., Array]
 
 # Samples are of the type that is computed in.
 ANY_TYPE = False
@@ -64,7 +63,7 @@ def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: in
     The centre is taken off first: `x * scale + (shift - centre * scale)` loses digits as the mean grows.
     Moves x, the residual and y once.
     """
-    after = _after(epilogue, y.dtype, activations.FUNCTIONS)
+    after = _after(epilogue, y.dtype, "function")
     with np.errstate(all="ignore"):
         formula = _formula(_affine, (x,), affine, algebra.forward_is_wide(*affine))
         for block in _blocks(y.shape):
@@ -173,7 +172,7 @@ def _through(dy: Array, x: Array, statistics: Statistics, prologue: Prologue) ->
         return lambda block: _by_signs(dy, signs, block)
     if activation is None:
         return lambda block: dy[block]
-    derivative = _after(Epilogue(activation, residual), x.dtype, activations.GRADIENTS)
+    derivative = _after(Epilogue(activation, residual), x.dtype, "gradient" if kept is None else "of_output")
     if kept is not None:
         return lambda block: dy[block] * derivative(kept[block], block)
     affine = _coefficients(statistics, bias, x.dtype)
@@ -216,16 +215,17 @@ def _gradient(g: Array, x: Array, *coefficients: Array) -> Array:
     return dx
 
 
-def _after(epilogue: Epilogue, dtype: Any, table: Sequence[Function]) -> After:
-    """What makes y, or with a table of derivatives its gradient, of a block of z."""
+def _after(epilogue: Epilogue, dtype: Any, which: str) -> After:
+    """What makes of a block of z, or for "of_output" of y, what that formula of the activation gives."""
     activation, residual, _ = epilogue
+    formula: Any = activation and getattr(activation.entry, which)
 
     def after(z: Array, block: Block) -> Array:
         if residual is not None:
             z += residual[block]
         if activation is None:
             return z
-        y: Array = table[activation.code - 1](z, dtype.type(activation.low), dtype.type(activation.high))
+        y: Array = formula(z, dtype.type(activation.low), dtype.type(activation.high))
         return y
 
     return after

@@ -11,6 +11,7 @@ from cpubn.backends import choice, register
 from cpubn.backends.epilogue import Activation, rounded
 from cpubn.backends.place import place_of
 from cpubn.backends.prologue import Bits, bytes_of
+from cpubn.maths.activations import Sides
 from cpubn.typing import Array, Backend
 
 
@@ -19,22 +20,16 @@ class Signs(NamedTuple):
 
     bits: NDArray[np.uint8]
     axes: tuple[int, ...]
-    activation: Activation
-
-    @property
-    def slope(self) -> float:
-        """The derivative where it is not 1."""
-        return self.activation.low if self.activation.name == "leaky_relu" else 0.0
+    slope: float  # the derivative elsewhere
 
     @classmethod
-    def of(cls, y: Array, activation: Activation, kernels: Any) -> Signs:
+    def of(cls, y: Array, sides: Sides, kernels: Any) -> Signs:
         axes = tuple(sorted(range(y.ndim), key=lambda axis: -abs(y.strides[axis])))
         bits = place_of(y).empty(y, (bytes_of(y.size),), np.dtype(np.uint8))
-        # NaN hands its gradient on, but for leaky_relu's: as the functions have it, and torch.
-        nan = activation.name != "leaky_relu"
+        low, high = (float(rounded(bound, y.dtype)) for bound in sides[:2])
         with register.calm():
-            kernels.pack_signs(_flat(y, axes), *bounds(activation, y.dtype), nan, bits, choice.threads(y.nbytes))
-        return cls(bits, axes, activation)
+            kernels.pack_signs(_flat(y, axes), low, high, sides.nan, bits, choice.threads(y.nbytes))
+        return cls(bits, axes, sides.slope)
 
     def along(self, walk: Any, shape: tuple[int, ...]) -> Bits:
         """As a kernel reads them beside a walk of an array of that shape: by three strides.
@@ -59,16 +54,11 @@ def _flat(a: Array, axes: tuple[int, ...]) -> Array:
     return place.require(place.reshape(a.transpose(axes), -1), a.dtype.newbyteorder("="))  # type: ignore[no-any-return]
 
 
-def bounds(activation: Activation, dtype: np.dtype[Any]) -> tuple[float, float]:
-    """The derivative is 1 where the output lies between them, as it was rounded; NaN for no bound."""
-    low, high = {"clip": activation[1:3], "relu6": (0.0, 6.0)}.get(activation.name, (0.0, np.nan))
-    return float(rounded(low, dtype)), float(rounded(high, dtype))
-
-
 def kept_of(activation: Activation | None, y: Array, backend: Backend | None, *, signs: bool) -> Array | Signs | None:
     """What an activation's gradient needs of its output: signs, or all of it, or nothing, and z is computed again."""
     if activation is None or activation.of_output(y.dtype) is None:
         return None
-    if not activation.is_relu_kind:
+    sides = activation.sides
+    if sides is None:
         return y
-    return Signs.of(y, activation, choice.kernels_for(y, backend)) if signs else None
+    return Signs.of(y, sides, choice.kernels_for(y, backend)) if signs else None

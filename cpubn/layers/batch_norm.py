@@ -38,9 +38,9 @@ PARAMETERS = """
         called.
 
     Errors are ValueError and TypeError, raised before anything is written, or RuntimeError where backward has no input.
-    For one backward a layer keeps of its last call, by reference, the input, and beside it: for relu, relu6, leaky_relu
-    (of a slope of at least 0) and clip one bit an element, for sigmoid and tanh the output, and for other activations,
-    and the former in eval mode, the residual. They must not be changed before: of a forward in training, backward looks
+    For one backward a layer keeps of its last call, by reference, the input, and beside it: for relu, relu6, clip and
+    leaky_relu (of a slope of at least 0) one bit an element, for sigmoid and tanh the output, and for the others, and
+    the former in eval mode, the residual. They must not be changed before: of a forward in training, backward looks
     at some numbers of each, and most changes are an error. Within ``cpubn.no_grad()`` it keeps nothing, as does what
     ``freeze()`` gives.
     """

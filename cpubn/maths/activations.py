@@ -1,38 +1,31 @@
-"""Activations y = f(z) and their derivatives f'(z): one pair of functions for each name.
+"""The table of activations y = f(z): their formulas, their parameters, and what their gradients can be made from.
 
-All have the same arguments: z, and low and high in the type of z, of which leaky_relu takes its slope from low, clip
-its bounds from both, and the others nothing. Like those of elementary.py they work on arrays and, compiled by Numba, on
-scalars, in the type of z. NaN gives NaN; at a kink, and of NaN, a piecewise derivative is what torch has there.
-The Cython twin, backends/compiled/maths.hpp, gives the same bits.
+All formulas have the same arguments: z, or y where that is enough for the derivative; and low and high in the type of
+z, which are an activation's parameters in their order, or what its entry has in their place. Like those of elementary
+they work on arrays and, compiled by Numba, on scalars, in the type of z. NaN gives NaN; at a kink a derivative is what
+torch has there.
+The Cython twin, backends/compiled/activations.hpp, gives the same bits.
 """
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 from cpubn.maths import elementary
 from cpubn.maths.elementary import Value, clipped, exp, like, minus_abs, select
 
-# An activation's code in the kernels is its place here, from 1 on; 0 is none.
-NAMES = ("relu", "relu6", "leaky_relu", "hardswish", "silu", "gelu", "sigmoid", "tanh", "clip")
-# The codes of derivatives as functions of the output.
-OF_OUTPUT = {"sigmoid": 10, "tanh": 11}
+Formula: TypeAlias = Callable[[Value, Value, Value], Value]
 
 
-def relu(z: Value, low: Value, high: Value) -> Value:
-    """max(z, 0)."""
-    zero = like(z, 0.0)
-    return select(z < zero, zero, z)
+def clip(z: Value, low: Value, high: Value) -> Value:
+    """min(max(z, low), high): of relu (0, no bound), of relu6 (0, 6); Howard et al. (2017), MobileNets."""
+    return clipped(z, low, high)
 
 
-def relu_gradient(z: Value, low: Value, high: Value) -> Value:
-    zero = like(z, 0.0)
-    return select(z <= zero, zero, like(z, 1.0))
-
-
-def relu6(z: Value, low: Value, high: Value) -> Value:
-    """min(max(z, 0), 6): Howard et al. (2017), MobileNets."""
-    return clip(z, like(z, 0.0), like(z, 6.0))
-
-
-def relu6_gradient(z: Value, low: Value, high: Value) -> Value:
-    return clip_gradient(z, like(z, 0.0), like(z, 6.0))
+def clip_gradient(z: Value, low: Value, high: Value) -> Value:
+    return select((z <= low) | (z >= high), like(z, 0.0), like(z, 1.0))
 
 
 def leaky_relu(z: Value, low: Value, high: Value) -> Value:
@@ -105,26 +98,85 @@ def tanh_gradient(z: Value, low: Value, high: Value) -> Value:
     return like(z, 4.0) * sigmoid_gradient(z + z, low, high)
 
 
-def clip(z: Value, low: Value, high: Value) -> Value:
-    """min(max(z, low), high)."""
-    return clipped(z, low, high)
-
-
-def clip_gradient(z: Value, low: Value, high: Value) -> Value:
-    return select((z <= low) | (z >= high), like(z, 0.0), like(z, 1.0))
-
-
-def sigmoid_of_output_gradient(y: Value, low: Value, high: Value) -> Value:
+def sigmoid_of_output(y: Value, low: Value, high: Value) -> Value:
     return y * (like(y, 1.0) - y)
 
 
-def tanh_of_output_gradient(y: Value, low: Value, high: Value) -> Value:
+def tanh_of_output(y: Value, low: Value, high: Value) -> Value:
     return like(y, 1.0) - y * y
 
 
-# By their codes, from 1 on.
-FUNCTIONS = relu, relu6, leaky_relu, hardswish, silu, gelu, sigmoid, tanh, clip
-GRADIENTS = (
-    *(relu_gradient, relu6_gradient, leaky_relu_gradient, hardswish_gradient, silu_gradient, gelu_gradient),
-    *(sigmoid_gradient, tanh_gradient, clip_gradient, sigmoid_of_output_gradient, tanh_of_output_gradient),
+class Parameter(NamedTuple):
+    name: str
+    default: float | None = None
+
+
+class Rule(NamedTuple):
+    """What must hold of the parameters."""
+
+    holds: Callable[[float, float], bool]
+    wanted: str
+    remedy: str
+
+
+class Sides(NamedTuple):
+    """What one bit of an output tells: the derivative is 1 between the bounds, NaN being none, and else the slope."""
+
+    low: float
+    high: float
+    slope: float = 0.0
+    nan: bool = True  # whether it is 1 of NaN
+
+
+class Entry(NamedTuple):
+    name: str
+    function: Formula
+    gradient: Formula
+    of_output: Formula | None = None  # the gradient once more, of y
+    parameters: tuple[Parameter, ...] = ()
+    rule: Rule | None = None
+    numbers: tuple[float, float] = (0.0, 0.0)  # low and high where they are no parameters
+    sides: Callable[[float, float], Sides | None] | None = None  # for these low and high; None: y does not tell
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether low and high are what the output stays between."""
+        return self.function is clip
+
+    @property
+    def form(self) -> str:
+        """How it is asked for."""
+        alone, full = repr(self.name), f"({', '.join([repr(self.name), *(p.name for p in self.parameters)])})"
+        if not self.parameters:
+            return alone
+        return full if self.parameters[0].default is None else f"{alone} or {full}"
+
+
+def by_sign(low: float, high: float) -> Sides | None:
+    return Sides(0.0, math.nan, low, nan=False) if low >= 0.0 else None
+
+
+def finite(name: str, usual: float) -> Rule:
+    return Rule(lambda low, high: math.isfinite(low), f"a finite {name}", f"it is usually {usual:g}")
+
+
+BOUNDS, SLOPE = (Parameter("low"), Parameter("high")), (Parameter("slope"),)
+ORDERED = Rule(lambda low, high: low <= high, "low <= high", "swap them")
+# An activation's code in the kernels is its place here, from 1 on; 0 is none.
+TABLE = (
+    Entry("relu", clip, clip_gradient, clip_gradient, numbers=(0.0, math.nan), sides=Sides),
+    Entry("relu6", clip, clip_gradient, clip_gradient, numbers=(0.0, 6.0), sides=Sides),
+    Entry("clip", clip, clip_gradient, clip_gradient, BOUNDS, ORDERED, sides=Sides),
+    Entry(
+        "leaky_relu", leaky_relu, leaky_relu_gradient, leaky_relu_gradient, SLOPE, finite("slope", 0.01), sides=by_sign
+    ),
+    Entry("hardswish", hardswish, hardswish_gradient),
+    Entry("silu", silu, silu_gradient),
+    Entry("gelu", gelu, gelu_gradient),
+    Entry("sigmoid", sigmoid, sigmoid_gradient, sigmoid_of_output),
+    Entry("tanh", tanh, tanh_gradient, tanh_of_output),
 )
+CODES = {entry.name: code for code, entry in enumerate(TABLE, 1)}
+# Each once, and what they call of this module, which has other arguments.
+FORMULAS = tuple(dict.fromkeys(f for entry in TABLE for f in entry[1:4] if f is not None))
+CALLED = (normal_distribution,)

@@ -111,6 +111,14 @@ def test_an_extension_that_is_out_of_date_is_absent_with_its_reason(name):
     assert python(large) == "1.0"  # nor does counting threads stumble over it
 
 
+@pytest.mark.parametrize("other", ["t[:-1]", "t[::-1]", "(t[0]._replace(of_output=None), *t[1:])"])
+def test_an_extension_with_other_activations_is_out_of_date(other):
+    need_backend("cython")
+    change = f"from cpubn.backends.compiled import variants; t = variants.TABLE; variants.TABLE = {other}"
+    message = python(f"import cpubn; {change}; cpubn.use_backend('cython')")
+    assert "the compiled kernels are out of date (it has the activations relu, " in message
+
+
 def test_an_instruction_set_that_is_out_of_date_is_absent_alone():
     need_instruction_set("avx2")
     stale = "import sys, types; sys.modules['cpubn.backends.compiled.avx2'] = types.ModuleType('avx2'); "

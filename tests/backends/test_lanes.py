@@ -311,11 +311,8 @@ def test_no_contraction():
     assert_bits(y, x * a + b)
 
 
-FUNCTIONS = [*activations.FUNCTIONS, *activations.GRADIENTS]
-
-
 @pytest.mark.parametrize("real", REALS)
-@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
+@pytest.mark.parametrize("function", activations.FORMULAS, ids=lambda function: function.__name__)
 def test_activations(function, real):
     @compiled
     def kernel(x, y, n, step, low, high):

@@ -5,13 +5,15 @@ import numpy as np
 import oracle
 import pytest
 import views
+from conftest import need_backend
 
 import cpubn
 from cpubn.ask import options
 from cpubn.backends import choice
-from cpubn.backends.epilogue import PLAIN, Epilogue
+from cpubn.backends.epilogue import PLAIN, Activation, Epilogue
 from cpubn.backends.prologue import NO_PROLOGUE, PADDING, Bits, Prologue, Statistics, bytes_of
 from cpubn.backends.signs import Signs
+from cpubn.maths.activations import CODES, TABLE
 
 # (outer, channels, inner): long and short runs, columns, more than one block of numpy's.
 SHAPES = [(2, 3, 700), (40, 5, 9), (333, 37, 1), (3, 2, 17000)]
@@ -58,12 +60,11 @@ def prologue_of(way, kernels, activation, x, residual, statistics, bias):
     if way == "output":
         of_output = act.of_output(x.dtype)
         return None if of_output is None else Prologue(of_output, kept=y)
-    if not act.is_relu_kind:
+    if act.sides is None:
         return None
-    signs = Signs.of(y, act, kernels)
+    signs = Signs.of(y, act.sides, kernels)
     _, channels, inner = x.shape
-    slope = act.low if act.name == "leaky_relu" else 0.0
-    return Prologue(signs=Bits(signs.bits, (channels * inner, inner, 1), slope))
+    return Prologue(signs=Bits(signs.bits, (channels * inner, inner, 1), signs.slope))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -93,6 +94,22 @@ def test_g_on_the_way_is_g_beforehand(shape, dtype, way, kernels, backend):
                 kernels.backward(*given[:2], statistics, prologue, again, given[place], 1)
                 np.testing.assert_array_equal(sums, again)
                 np.testing.assert_array_equal(given[place], expected_dx)
+
+
+@pytest.mark.parametrize("code", [0, len(TABLE) + 1, -1, CODES["silu"]])
+def test_compiled_kernels_refuse_what_they_have_no_formula_for(code):
+    need_backend("cython")
+    kernels, act = choice.kernels("cython"), Activation(code)
+    dy, x, _, (statistics, _), bias, _, _ = case((4, 3, 50), np.float32, None, False)
+    y, sums = np.zeros_like(x), np.zeros((2, 3))
+    with pytest.raises(ValueError, match="activation must be one that the compiled kernels have, of its output, got"):
+        kernels.backward(dy, x, statistics, Prologue(act, kept=x), sums, y, 1)
+    if code != CODES["silu"]:  # whose gradient its output does not tell
+        with pytest.raises(ValueError, match="activation must be one that the compiled kernels have, got"):
+            kernels.backward(dy, x, statistics, Prologue(act, bias), sums, y, 1)
+        with pytest.raises(ValueError, match="activation must be one that the compiled kernels have, got"):
+            kernels.normalize(x, np.ones((3, 3)), Epilogue(act), y, 1)
+    np.testing.assert_array_equal(y, 0)
 
 
 def test_without_a_prologue_g_is_dy(kernels):

@@ -1,79 +1,31 @@
-"""The activations' accuracy against long double, their derivatives, special values, and bits under Numba."""
+"""The table of activations: accuracy against long double, derivatives, special values, and bits under Numba."""
 
+import cases
 import numpy as np
+import oracle
 import pytest
 from conftest import need_backend
 
+from cpubn.ask import options
 from cpubn.maths import activations, elementary
 
-LOW, HIGH = -0.125, 2.5  # leaky_relu's slope, clip's bounds; numbers of either type
-GRADIENTS = [f"{name}_gradient" for name in activations.NAMES]
-FUNCTIONS = [*activations.NAMES, *GRADIENTS]
-ELEMENTARY = ["exp", "tanh", "erf"]
+ELEMENTARY = {"exp": np.exp, "erf": oracle.error_function, "tanh": np.tanh}
+WHICH = "function", "gradient"
 REALS = [np.float32, np.float64]
 long = np.longdouble
-PI = 4 * np.arctan(long(1))
 
 exact = pytest.mark.skipif(np.finfo(long).nmant < 63, reason="long double is double here")
+each_activation = pytest.mark.parametrize("activation", cases.ACTIVATIONS, ids=str)
+each_formula = pytest.mark.parametrize("which", WHICH)
 
 
-def error_function(z):
-    """2 / sqrt(pi) * exp(-z**2) * sum of 2**n * z**(2 * n + 1) / (2 * n + 1)!!: all terms have one sign."""
-    x = np.clip(z, -6.5, 6.5)  # beyond, the sign of z to 4e-20
-    term = total = x
-    for n in range(1, 130):
-        term = term * (2 * x * x) / (2 * n + 1)
-        total = total + term
-    return np.where(x == z, 2 / np.sqrt(PI) * np.exp(-x * x) * total, np.sign(z))
-
-
-def bell(z):
-    """Of exp(-|z|) = e: e / (1 + e)**2 = sigmoid(z) * (1 - sigmoid(z))."""
-    e = np.exp(-abs(z))
-    return e / (1 + e) ** 2
-
-
-def logistic(z):
-    return 1 / (1 + np.exp(-z))
-
-
-def normal(z):
-    return (1 + error_function(z / np.sqrt(long(2)))) / 2
-
-
-def step(condition):
-    return condition.astype(long)
-
-
-EXPECTED = {
-    "exp": np.exp,
-    "erf": error_function,
-    "tanh": np.tanh,
-    "relu": lambda z: np.maximum(z, 0),
-    "relu6": lambda z: np.clip(z, 0, 6),
-    "leaky_relu": lambda z: np.where(z > 0, z, LOW * z),
-    "hardswish": lambda z: z * (np.clip(z + 3, 0, 6) / 6),
-    "silu": lambda z: z * logistic(z),
-    "gelu": lambda z: z * normal(z),
-    "sigmoid": logistic,
-    "clip": lambda z: np.clip(z, LOW, HIGH),
-    "relu_gradient": lambda z: step(z > 0),
-    "relu6_gradient": lambda z: step((z > 0) & (z < 6)),
-    "leaky_relu_gradient": lambda z: np.where(z > 0, 1, long(LOW)),
-    "hardswish_gradient": lambda z: np.where(z <= -3, 0, np.where(z < 3, z / 3 + long(0.5), 1)),
-    "silu_gradient": lambda z: logistic(z) + z * bell(z),
-    "gelu_gradient": lambda z: normal(z) + z * np.exp(-z * z / 2) / np.sqrt(2 * PI),
-    "sigmoid_gradient": bell,
-    "tanh_gradient": lambda z: 4 * bell(2 * z),
-    "clip_gradient": lambda z: step((z > LOW) & (z < HIGH)),
-}
-
-
-def call(name, z):
+def call(activation, z, which="function"):
+    """A formula of the table; or a function of elementary.py."""
     with np.errstate(all="ignore"):
-        if name in ("exp", "erf"):
-            return getattr(elementary, name)(z)
-        return getattr(activations, name)(z, z.dtype.type(LOW), z.dtype.type(HIGH))
+        if which == "":
+            return getattr(elementary, activation)(z)
+        act = options.activation(activation)
+        return getattr(act.entry, which)(z, z.dtype.type(act.low), z.dtype.type(act.high))
 
 
 def sweep(real):
@@ -93,13 +45,13 @@ def ulp(a):
     return np.spacing(np.minimum(abs(a), np.nextafter(np.finfo(a.dtype).max, 0))).astype(long)
 
 
-def errors(name, real):
+def errors(formula, expected, real):
     """|got - expected| and an ulp of expected, where that is within the type; elsewhere got must be infinite too."""
     z = sweep(real)
-    got = call(name, z)
+    got = formula(z)
     assert got.dtype == real
     with np.errstate(all="ignore"):
-        expected = EXPECTED[name](z.astype(long))
+        expected = expected(z.astype(long))
         rounded = expected.astype(real)
     finite = np.isfinite(rounded)
     np.testing.assert_array_equal(got[~finite], rounded[~finite])
@@ -109,53 +61,51 @@ def errors(name, real):
 @exact
 @pytest.mark.parametrize("name", ELEMENTARY)
 @pytest.mark.parametrize("real", REALS)
-def test_exp_tanh_and_erf_are_within_two_ulp(name, real):
-    error, unit = errors(name, real)
+def test_elementary_functions_are_within_two_ulp(name, real):
+    error, unit = errors(lambda z: call(name, z, ""), ELEMENTARY[name], real)
     assert np.max(error / unit) <= 2
 
 
 @exact
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_float32_is_within_a_millionth_and_two_ulp(name):
-    error, unit = errors(name, np.float32)
-    assert np.max(error - 2 * unit) <= 1e-6
+@each_formula
+@each_activation
+@pytest.mark.parametrize(("real", "off"), [(np.float32, 1e-6), (np.float64, 1e-15)])
+def test_accuracy(real, off, activation, which):
+    truth = oracle.activation_of(activation)
+    expected = truth.function if which == "function" else truth.derivative
+    error, unit = errors(lambda z: call(activation, z, which), expected, real)
+    assert np.max(error - 2 * unit) <= off
 
 
-@exact
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_float64_is_within_a_thousand_trillionth_and_two_ulp(name):
-    error, unit = errors(name, np.float64)
-    assert np.max(error - 2 * unit) <= 1e-15
-
-
-@pytest.mark.parametrize("name", activations.NAMES)
+@each_activation
 @pytest.mark.parametrize("real", REALS)
-def test_nan_gives_nan(name, real):
-    assert np.isnan(call(name, np.array([np.nan], real))).all()
+def test_nan_gives_nan(activation, real):
+    assert np.isnan(call(activation, np.array([np.nan], real))).all()
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@each_formula
+@each_activation
 @pytest.mark.parametrize("real", REALS)
-def test_finite_numbers_give_finite_numbers(name, real):
+def test_finite_numbers_give_finite_numbers(activation, which, real):
     largest = np.finfo(real).max
-    assert np.isfinite(call(name, np.array([largest, -largest, largest / 2, -largest / 2], real))).all()
+    assert np.isfinite(call(activation, np.array([largest, -largest, largest / 2, -largest / 2], real), which)).all()
 
 
 @pytest.mark.parametrize("real", REALS)
 def test_special_values(real):
     z = np.array([np.inf, -np.inf, 0.0, -0.0], real)
-    for name, expected in {
-        "exp": [np.inf, 0.0, 1.0, 1.0],
-        "tanh": [1.0, -1.0, 0.0, -0.0],
-        "erf": [1.0, -1.0, 0.0, -0.0],
-        "relu": [np.inf, 0.0, 0.0, -0.0],
-        "relu6": [6.0, 0.0, 0.0, -0.0],
-        "sigmoid": [1.0, 0.0, 0.5, 0.5],
-        "clip": [HIGH, LOW, 0.0, -0.0],
-        "sigmoid_gradient": [0.0, 0.0, 0.25, 0.25],
-        "tanh_gradient": [0.0, 0.0, 1.0, 1.0],
+    for (name, which), expected in {
+        ("exp", ""): [np.inf, 0.0, 1.0, 1.0],
+        ("erf", ""): [1.0, -1.0, 0.0, -0.0],
+        ("relu", "function"): [np.inf, 0.0, 0.0, -0.0],
+        ("relu6", "function"): [6.0, 0.0, 0.0, -0.0],
+        ("sigmoid", "function"): [1.0, 0.0, 0.5, 0.5],
+        ("tanh", "function"): [1.0, -1.0, 0.0, -0.0],
+        (("clip", -0.5, 1.25), "function"): [1.25, -0.5, 0.0, -0.0],
+        ("sigmoid", "gradient"): [0.0, 0.0, 0.25, 0.25],
+        ("tanh", "gradient"): [0.0, 0.0, 1.0, 1.0],
     }.items():
-        got = call(name, z)
+        got = call(name, z, which)
         np.testing.assert_array_equal(got, expected, err_msg=name)
         np.testing.assert_array_equal(np.signbit(got), np.signbit(expected), err_msg=name)
 
@@ -167,49 +117,55 @@ def test_gelu_and_silu_vanish_far_below_zero():
     np.testing.assert_array_equal(call("silu", z[1:]), 0)
 
 
-@pytest.mark.parametrize(
-    ("name", "z", "expected"),
-    [  # torch's derivatives where there is none
-        ("relu", 0.0, 0.0),
-        ("relu6", 0.0, 0.0),
-        ("relu6", 6.0, 0.0),
-        ("leaky_relu", 0.0, LOW),
-        ("hardswish", -3.0, 0.0),
-        ("hardswish", 3.0, 1.0),
-        ("clip", LOW, 0.0),
-        ("clip", HIGH, 0.0),
-    ],
-)
+@each_activation
 @pytest.mark.parametrize("real", REALS)
-def test_derivatives_at_kinks(name, z, expected, real):
-    [got] = call(f"{name}_gradient", np.array([z], real))
-    assert got == expected
+def test_derivatives_at_kinks_are_those_of_torch(activation, real):
+    act = oracle.activation_of(activation)
+    kinks = np.array(act.kinks, real)
+    expected = act.derivative(kinks.astype(long))
+    np.testing.assert_allclose(call(activation, kinks, "gradient"), expected, atol=0, rtol=4 * np.finfo(real).eps)
 
 
-@pytest.mark.parametrize("name", activations.NAMES)
-def test_derivatives_are_those_of_the_activation(name):
+@each_activation
+def test_derivatives_are_those_of_the_activation(activation):
     z = np.linspace(-7.03, 7.04, 1001)  # no kink lies within h of these
     h = 1e-5
-    expected = (call(name, z + h) - call(name, z - h)) / (2 * h)
-    np.testing.assert_allclose(call(f"{name}_gradient", z), expected, atol=1e-9, rtol=0)
+    expected = (call(activation, z + h) - call(activation, z - h)) / (2 * h)
+    np.testing.assert_allclose(call(activation, z, "gradient"), expected, atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@each_activation
 @pytest.mark.parametrize("real", REALS)
-def test_numba_gives_the_same_bits(name, real):
+def test_what_the_output_tells_of_the_derivative(activation, real):
+    act = options.activation(activation)
+    z = np.append(sweep(real), real(np.nan))
+    y, expected = call(activation, z), call(activation, z, "gradient")
+    if act.sides is not None:
+        low, high, slope, nan = act.sides
+        inside = np.where(np.isnan(y), nan, ~((y <= real(low)) | (y >= real(high))))
+        np.testing.assert_array_equal(expected, np.where(inside, real(1), real(slope)))
+    of_output = act.of_output(z.dtype)
+    assert (of_output is None) == (act.entry.of_output is None or (act.entry.sides is not None and act.sides is None))
+    if of_output is not None:
+        got = call(activation, y, "of_output")
+        np.testing.assert_allclose(got, expected, atol=4 * np.finfo(real).eps, rtol=0)
+
+
+@pytest.mark.parametrize("formula", activations.FORMULAS, ids=lambda formula: formula.__name__)
+@pytest.mark.parametrize("real", REALS)
+def test_numba_gives_the_same_bits(formula, real):
     need_backend("numba")
     import numba
 
     from cpubn.backends.jit import formulas  # noqa: F401  what it registers
 
-    function = getattr(activations, name)
-
     @numba.njit(error_model="numpy")
     def loop(z, low, high, y):
         for i in range(z.size):
-            y[i] = function(z[i], low, high)
+            y[i] = formula(z[i], low, high)
 
     z = np.concatenate([sweep(real), np.array([0.0, -0.0, np.inf, -np.inf, np.nan, -np.nan], real)])
-    got = np.empty_like(z)
-    loop(z, real(LOW), real(HIGH), got)
-    assert got.tobytes() == call(name, z).tobytes()
+    got, low, high = np.empty_like(z), real(-0.125), real(2.5)
+    loop(z, low, high, got)
+    with np.errstate(all="ignore"):
+        assert got.tobytes() == formula(z, low, high).tobytes()

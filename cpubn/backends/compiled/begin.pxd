@@ -122,7 +122,7 @@ cdef inline bint read_prologue(Job* job, Call* call, activation, residual, kept,
         else:
             memset(&call.arrays[OF_RESIDUAL], 0, sizeof(Samples))
             job.prologue, activation = BY_OUTPUT, of_output
-    set_activation(job, activation[0], activation[1], activation[2])
+    set_activation(job, activation, job.prologue == BY_OUTPUT)
     return True
 
 

@@ -176,7 +176,7 @@ cdef class Calls:
             and read_number(given_eps, LEAST if training else 0.0, DBL_MAX, &eps)
         ):
             return None
-        n = job.channels
+        n, job.kernels = job.channels, self.kernels
         room, sums = new_vectors(5, n), new_vectors(2, n)
         v, s = <double*>cnp.PyArray_DATA(room), <double*>cnp.PyArray_DATA(sums)
         if not (
@@ -206,7 +206,6 @@ cdef class Calls:
         if not training:
             memset(v + n, 0, n * sizeof(double))
         memset(s, 0, 2 * n * sizeof(double))
-        job.kernels = self.kernels
         job.backward = job.sums = True
         job.map = GRADIENT if training else SCALE
         job.mean, job.mean_low, job.var, job.weight, job.bias = v, v + n, v + 2 * n, v + 3 * n, v + 4 * n

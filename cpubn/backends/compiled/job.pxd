@@ -20,11 +20,6 @@ cdef extern from "samples.hpp" namespace "cpubn" nogil:
         float lowest
         float highest
 
-cdef enum:  # codes of activations that are named here; all of them: see maths.hpp
-    RELU = 1
-    RELU6 = 2
-    CLIP = 9
-
 cdef enum:
     RANK = 5  # of arrays at most
     SPLIT = 4  # axes of an array that make an outer or inner one at most
@@ -163,7 +158,7 @@ cdef struct Job:
     bint apply  # otherwise only the sums are wanted
     Map map
     Prologue prologue
-    int activation  # a code of maths.hpp, NONE for none; the prologue's is a derivative's
+    int activation  # which formula of activations.hpp, 0 for none
     double low
     double high
     Quantizer quantizer  # of y; an inverse of 0: there is none
@@ -217,6 +212,7 @@ cdef struct Job:
 ctypedef void (*places_function)(const void* x, const Py_ssize_t* starts, Py_ssize_t n, double* sums) noexcept nogil
 ctypedef void (*rows_function)(const Job*, const void* x, Strip*, Py_ssize_t n, Py_ssize_t steps, Py_ssize_t rest) noexcept nogil
 ctypedef void (*run_function)(const Job*, const void* x, const Stretch*) noexcept nogil
+ctypedef int (*formula_function)(int code, bint by_output) noexcept nogil
 ctypedef void (*signs_function)(const void* y, Py_ssize_t n, const Bounds*, uint8_t* bits) noexcept nogil
 # The walks over a job.
 ctypedef void (*pivots_function)(Job*, Py_ssize_t c0, Py_ssize_t n) noexcept nogil
@@ -247,6 +243,7 @@ cdef struct Loops:
 # The kernels of one instruction set. Loops are entered by pointer, so that each stands once in the machine's code.
 cdef struct Kernels:
     size_t scratch  # bytes that a thread needs to sum
+    formula_function formula_of
     Loops loops[5]  # of float32, float16, bfloat16, float64 and, of the elementwise pass alone, mixed types
     prepare_function prepare
     pivots_function find_pivots

@@ -16,6 +16,7 @@ from cpubn.backends.compiled.sums cimport add_channels, add_places, add_rows, fi
 
 cdef Kernels kernels
 kernels.scratch = (sizeof(Sums) + 63) // 64 * 64
+kernels.formula_of = formula_of
 kernels.prepare = prepare
 kernels.find_pivots = find_pivots
 kernels.sum_span = sum_span
@@ -50,4 +51,6 @@ if HALVES_HAVE_LOOPS:
     kernels.loops[1].apply = <run_function>apply_stretch[half]
     kernels.loops[2].apply = <run_function>apply_stretch[bfloat]
 
+# As maths/activations.py has them, or these kernels are out of date.
+activations = NAMES.decode().split(), NAMES_OF_CLIPS.decode().split(), NAMES_BY_OUTPUT.decode().split()
 table = PyCapsule_New(&kernels, "cpubn.Kernels", NULL)

@@ -1,10 +1,14 @@
-# The words of lanes.hpp and the formulas of maths.hpp, as Cython sees them: overloads stand once for each sample type.
+# The words of lanes.hpp and the formulas of maths.hpp and activations.hpp, as Cython sees them: overloads stand once for each sample type.
 
 from libc.stdint cimport int8_t, int16_t, uint8_t, uint16_t, uint32_t
 
 from cpubn.backends.compiled.job cimport Quantizer, Type
 
-cdef extern from "maths.hpp" namespace "cpubn" nogil:
+cdef extern from "activations.hpp" namespace "cpubn" nogil:
+    const char* NAMES
+    const char* NAMES_OF_CLIPS
+    const char* NAMES_BY_OUTPUT
+    int formula_of(int, bint) noexcept
     ctypedef struct half:
         uint16_t bits
     ctypedef struct bfloat:

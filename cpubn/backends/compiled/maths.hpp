@@ -1,4 +1,4 @@
-// The formulas of maths/algebra.py, elementary.py and activations.py over lanes: the same operations in the same order,
+// The formulas of maths/algebra.py and elementary.py over lanes: the same operations in the same order,
 // so the same bits. L is Lanes<float> or Lanes<double>; the algebra of channels is Lanes<double>, 16 channels at a time.
 #pragma once
 #include "lanes.hpp"
@@ -119,69 +119,6 @@ template <typename L> WORD L erf(const L &z) {
     L far = one - exp(-(x * x)) * (polynomial(x, CONSTANT(erfc_p)) / polynomial(x, CONSTANT(erfc_q)));
     far = select(z < L(0), -far, far);
     return select(square >= one, far, near);
-}
-
-// activations.py
-
-template <typename L> WORD L sigmoid(const L &z) {
-    L e = exp(minus_abs(z));
-    return select(z < L(0), e, L(1)) / (L(1) + e);
-}
-template <typename L> WORD L sigmoid_gradient(const L &z) {
-    L e = exp(minus_abs(z)), denominator = L(1) + e;
-    return e / (denominator * denominator);
-}
-template <typename L> WORD L normal_distribution(const L &z) {
-    return number<L>(0.5) * (L(1) + erf(z * number<L>(0.7071067811865476)));
-}
-template <typename L> WORD L clip_gradient(const L &z, const L &low, const L &high) {
-    return select((z <= low) | (z >= high), L(0), L(1));
-}
-template <typename L> WORD L hardswish_gradient(const L &z) {
-    L inner = select(z < L(3), z / L(3) + number<L>(0.5), L(1));
-    return select(z <= L(-3), L(0), inner);
-}
-
-enum { NONE, RELU, RELU6, LEAKY_RELU, HARDSWISH, SILU, GELU, SIGMOID, TANH, CLIP, SIGMOID_OF_OUTPUT, TANH_OF_OUTPUT };
-
-// Each code's function is called, not inlined into every pass: but for CLIP, its cost of 2 ns for 32 lanes does not show.
-template <typename T> static CALLED void activate_called(int code, Lanes<T> &z, T low) {
-    typedef Lanes<T> L;
-    switch (code) {
-    case LEAKY_RELU: z = select(z > L(0), z, z * L(low)); break;
-    case HARDSWISH: z = z * (clipped(z + L(3), L(0), L(6)) / L(6)); break;
-    case SILU: z = z * sigmoid(z); break;
-    case GELU: z = z * normal_distribution(z); break;
-    case SIGMOID: z = sigmoid(z); break;
-    case TANH: z = tanh(z); break;
-    }
-}
-template <typename T> static CALLED void derive_called(int code, Lanes<T> &z, T low) {
-    typedef Lanes<T> L;
-    switch (code) {
-    case LEAKY_RELU: z = select(z > L(0), L(1), L(low)); break;
-    case HARDSWISH: z = hardswish_gradient(z); break;
-    case SILU: z = sigmoid(z) + z * sigmoid_gradient(z); break;
-    case GELU: z = normal_distribution(z) + z * (number<L>(0.3989422804014327) * exp(number<L>(-0.5) * (z * z))); break;
-    case SIGMOID: z = sigmoid_gradient(z); break;
-    case TANH: z = L(4) * sigmoid_gradient(z + z); break;
-    case SIGMOID_OF_OUTPUT: z = z * (L(1) - z); break;
-    case TANH_OF_OUTPUT: z = L(1) - z * z; break;
-    }
-}
-
-// f(z) and f'(z) of an activation's code; relu and relu6 are clips (with a bound of NaN, which bounds nothing).
-LANE_WORD Lanes<T> activate(int code, const Lanes<T> &z, double low, double high) {
-    if (code == CLIP) return clipped(z, Lanes<T>((T)low), Lanes<T>((T)high));
-    Lanes<T> r = z;
-    activate_called(code, r, (T)low);
-    return r;
-}
-LANE_WORD Lanes<T> derive(int code, const Lanes<T> &z, double low, double high) {
-    if (code == CLIP) return clip_gradient(z, Lanes<T>((T)low), Lanes<T>((T)high));
-    Lanes<T> r = z;
-    derive_called(code, r, (T)low);
-    return r;
 }
 
 // The lanes between two bounds, one of NaN being none, and those of NaN if `nan`.

@@ -44,7 +44,7 @@ cdef inline int set_prologue(Job* job, prologue) except -1:
         job.signs.data, job.signs.type = <char*>cnp.PyArray_DATA(<cnp.ndarray>bits), UINT8
         job.signs.outer, job.signs.channel, job.signs.inner = strides
     elif activation is not None:
-        set_activation(job, activation[0], activation[1], activation[2])
+        set_activation(job, activation, kept is not None)
         job.prologue = BY_Z if kept is None else BY_OUTPUT
         if kept is not None:
             job.kept = strided(kept)

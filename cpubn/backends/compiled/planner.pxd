@@ -9,7 +9,7 @@ cdef bint is_real(value)
 cdef bint share_memory(a, b)
 cdef bint overlaps_itself(a)
 cdef int set_epilogue(Job* job, activation, quantization) except -1
-cdef void set_activation(Job* job, int code, double low, double high) noexcept
+cdef int set_activation(Job* job, activation, bint by_output) except -1
 cdef int run_job(Job* job, int threads) except -1
 
 cdef class CompiledKernels:

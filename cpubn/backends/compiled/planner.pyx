@@ -9,7 +9,7 @@ from libc.string cimport memset
 
 from cpubn.backends.compiled.job cimport *
 from cpubn.backends.compiled.machine cimport (
-    NAN, cpubn_calm, cpubn_has_avx2, cpubn_has_avx512, cpubn_openmp_max_threads, cpubn_restore,
+    cpubn_calm, cpubn_has_avx2, cpubn_has_avx512, cpubn_openmp_max_threads, cpubn_restore,
 )
 from cpubn.backends.compiled.order cimport set_order
 from cpubn.backends.compiled.passes cimport *
@@ -82,21 +82,24 @@ cdef bint overlaps_itself(a):
 
 
 cdef int set_epilogue(Job* job, activation, quantization) except -1:
-    """An Activation, of which relu and relu6 are clips, and a Quantization; None for none."""
+    """An Activation and a Quantization; None for none."""
     if activation is not None:
-        set_activation(job, activation[0], activation[1], activation[2])
+        set_activation(job, activation, False)
     if quantization is not None:
         inverse, zero, lowest, highest = quantization
         job.quantizer = Quantizer(inverse, zero, lowest, highest)
     return 0
 
 
-cdef void set_activation(Job* job, int code, double low, double high) noexcept:
-    job.activation, job.low, job.high = code, low, high
-    if code == RELU:
-        job.activation, job.low, job.high = CLIP, 0.0, NAN
-    elif code == RELU6:
-        job.activation, job.low, job.high = CLIP, 0.0, 6.0
+cdef int set_activation(Job* job, activation, bint by_output) except -1:
+    job.activation = job.kernels.formula_of(activation[0], by_output)
+    job.low, job.high = activation[1], activation[2]
+    if job.activation == 0:
+        raise ValueError(
+            f"activation must be one that the compiled kernels have{', of its output' * by_output}, got {activation!r}; "
+            "another backend may have it"
+        )
+    return 0
 
 
 cdef int run_job(Job* job, int threads) except -1:

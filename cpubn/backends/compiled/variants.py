@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from cpubn.machine.isa import INSTRUCTION_SETS, InstructionSet
+from cpubn.maths.activations import TABLE
 
 BY_NAME = {variant.name: variant for variant in INSTRUCTION_SETS}
 # What the kernels of every instruction set define, as planner.pyi lists it.
@@ -52,6 +53,9 @@ def load(name: str) -> Any:
 
 @cache
 def _kernels(planner: ModuleType, variant: ModuleType, name: str) -> Any:
+    clips, by_output = [e for e in TABLE if e.is_clip], [e for e in TABLE if e.of_output is not None]
+    if variant.activations != tuple([e.name for e in entries] for entries in (TABLE, clips, by_output)):
+        raise AttributeError(f"it has the activations {', '.join(variant.activations[0])}")
     return planner.CompiledKernels(variant.table, name)
 
 

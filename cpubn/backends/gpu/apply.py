@@ -21,7 +21,7 @@ MOST_COEFFICIENTS = 5
 @functools.cache
 def forward(real: Any, activation: Any, residual: bool, quantized: bool) -> Any:
     """a is x, b the residual: y = activation((x - centre) * scale + shift + residual), and its quantized number."""
-    activate, nearest = activation_of(real, activation, derived=False), rounder(real)
+    activate, nearest = activation_of(real, activation), rounder(real)
 
     @device
     def value(a, b, c, v, numbers):
@@ -42,7 +42,7 @@ def forward(real: Any, activation: Any, residual: bool, quantized: bool) -> Any:
 @functools.cache
 def through(real: Any, activation: Any, residual: bool, affine: bool) -> Any:
     """a is dy, b is x, c the residual: g = dy * activation'((x - centre) * scale + shift + residual)."""
-    derivative = activation_of(real, activation, derived=True)
+    derivative = activation_of(real, activation)
 
     @device
     def value(a, b, c, v, numbers):

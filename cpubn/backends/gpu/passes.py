@@ -47,7 +47,7 @@ def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: in
     Reads x and the residual once, writes y once.
     """
     activation, residual, quantization = epilogue
-    settings = _function(activation), residual is not None, quantization is not None
+    settings = _function(activation, "function"), residual is not None, quantization is not None
     _elementwise(apply.forward, settings, (x, residual, None), affine, epilogue, y)
 
 
@@ -134,7 +134,8 @@ def _through(dy: Array, x: Array, statistics: Statistics, prologue: Prologue, ro
     if signs is not None:
         _elementwise(apply.signed, (), (dy, signs, None), zeros, Epilogue(Activation(0, signs.slope)), g)
         return g
-    settings = _function(activation, derived=True), residual is not None, kept is None
+    which = "gradient" if kept is None else "of_output"
+    settings = _function(activation, which), residual is not None, kept is None
     if kept is not None:
         _elementwise(apply.through, settings, (dy, kept, residual), zeros, Epilogue(activation), g)
         return g
@@ -194,11 +195,13 @@ def _readable(a: Any) -> tuple[str, Array, tuple[int, ...]]:
     return name_of(a.dtype), a, a.where
 
 
-def _function(activation: Activation | None, derived: bool = False) -> Any:
-    """What `activation_of` takes: the code of an activation, or the user's own function."""
-    if activation is None or activation.code:
-        return activation and activation.code
-    return activation.derivative if derived else activation.function
+def _function(activation: Activation | None, which: str) -> Any:
+    """What `activation_of` takes: the name of that formula of an activation, or the user's own function."""
+    if activation is None:
+        return None
+    if activation.entry is None:
+        return activation.function if which == "function" else activation.derivative
+    return getattr(activation.entry, which).__name__
 
 
 def computed_in(*arrays: Array) -> Any:

@@ -86,8 +86,8 @@ algebra = _rebuilt(
 
 
 @functools.cache
-def activation_functions(real: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """FUNCTIONS and GRADIENTS of activations, with the device's own exp, tanh and erf, all within 2 ulp."""
+def activation_functions(real: Any) -> Any:
+    """The formulas of activations, with the device's own exp, tanh and erf, all within 2 ulp."""
 
     @device
     def like(z, value):
@@ -107,18 +107,16 @@ def activation_functions(real: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
 
     elementary = ModuleType("elementary")
     vars(elementary).update(tanh=target.tanh, erf=target.erf)
-    functions, gradients = activations.FUNCTIONS, activations.GRADIENTS
-    names = ("normal_distribution", *(f.__name__ for f in (*functions, *gradients)))
     primitives = {"like": like, "select": select, "clipped": clipped, "minus_abs": minus_abs, "exp": exp}
-    made = _rebuilt(activations, names, {"elementary": elementary, **primitives})
-    return tuple(tuple(getattr(made, f.__name__) for f in group) for group in (functions, gradients))  # type: ignore[return-value]
+    names = tuple(formula.__name__ for formula in (*activations.FORMULAS, *activations.CALLED))
+    return _rebuilt(activations, names, {"elementary": elementary, **primitives})
 
 
 @functools.cache
-def activation_of(real: Any, function: Any, derived: bool) -> Any:
-    """activate(z, low, high): nothing for None, one of activations.py by its code, or a user's own of z alone."""
-    if isinstance(function, int):
-        return activation_functions(real)[derived][function - 1]
+def activation_of(real: Any, function: Any) -> Any:
+    """activate(z, low, high): nothing for None, a formula of activations by its name, or a user's own of z alone."""
+    if isinstance(function, str):
+        return getattr(activation_functions(real), function)
     if function is None:
 
         def activate(z, low, high):

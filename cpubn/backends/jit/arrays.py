@@ -14,7 +14,6 @@ from cpubn.backends.epilogue import Activation
 from cpubn.backends.jit.apply import Table
 from cpubn.backends.jit.prologue import Source
 from cpubn.backends.prologue import PADDING, Prologue
-from cpubn.maths import activations
 from cpubn.maths.order import LANES
 from cpubn.typing import Array
 
@@ -81,9 +80,10 @@ class Terms(NamedTuple):
     def derivative(self) -> Any:
         if self.activation is None:
             return None
-        if self.activation.function is not None:
+        entry = self.activation.entry
+        if entry is None:
             return self.activation.derivative
-        return activations.GRADIENTS[self.activation.code - 1]
+        return entry.gradient if self.kept is None else entry.of_output
 
 
 def terms_of(dy: Array, x: Array, prologue: Prologue) -> Terms:

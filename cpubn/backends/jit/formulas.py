@@ -22,7 +22,7 @@ for formula in (
 # LLVM makes no vectors of a loop that calls, and of itself inlines no function as long as erf in float64.
 for function in (
     *(elementary.exp, elementary.tanh, elementary.erf),
-    *(*activations.FUNCTIONS, *activations.GRADIENTS, activations.normal_distribution),
+    *(*activations.FORMULAS, *activations.CALLED),
 ):
     register_jitable(error_model="numpy", forceinline=True)(function)
 

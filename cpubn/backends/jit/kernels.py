@@ -50,8 +50,8 @@ def kept(function: Any, name: str, on_disk: bool = True) -> Any:
 
 
 def lane_function(function: Any) -> Any:
-    """Of lanes and two bounds: one of activations.py, or a user's own, lane by lane; None for none."""
-    if function is None or function in (*activations.FUNCTIONS, *activations.GRADIENTS):
+    """Of lanes and two bounds: one of activations, or a user's own, lane by lane; None for none."""
+    if function is None or function in activations.FORMULAS:
         return function
 
     def own(z: Any, low: Any, high: Any) -> Any:
@@ -61,7 +61,7 @@ def lane_function(function: Any) -> Any:
 
 
 def _named(function: Any) -> tuple[Any, str, bool]:
-    on_disk = function is None or function in (*activations.FUNCTIONS, *activations.GRADIENTS)
+    on_disk = function is None or function in activations.FORMULAS
     return lane_function(function), getattr(function, "__name__", "none"), on_disk
 
 

@@ -19,7 +19,7 @@ from cpubn.backends.jit.arrays import Terms, flat, groups, is_plain, plain, tabl
 from cpubn.backends.jit.sums import Walk
 from cpubn.backends.jit.threads import team, thread_limit, threading_layer
 from cpubn.backends.prologue import Prologue, Statistics
-from cpubn.maths import activations, algebra
+from cpubn.maths import algebra
 from cpubn.maths.order import order_of
 from cpubn.typing import Array
 
@@ -109,7 +109,7 @@ def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: in
     function, low, high = None, 0.0, 0.0
     if activation is not None:
         _, low, high, function, _ = activation
-        function = function or activations.FUNCTIONS[activation.code - 1]
+        function = activation.entry.function if activation.entry else function
     real = x.dtype.type
     table = table_of(affine, x.shape, real, 2)
     with np.errstate(all="ignore"):
