@@ -1,4 +1,4 @@
-"""exp, tanh and erf in plain arithmetic: the same bits from NumPy, Numba and Cython on every instruction set.
+"""exp, log1p, tanh and erf in plain arithmetic: the same bits from NumPy, Numba and Cython on every instruction set.
 
 Libraries of C round these functions differently from one another and from release to release, so here they are made of
 + - * / , comparisons and bits of integers alone. Both sides of a choice are computed and one is selected: there is no
@@ -8,6 +8,7 @@ Every function takes float32 or float64, an array or, compiled by Numba, a scala
 argument. NaN goes through with its bits: -z would flip its sign, so z is negated only where z > 0 or z < 0 holds.
 The methods and most coefficients are Moshier's (Cephes: expf.c, tanhf.c, tanh.c, ndtr.c). In float64 exp and the near
 erf are Taylor polynomials, which cost less than a division; in float32 erf is a minimax fit, to 1e-9 near and 1e-8 far.
+log1p is a minimax fit in both, to 8e-10 and 2e-18.
 The Cython twin, backends/compiled/maths.hpp, gives the same bits.
 """
 
@@ -34,6 +35,16 @@ LN2_LOW = 1.42860682030941723212e-6
 EXP_P = (
     singles(1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1),
     tuple(1.0 / math.factorial(n) for n in range(13, 1, -1)),
+)
+EXPM1_LOWEST = -40.0  # below, e**z - 1 is -1
+
+# R in log(1 + f) = f - (h - s * (h + s**2 * R(s**2))), s = f / (2 + f), h = f**2 / 2, of 1 + f from 0.7 to sqrt(2).
+LOG1P_R = (
+    singles(2.9871812e-1, 3.9977540e-1, 6.6666776e-1),
+    (
+        *(1.4796025345457742e-1, 1.5314044418196507e-1, 1.8183564502621133e-1, 2.2222198571214585e-1),
+        *(2.857142874238973e-1, 3.999999999941477e-1, 6.666666666666734e-1),
+    ),
 )
 
 TANH_P = (
@@ -113,18 +124,42 @@ def minus_abs(z: Value) -> Value:
     return select(z > like(z, 0.0), -z, z)
 
 
-def exp(z: Value) -> Value:
-    """e**z = 2**k * (1 + r + r**2 * P(r)) with z = k * ln 2 + r and |r| <= ln(2) / 2."""
-    low, high = by_type(z, EXP_BOUNDS)
-    z = clipped(z, low, high)
+def reduced(z: Value) -> tuple[Value, Value]:
+    """k and e**r - 1 = r + r**2 * P(r), where z = k * ln 2 + r and |r| <= ln(2) / 2."""
     rounder = by_type(z, ROUNDER)
     k = (z * like(z, LOG2_E) + rounder) - rounder
     r = (z - k * like(z, LN2_HIGH)) - k * like(z, LN2_LOW)
-    p = ((r * r) * polynomial(r, by_type(z, EXP_P)) + r) + like(z, 1.0)
+    return k, (r * r) * polynomial(r, by_type(z, EXP_P)) + r
+
+
+def exp(z: Value) -> Value:
+    """e**z = 2**k * e**r."""
+    low, high = by_type(z, EXP_BOUNDS)
+    k, p = reduced(clipped(z, low, high))
+    p, rounder = p + like(z, 1.0), by_type(z, ROUNDER)
     # In two steps, since 2**k itself need be no normal number: the first is exact, the second rounds once.
     half = (k * like(z, 0.5) + rounder) - rounder
     biased = rounder + by_type(z, EXPONENT_BIAS)
     return (p * power_of_two(half + biased)) * power_of_two((k - half) + biased)
+
+
+def expm1(z: Value) -> Value:
+    """e**z - 1 = 2**k * (e**r - 1) + (2**k - 1) of z up to 0, for which 2**k is a normal number."""
+    k, p = reduced(clipped(z, like(z, EXPM1_LOWEST), like(z, 0.0)))
+    scale = power_of_two(k + (by_type(z, ROUNDER) + by_type(z, EXPONENT_BIAS)))
+    return scale * p + (scale - like(z, 1.0))
+
+
+def log1p(z: Value) -> Value:
+    """log(1 + z) of z from 0 to 1, beyond sqrt(2) - 1 as log(2) + log(1 + f) with f = (z - 1) / 2."""
+    zero, half = like(z, 0.0), like(z, 0.5)
+    is_far = z > like(z, 0.41421356237309515)
+    f = select(is_far, (z - like(z, 1.0)) * half, z)
+    s, h = f / (like(z, 2.0) + f), (f * f) * half
+    square = s * s
+    rest = s * (h + square * polynomial(square, by_type(z, LOG1P_R)))
+    low, high = select(is_far, like(z, LN2_LOW), zero), select(is_far, like(z, LN2_HIGH), zero)
+    return (f - (h - (rest + low))) + high
 
 
 def tanh(z: Value) -> Value:
@@ -151,3 +186,7 @@ def erf(z: Value) -> Value:
     far = one - exp(-(x * x)) * (polynomial(x, by_type(z, ERFC_P)) / polynomial(x, by_type(z, ERFC_Q)))
     far = select(z < zero, -far, far)
     return select(square >= one, far, near)
+
+
+# Made of the others, each of which NumPy, Numba and a GPU have in their own way.
+COMPOSED = reduced, exp, expm1, log1p, tanh, erf

@@ -48,6 +48,7 @@ template <> struct Constants<float> {
     static constexpr float exp_low = -110, exp_high = 100, rounder = 1.5f * 0x1p23f, bias = 127;
     static constexpr float exp_p[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
                                       4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
+    static constexpr float log1p_r[] = {2.9871812e-1f, 3.9977540e-1f, 6.6666776e-1f};
     static constexpr float tanh_p[] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f, 1.33314422036e-1f,
                                        -3.33332819422e-1f};
     static constexpr float tanh_q[] = {1};
@@ -64,6 +65,9 @@ template <> struct Constants<double> {
                                        2.755731922398589e-7, 2.7557319223985893e-6, 2.48015873015873e-5,
                                        1.984126984126984e-4, 1.388888888888889e-3, 8.333333333333333e-3,
                                        4.1666666666666664e-2, 1.6666666666666666e-1, 0.5};
+    static constexpr double log1p_r[] = {1.4796025345457742e-1, 1.5314044418196507e-1, 1.8183564502621133e-1,
+                                         2.2222198571214585e-1, 2.857142874238973e-1,  3.999999999941477e-1,
+                                         6.666666666666734e-1};
     static constexpr double tanh_p[] = {-9.64399179425052238628e-1, -9.92877231001918586564e1,
                                         -1.61468768441708447952e3};
     static constexpr double tanh_q[] = {1, 1.12811678491632931402e2, 2.23548839060100448583e3, 4.84406305325125486048e3};
@@ -95,13 +99,33 @@ template <typename L> WORD L number(double a) { return L((REAL)a); }
 template <typename L> WORD L clipped(const L &z, const L &low, const L &high) { return min(max(z, low), high); }
 template <typename L> WORD L minus_abs(const L &z) { return select(z > L(0), -z, z); }
 
-template <typename L> WORD L exp(const L &x) {
-    L z = clipped(x, L(CONSTANT(exp_low)), L(CONSTANT(exp_high))), rounder = CONSTANT(rounder);
-    L k = (z * number<L>(1.4426950408889634) + rounder) - rounder;
+template <typename L> struct Reduced { L k, p; };
+template <typename L> WORD Reduced<L> reduced(const L &z) {
+    L rounder = CONSTANT(rounder), k = (z * number<L>(1.4426950408889634) + rounder) - rounder;
     L r = (z - k * number<L>(0.693145751953125)) - k * number<L>(1.42860682030941723212e-6);
-    L p = ((r * r) * polynomial(r, CONSTANT(exp_p)) + r) + L(1);
+    return {k, (r * r) * polynomial(r, CONSTANT(exp_p)) + r};
+}
+
+template <typename L> WORD L exp(const L &z) {
+    Reduced<L> of = reduced(clipped(z, L(CONSTANT(exp_low)), L(CONSTANT(exp_high))));
+    L k = of.k, p = of.p + L(1), rounder = CONSTANT(rounder);
     L part = (k * number<L>(0.5) + rounder) - rounder, bias = rounder + L(CONSTANT(bias));
     return (p * power_of_two(part + bias)) * power_of_two((k - part) + bias);
+}
+
+template <typename L> WORD L expm1(const L &z) {
+    Reduced<L> of = reduced(clipped(z, L(-40), L(0)));
+    L scale = power_of_two(of.k + (L(CONSTANT(rounder)) + L(CONSTANT(bias))));
+    return scale * of.p + (scale - L(1));
+}
+
+template <typename L> WORD L log1p(const L &z) {
+    Mask<REAL> is_far = z > number<L>(0.41421356237309515);
+    L zero = L(0), half = number<L>(0.5), f = select(is_far, (z - L(1)) * half, z);
+    L s = f / (L(2) + f), h = (f * f) * half, square = s * s;
+    L rest = s * (h + square * polynomial(square, CONSTANT(log1p_r)));
+    L low = select(is_far, number<L>(1.42860682030941723212e-6), zero), high = select(is_far, number<L>(0.693145751953125), zero);
+    return (f - (h - (rest + low))) + high;
 }
 
 template <typename L> WORD L tanh(const L &z) {

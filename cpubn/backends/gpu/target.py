@@ -70,7 +70,8 @@ else:
         return single_product if real is np.float32 else double_product
 
 
-exp, tanh, sqrt = functions.exp, functions.tanh, functions.sqrt
+exp, expm1, log1p = functions.exp, functions.expm1, functions.log1p
+tanh, sqrt = functions.tanh, functions.sqrt
 
 
 def absence() -> str | None:

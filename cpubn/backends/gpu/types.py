@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cpubn.backends.gpu import target
-from cpubn.backends.gpu.target import device, exp, sqrt
+from cpubn.backends.gpu.target import device, sqrt
 from cpubn.maths import activations, algebra as formulas
 
 u = np.uint64
@@ -87,7 +87,7 @@ algebra = _rebuilt(
 
 @functools.cache
 def activation_functions(real: Any) -> Any:
-    """The formulas of activations, with the device's own exp, tanh and erf, all within 2 ulp."""
+    """The formulas of activations, with the device's own elementary functions, all within 2 ulp."""
 
     @device
     def like(z, value):
@@ -106,10 +106,11 @@ def activation_functions(real: Any) -> Any:
         return -z if z > real(0.0) else z
 
     elementary = ModuleType("elementary")
-    vars(elementary).update(tanh=target.tanh, erf=target.erf)
-    primitives = {"like": like, "select": select, "clipped": clipped, "minus_abs": minus_abs, "exp": exp}
+    own = {name: getattr(target, name) for name in ("exp", "expm1", "log1p", "tanh", "erf")}
+    vars(elementary).update(own)
+    primitives = {"like": like, "select": select, "clipped": clipped, "minus_abs": minus_abs}
     names = tuple(formula.__name__ for formula in (*activations.FORMULAS, *activations.CALLED))
-    return _rebuilt(activations, names, {"elementary": elementary, **primitives})
+    return _rebuilt(activations, names, {"elementary": elementary, **primitives, **own})
 
 
 @functools.cache

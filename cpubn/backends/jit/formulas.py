@@ -21,7 +21,7 @@ for formula in (
     register_jitable(error_model="numpy")(formula)
 # LLVM makes no vectors of a loop that calls, and of itself inlines no function as long as erf in float64.
 for function in (
-    *(elementary.exp, elementary.tanh, elementary.erf),
+    *elementary.COMPOSED,
     *(*activations.FORMULAS, *activations.CALLED),
 ):
     register_jitable(error_model="numpy", forceinline=True)(function)
