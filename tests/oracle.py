@@ -188,6 +188,9 @@ ACTIVATIONS = {
     "gelu": lambda: Activation(lambda z: z * normal(z), lambda z: normal(z) + z * density(z), 1.13, 0.8),
     "sigmoid": lambda: Activation(logistic, bell, 0.25, 0.1),
     "tanh": lambda: Activation(np.tanh, lambda z: 4 * bell(2 * z), 1, 0.77),
+    "softplus": lambda: Activation(
+        lambda z: np.where(z > 20, z, np.logaddexp(0, z)), lambda z: np.where(z > 20, 1, logistic(z)), 1, 0.25, (20,)
+    ),
     "clip": lambda low, high: Activation(
         lambda z: np.clip(z, low, high), lambda z: within(z, low, high), kinks=(low, high)
     ),

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 from cpubn.maths import elementary
-from cpubn.maths.elementary import Value, clipped, exp, like, minus_abs, select
+from cpubn.maths.elementary import Value, clipped, exp, like, log1p, minus_abs, select
 
 Formula: TypeAlias = Callable[[Value, Value, Value], Value]
 
@@ -98,6 +98,16 @@ def tanh_gradient(z: Value, low: Value, high: Value) -> Value:
     return like(z, 4.0) * sigmoid_gradient(z + z, low, high)
 
 
+def softplus(z: Value, low: Value, high: Value) -> Value:
+    """log(1 + exp(z)) = max(z, 0) + log(1 + exp(-|z|)), beyond 20 z itself as torch has it: Dugas et al. (2000)."""
+    zero = like(z, 0.0)
+    return select(z > like(z, 20.0), z, select(z < zero, zero, z) + log1p(exp(minus_abs(z))))
+
+
+def softplus_gradient(z: Value, low: Value, high: Value) -> Value:
+    return select(z > like(z, 20.0), like(z, 1.0), sigmoid(z, low, high))
+
+
 def sigmoid_of_output(y: Value, low: Value, high: Value) -> Value:
     return y * (like(y, 1.0) - y)
 
@@ -175,6 +185,7 @@ TABLE = (
     Entry("gelu", gelu, gelu_gradient),
     Entry("sigmoid", sigmoid, sigmoid_gradient, sigmoid_of_output),
     Entry("tanh", tanh, tanh_gradient, tanh_of_output),
+    Entry("softplus", softplus, softplus_gradient),
 )
 CODES = {entry.name: code for code, entry in enumerate(TABLE, 1)}
 # Each once, and what they call of this module, which has other arguments.

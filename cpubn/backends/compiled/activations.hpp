@@ -54,10 +54,17 @@ template <typename L> WORD L tanh_gradient(const L &z, const L &low, const L &hi
 }
 template <typename L> WORD L tanh_of_output(const L &y, const L &, const L &) { return L(1) - y * y; }
 
+template <typename L> WORD L softplus(const L &z, const L &, const L &) {
+    return select(z > L(20), z, max(z, L(0)) + log1p(exp(minus_abs(z))));
+}
+template <typename L> WORD L softplus_gradient(const L &z, const L &low, const L &high) {
+    return select(z > L(20), L(1), sigmoid(z, low, high));
+}
+
 // The names of the table in its order, which gives their codes: first those that are clip, by their own low and high; and
 // those with a derivative of the output. What is said here is compared with Python's table before any kernel is used.
 #define CLIPS(X) X(relu) X(relu6) X(clip)
-#define OTHERS(X) X(leaky_relu) X(hardswish) X(silu) X(gelu) X(sigmoid) X(tanh)
+#define OTHERS(X) X(leaky_relu) X(hardswish) X(silu) X(gelu) X(sigmoid) X(tanh) X(softplus)
 #define OTHERS_BY_OUTPUT(X) X(leaky_relu) X(sigmoid) X(tanh)
 
 #define CODE(name) CODE_OF_##name,
