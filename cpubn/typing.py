@@ -45,7 +45,7 @@ Layout: TypeAlias = Literal[
 
 # A name, a name with its parameters, a function compiled by Numba, or that and its derivative.
 Activation: TypeAlias = (
-    Literal["relu", "relu6", "hardswish", "silu", "gelu", "sigmoid", "tanh", "softplus"]
+    Literal["relu", "relu6", "hardswish", "silu", "gelu", "sigmoid", "tanh", "softplus", "mish"]
     | tuple[Literal["leaky_relu"], float]
     | tuple[Literal["clip"], float, float]
     | Callable[[Any], Any]

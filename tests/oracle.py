@@ -191,6 +191,11 @@ ACTIVATIONS = {
     "softplus": lambda: Activation(
         lambda z: np.where(z > 20, z, np.logaddexp(0, z)), lambda z: np.where(z > 20, 1, logistic(z)), 1, 0.25, (20,)
     ),
+    "mish": lambda: Activation(
+        lambda z: z * np.tanh(np.logaddexp(0, z)),
+        lambda z: np.tanh(np.logaddexp(0, z)) + z * logistic(z) / np.cosh(np.logaddexp(0, z)) ** 2,
+        *(1.09, 0.65),
+    ),
     "clip": lambda low, high: Activation(
         lambda z: np.clip(z, low, high), lambda z: within(z, low, high), kinks=(low, high)
     ),

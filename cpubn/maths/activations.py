@@ -108,6 +108,28 @@ def softplus_gradient(z: Value, low: Value, high: Value) -> Value:
     return select(z > like(z, 20.0), like(z, 1.0), sigmoid(z, low, high))
 
 
+def mish(z: Value, low: Value, high: Value) -> Value:
+    """z * tanh(softplus(z)): Misra (2019)."""
+    top, bottom, _ = tanh_of_softplus(z)
+    return z * (top / bottom)
+
+
+def mish_gradient(z: Value, low: Value, high: Value) -> Value:
+    top, bottom, part = tanh_of_softplus(z)
+    return top / bottom + z * (like(z, 4.0) * part / (bottom * bottom))
+
+
+def tanh_of_softplus(z: Value) -> tuple[Value, Value, Value]:
+    """(u**2 - 1) / (u**2 + 1), u = 1 + exp(z), as top and bottom, and a quarter of its derivative times bottom**2.
+
+    Where z > 0 in terms of exp(-z): what is divided was multiplied by its square.
+    """
+    one, two, is_below = like(z, 1.0), like(z, 2.0), z < like(z, 0.0)
+    e = exp(minus_abs(z))
+    top = select(is_below, e * (e + two), (e + e) + one)
+    return top, top + select(is_below, two, (e + e) * e), select(is_below, e, e * e) * (e + one)
+
+
 def sigmoid_of_output(y: Value, low: Value, high: Value) -> Value:
     return y * (like(y, 1.0) - y)
 
@@ -186,8 +208,9 @@ TABLE = (
     Entry("sigmoid", sigmoid, sigmoid_gradient, sigmoid_of_output),
     Entry("tanh", tanh, tanh_gradient, tanh_of_output),
     Entry("softplus", softplus, softplus_gradient),
+    Entry("mish", mish, mish_gradient),
 )
 CODES = {entry.name: code for code, entry in enumerate(TABLE, 1)}
 # Each once, and what they call of this module, which has other arguments.
 FORMULAS = tuple(dict.fromkeys(f for entry in TABLE for f in entry[1:4] if f is not None))
-CALLED = (normal_distribution,)
+CALLED = normal_distribution, tanh_of_softplus

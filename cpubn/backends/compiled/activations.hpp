@@ -61,10 +61,25 @@ template <typename L> WORD L softplus_gradient(const L &z, const L &low, const L
     return select(z > L(20), L(1), sigmoid(z, low, high));
 }
 
+template <typename L> struct Quotient { L top, bottom, part; };
+template <typename L> WORD Quotient<L> tanh_of_softplus(const L &z) {
+    auto is_below = z < L(0);
+    L e = exp(minus_abs(z)), top = select(is_below, e * (e + L(2)), (e + e) + L(1));
+    return {top, top + select(is_below, L(2), (e + e) * e), select(is_below, e, e * e) * (e + L(1))};
+}
+template <typename L> WORD L mish(const L &z, const L &, const L &) {
+    Quotient<L> q = tanh_of_softplus(z);
+    return z * (q.top / q.bottom);
+}
+template <typename L> WORD L mish_gradient(const L &z, const L &, const L &) {
+    Quotient<L> q = tanh_of_softplus(z);
+    return q.top / q.bottom + z * (L(4) * q.part / (q.bottom * q.bottom));
+}
+
 // The names of the table in its order, which gives their codes: first those that are clip, by their own low and high; and
 // those with a derivative of the output. What is said here is compared with Python's table before any kernel is used.
 #define CLIPS(X) X(relu) X(relu6) X(clip)
-#define OTHERS(X) X(leaky_relu) X(hardswish) X(silu) X(gelu) X(sigmoid) X(tanh) X(softplus)
+#define OTHERS(X) X(leaky_relu) X(hardswish) X(silu) X(gelu) X(sigmoid) X(tanh) X(softplus) X(mish)
 #define OTHERS_BY_OUTPUT(X) X(leaky_relu) X(sigmoid) X(tanh)
 
 #define CODE(name) CODE_OF_##name,
