@@ -45,8 +45,8 @@ Layout: TypeAlias = Literal[
 
 # A name, a name with its parameters, a function compiled by Numba, or that and its derivative.
 Activation: TypeAlias = (
-    Literal["relu", "relu6", "hardswish", "silu", "gelu", "sigmoid", "tanh", "softplus", "mish"]
-    | tuple[Literal["leaky_relu"], float]
+    Literal["relu", "relu6", "hardswish", "silu", "gelu", "sigmoid", "tanh", "softplus", "mish", "elu"]
+    | tuple[Literal["leaky_relu", "elu"], float]
     | tuple[Literal["clip"], float, float]
     | Callable[[Any], Any]
     | tuple[Callable[[Any], Any], Callable[[Any], Any]]

@@ -196,12 +196,17 @@ ACTIVATIONS = {
         lambda z: np.tanh(np.logaddexp(0, z)) + z * logistic(z) / np.cosh(np.logaddexp(0, z)) ** 2,
         *(1.09, 0.65),
     ),
+    "elu": lambda alpha=1.0: Activation(
+        lambda z: np.where(z > 0, z, alpha * np.expm1(np.minimum(z, 0))),
+        lambda z: np.where(z > 0, 1, alpha * np.exp(np.minimum(z, 0))),
+        *(max(1, abs(alpha)), abs(alpha), () if alpha == 1 else (0,)),
+    ),
     "clip": lambda low, high: Activation(
         lambda z: np.clip(z, low, high), lambda z: within(z, low, high), kinks=(low, high)
     ),
 }
 # Parameters that they are tried with, which any floating type holds.
-PARAMETERS = {"leaky_relu": [(0.125,), (-0.5,)], "clip": [(-0.5, 1.25)]}
+PARAMETERS = {"leaky_relu": [(0.125,), (-0.5,)], "clip": [(-0.5, 1.25)], "elu": [(), (0.5,), (-2.0,)]}
 
 
 def activation_of(given):

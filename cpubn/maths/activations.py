@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 from cpubn.maths import elementary
-from cpubn.maths.elementary import Value, clipped, exp, like, log1p, minus_abs, select
+from cpubn.maths.elementary import Value, clipped, exp, expm1, like, log1p, minus_abs, select
 
 Formula: TypeAlias = Callable[[Value, Value, Value], Value]
 
@@ -130,6 +130,15 @@ def tanh_of_softplus(z: Value) -> tuple[Value, Value, Value]:
     return top, top + select(is_below, two, (e + e) * e), select(is_below, e, e * e) * (e + one)
 
 
+def elu(z: Value, low: Value, high: Value) -> Value:
+    """z where z >= 0, otherwise low * (exp(z) - 1): Clevert, Unterthiner and Hochreiter (2015)."""
+    return select(z < like(z, 0.0), low * expm1(z), z)
+
+
+def elu_gradient(z: Value, low: Value, high: Value) -> Value:
+    return select(z > like(z, 0.0), like(z, 1.0), low * exp(z))
+
+
 def sigmoid_of_output(y: Value, low: Value, high: Value) -> Value:
     return y * (like(y, 1.0) - y)
 
@@ -209,6 +218,7 @@ TABLE = (
     Entry("tanh", tanh, tanh_gradient, tanh_of_output),
     Entry("softplus", softplus, softplus_gradient),
     Entry("mish", mish, mish_gradient),
+    Entry("elu", elu, elu_gradient, parameters=(Parameter("alpha", 1.0),), rule=finite("alpha", 1.0)),
 )
 CODES = {entry.name: code for code, entry in enumerate(TABLE, 1)}
 # Each once, and what they call of this module, which has other arguments.

@@ -76,10 +76,15 @@ template <typename L> WORD L mish_gradient(const L &z, const L &, const L &) {
     return q.top / q.bottom + z * (L(4) * q.part / (q.bottom * q.bottom));
 }
 
+template <typename L> WORD L elu(const L &z, const L &low, const L &) { return select(z < L(0), low * expm1(z), z); }
+template <typename L> WORD L elu_gradient(const L &z, const L &low, const L &) {
+    return select(z > L(0), L(1), low * exp(z));
+}
+
 // The names of the table in its order, which gives their codes: first those that are clip, by their own low and high; and
 // those with a derivative of the output. What is said here is compared with Python's table before any kernel is used.
 #define CLIPS(X) X(relu) X(relu6) X(clip)
-#define OTHERS(X) X(leaky_relu) X(hardswish) X(silu) X(gelu) X(sigmoid) X(tanh) X(softplus) X(mish)
+#define OTHERS(X) X(leaky_relu) X(hardswish) X(silu) X(gelu) X(sigmoid) X(tanh) X(softplus) X(mish) X(elu)
 #define OTHERS_BY_OUTPUT(X) X(leaky_relu) X(sigmoid) X(tanh)
 
 #define CODE(name) CODE_OF_##name,
