@@ -91,8 +91,7 @@ def batch_norm(
     activation : y = activation(affine + residual), in the same pass over memory, without a temporary: "relu", "relu6",
         ("clip", low, high), ("leaky_relu", slope), "hardswish", "silu", "gelu", "sigmoid", "tanh", "softplus", "mish",
         "elu" or ("elu", alpha), or a scalar function compiled by ``numba.njit``, which the Numba backend fuses into its
-        loops (an error of its own passes through, with y written in part), for arrays on a GPU by
-        ``numba.cuda.jit(device=True)``.
+        loops, on a GPU by ``numba.cuda.jit(device=True)`` (an error of its own passes through, with y written in part).
     residual : array of y's shape and dtype, added before the activation.
     dtype : of y: "float16", "bfloat16", "float32" or "float64"; None for that of x, which integers do not allow.
     out_layout : layout of y, "NCHW" or "NHWC"; None for that of x.

@@ -86,6 +86,7 @@ ACTIVATION = {
                          (("clip", "0", "1"), (TypeError, ValueError)), (("clip", None, 1.0), (TypeError, ValueError)),
                          (("leaky_relu", True), (TypeError, ValueError)), (("leaky_relu", np.inf), ValueError),
                          (("leaky_relu", np.nan), ValueError), (("leaky_relu", 1j), (TypeError, ValueError)),
+                         (("elu", np.inf), ValueError), (("elu", 1.0, 2.0), ValueError), (("elu", None), ValueError),
                          (np.tanh, (TypeError, ValueError)), (abs, (TypeError, ValueError)),
                          ([["relu"]], (TypeError, ValueError)), ({"relu": 1}, (TypeError, ValueError))]
 }  # fmt: skip
