@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Sequence
+from functools import cache
 from numbers import Integral
 from typing import Any
 
@@ -26,6 +27,8 @@ def activation(value: Any) -> Activation | None:
     """What `activation` names; None for none."""
     if value is None or isinstance(value, Activation):
         return value
+    if type(value) is str and value in CODES:
+        return of_name(value)
     if is_compiled(value):
         return Activation(0, function=value)
     name, *parameters = value if isinstance(value, (tuple, list)) and value else (value,)
@@ -47,6 +50,11 @@ def activation(value: Any) -> Activation | None:
             "names are in lower case"
         )
     return of_table(value, TABLE[CODES[name] - 1], parameters)
+
+
+@cache  # found anew, it took a call 3 us
+def of_name(name: str) -> Activation:
+    return of_table(name, TABLE[CODES[name] - 1], ())
 
 
 def of_table(value: Any, entry: Entry, parameters: Sequence[Any]) -> Activation:

@@ -5,6 +5,7 @@ y = activation(z + residual)            and, of quantized data, round(y / scale)
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +57,7 @@ class Activation(NamedTuple):
         return entry.name if is_usual else (entry.name, *parameters)
 
 
+@lru_cache(maxsize=64)
 def rounded(parameter: float, dtype: np.dtype[Any]) -> Any:
     """A parameter as it comes out of a kernel: in the type that is computed in, then in that of the data."""
     with np.errstate(all="ignore"):
