@@ -1,21 +1,26 @@
-# How every pass over a call's arrays begins and ends: what its arguments are, where its output goes, and the job that they make.
+# How every pass over a call's arrays begins and ends: what its arguments are, where its output goes, the job they make.
 
 cimport numpy as cnp
 
 from cpubn.backends.compiled.arrays cimport *
 from cpubn.backends.compiled.job cimport *
+from cpubn.backends.compiled.machine cimport cpubn_clear
 from cpubn.backends.compiled.planner cimport is_real, number_of, run_job, set_activation, type_of_number
 
 cdef enum:
     SMALL_BYTES = 32768  # one thread computes less before it is known how many there are
 
 
-cdef inline bint read_layout(layout, int rank, int* axis):
-    """Whether a layout is one; `axis` <- that of its channels."""
-    if type(layout) is not str or (layout != "NCHW" and layout != "NHWC"):
-        return False
-    axis[0] = 1 if layout == "NCHW" else rank - 1
-    return True
+cdef enum Layout:
+    CHANNELS_FIRST
+    CHANNELS_LAST
+    NO_LAYOUT
+
+
+cdef inline Layout layout_of(layout):
+    if type(layout) is not str:
+        return NO_LAYOUT
+    return CHANNELS_FIRST if layout == "NCHW" else CHANNELS_LAST if layout == "NHWC" else NO_LAYOUT
 
 
 cdef inline bint read_number(value, double low, double high, double* to):
@@ -31,19 +36,19 @@ cdef inline bint read_number(value, double low, double high, double* to):
     return low <= to[0] <= high
 
 
-cdef inline bint begin(Job* job, Call* call, x, layout, out_layout, bint floating):
+cdef inline bint begin(Job* job, Call* call, x, Layout layout, Layout out_layout, bint floating):
     """An elementwise pass over x, so far; whether x is a batch of samples."""
-    cdef int rank
-    memset(job, 0, sizeof(Job))
-    memset(call, 0, sizeof(Call))
+    cdef int rank, role
+    cpubn_clear(job, sizeof(Job))
+    for role in range(ARRAYS):
+        call.arrays[role].data = NULL
     if not read_samples(x, &call.arrays[OF_X], floating):
         return False
     rank = call.arrays[OF_X].rank
-    if rank < 2 or not read_layout(layout, rank, &call.axis):
+    if rank < 2 or layout == NO_LAYOUT or out_layout == NO_LAYOUT:
         return False
-    call.out_axis = call.axis
-    if out_layout is not None and not read_layout(out_layout, rank, &call.out_axis):
-        return False
+    call.axis = 1 if layout == CHANNELS_FIRST else rank - 1
+    call.out_axis = 1 if out_layout == CHANNELS_FIRST else rank - 1
     call.walk = walk_of(&call.arrays[OF_X], call.axis)
     job.apply = True
     job.channels = call.arrays[OF_X].shape[call.axis]
@@ -106,7 +111,7 @@ cdef inline void read_signs(Job* job, Call* call, kept):
 
 
 cdef inline bint read_prologue(Job* job, Call* call, activation, residual, kept, dtype):
-    """How dy goes through an activation: by the output where that is enough, or by z, computed again; whether it is right."""
+    """How dy goes through an activation, by the output where that is enough, or by z; whether what is given is right."""
     cdef const Samples* x = &call.arrays[OF_X]
     if activation.function is not None:
         return False
@@ -118,9 +123,9 @@ cdef inline bint read_prologue(Job* job, Call* call, activation, residual, kept,
             return False
         of_output = activation.of_output(dtype)
         if of_output is None:
-            memset(&call.arrays[OF_KEPT], 0, sizeof(Samples))
+            call.arrays[OF_KEPT].data = NULL
         else:
-            memset(&call.arrays[OF_RESIDUAL], 0, sizeof(Samples))
+            call.arrays[OF_RESIDUAL].data = NULL
             job.prologue, activation = BY_OUTPUT, of_output
     set_activation(job, activation, job.prologue == BY_OUTPUT)
     return True

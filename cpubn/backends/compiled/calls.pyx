@@ -56,10 +56,12 @@ cdef class Calls:
         cdef double* v
         cdef double eps, share
         cdef Py_ssize_t n
+        cdef Layout laid
         running_mean, running_var, weight, bias, _ = vectors
         momentum, given_eps, layout, activation, residual, dtype, out_layout, out = how
+        laid = layout_of(layout)
         if not (
-            begin(&job, &call, x, layout, out_layout, False)
+            begin(&job, &call, x, laid, laid if out_layout is None else layout_of(out_layout), False)
             and read_number(given_eps, 0.0, DBL_MAX, &eps) and read_number(momentum, 0.0, 1.0, &share)
         ):
             return None
@@ -94,10 +96,12 @@ cdef class Calls:
         cdef double eps, share
         cdef Py_ssize_t n, count
         cdef uint64_t before
+        cdef Layout laid
         running_mean, running_var, weight, bias, tracked = vectors
         momentum, given_eps, layout, activation, residual, dtype, out_layout, out = how
+        laid = layout_of(layout)
         if not (
-            begin(&job, &call, x, layout, out_layout, True)
+            begin(&job, &call, x, laid, laid if out_layout is None else layout_of(out_layout), True)
             and read_number(given_eps, LEAST, DBL_MAX, &eps) and read_number(momentum, 0.0, 1.0, &share)
         ):
             return None
@@ -143,7 +147,8 @@ cdef class Calls:
         cdef Job job
         cdef Call call
         cdef cnp.ndarray stats
-        if not begin(&job, &call, x, layout, None, False):
+        cdef Layout laid = layout_of(layout)
+        if not begin(&job, &call, x, laid, laid, False):
             return None
         stats = new_vectors(3, job.channels)
         memset(cnp.PyArray_DATA(stats), 0, cnp.PyArray_NBYTES(stats))
@@ -167,12 +172,14 @@ cdef class Calls:
         cdef Py_ssize_t n
         cdef uint64_t before
         cdef bint training
+        cdef Layout laid
         cdef const Samples* like = &call.arrays[OF_X]
         dy, x, mean, low, var, weight, bias, given_eps, is_training, layout = asked[:10]
         activation, residual, kept, wants_g, out, _ = asked[10:]
         training = is_training
+        laid = layout_of(layout)
         if not (
-            begin(&job, &call, x, layout, None, True) and read_like(dy, like, like.type, &call.arrays[OF_DY])
+            begin(&job, &call, x, laid, laid, True) and read_like(dy, like, like.type, &call.arrays[OF_DY])
             and read_number(given_eps, LEAST if training else 0.0, DBL_MAX, &eps)
         ):
             return None
@@ -224,15 +231,17 @@ cdef class Affine:
     cdef cnp.ndarray narrow, wide
     cdef Job[2] prepared  # for columns of float32 and of float64, in memory of `room`
     cdef list room
-    cdef object activation, quantization, dtype, layout, out_layout
+    cdef object activation, quantization, dtype
+    cdef Layout layout, out_layout
 
     def __cinit__(self, Calls calls not None, tuple coefficients not None, tuple how not None):
         for a in coefficients:
-            if not isinstance(a, cnp.ndarray) or a.dtype != float or a.ndim != 2 or len(a) != 3 or not a.flags.c_contiguous:
+            if not isinstance(a, cnp.ndarray) or a.dtype != float or a.shape != (3, a.size // 3) or not a.flags.c_contiguous:
                 raise ValueError("coefficients must be contiguous (3, C) arrays of float64")
         self.calls = calls
         self.narrow, self.wide = coefficients
-        self.activation, self.quantization, self.dtype, self.layout, self.out_layout = how
+        self.activation, self.quantization, self.dtype, layout, out_layout = how
+        self.layout, self.out_layout = layout_of(layout), layout_of(out_layout)
         self.room = [
             self.prepare(&self.prepared[0], self.narrow, FLOAT32), self.prepare(&self.prepared[1], self.wide, FLOAT64)
         ]
@@ -262,7 +271,9 @@ cdef class Affine:
         cdef const Job* prepared
         cdef cnp.dtype dtype = self.dtype
         cdef bint wide
-        if not begin(&job, &call, x, self.layout, self.out_layout, False) or job.channels != cnp.PyArray_DIMS(self.narrow)[1]:
+        if not begin(&job, &call, x, self.layout, self.out_layout, False):
+            return None
+        if job.channels != cnp.PyArray_DIMS(self.narrow)[1]:
             return None
         job.kernels = self.calls.kernels
         set_epilogue(&job, self.activation, self.quantization)

@@ -110,3 +110,9 @@
     (void)before;
 #endif
 }
+
+// Of a size that the compiler knows, memset becomes `rep stos`, with which a call took 15 ns more.
+[[maybe_unused]] static inline void cpubn_clear(void *p, size_t bytes) {
+    volatile size_t n = bytes;
+    memset(p, 0, n);
+}

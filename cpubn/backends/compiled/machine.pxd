@@ -10,3 +10,4 @@ cdef extern from "machine.hpp" nogil:
     size_t cpubn_cache_bytes()
     uint64_t cpubn_calm()
     void cpubn_restore(uint64_t before)
+    void cpubn_clear(void* p, size_t bytes)

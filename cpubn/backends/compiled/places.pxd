@@ -42,10 +42,13 @@ cdef inline Place place_at(const Job* job, const Strided* a, Py_ssize_t o, Py_ss
     """A place that starts at (o, c, i), and has no axis yet. Signs start at a bit, which need not be a byte's first."""
     cdef Place p
     p.data, p.axes, p.start, p.type, p.size, p.swapped = a.data, 0, 0, a.type, a.size, a.swapped
+    p.steps[1] = 0
+    if a.data is NULL:
+        return p
     if a is &job.signs:
         p.size = steps_to(job, a, o, c, i)
     else:
-        p.data = at(job, a, o, c, i)
+        p.data += steps_to(job, a, o, c, i) * a.size
     return p
 
 
@@ -56,6 +59,8 @@ cdef inline Place channel_place(
     cdef const Split* split = &job.outer_split if down else &job.inner_split
     cdef bint whole = split.axes <= 1
     cdef Place p = place_at(job, a, o if whole or not down else 0, c, i if whole or down else 0)
+    if a.data is NULL:
+        return p
     if whole:
         add_axis(&p, n, a.outer if down else a.inner)
     elif down:
@@ -73,6 +78,8 @@ cdef inline Place columns_place(
     """The columns of the channels from c on, outer row after outer row."""
     cdef bint whole = job.outer_split.axes <= 1
     cdef Place p = place_at(job, a, o if whole else 0, c, 0)
+    if a.data is NULL:
+        return p
     if job.inner == 1:
         add_axis(&p, channels, a.channel)
     elif job.inner_split.axes <= 1 and a.channel == job.inner * a.inner:

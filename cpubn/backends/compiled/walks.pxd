@@ -3,8 +3,6 @@
 # Where an array does not step along several axes as along one, these stay apart: no array is copied to be walked.
 
 from libc.stdlib cimport llabs
-from libc.string cimport memset
-
 from cpubn.backends.compiled.job cimport *
 from cpubn.backends.compiled.order cimport set_order
 
@@ -131,16 +129,20 @@ cdef inline Walk walk_of(const Samples* x, int axis) noexcept nogil:
 cdef inline void split_axes(const Call* call, const int* axes, int n, Split* split, int* inmost) noexcept nogil:
     """Axes as few as every array steps along as along one each, and the innermost axis of each of those."""
     cdef const Samples* x = &call.arrays[OF_X]
-    cdef int k, role
+    cdef const Samples* present[ARRAYS]
+    cdef int k, role, count = 0
     cdef bint one
     split.axes = 0
+    for role in range(ARRAYS):
+        if call.arrays[role].data is not NULL:
+            present[count] = &call.arrays[role]
+            count += 1
     for k in range(n - 1, -1, -1):
         if x.shape[axes[k]] == 1:
             continue
         one = split.axes > 0
-        for role in range(ARRAYS):
-            if one and call.arrays[role].data is not NULL:
-                one = step_as_one(&call.arrays[role], axes[k], inmost[split.axes - 1], split.sizes[split.axes - 1])
+        for role in range(count):
+            one = one and step_as_one(present[role], axes[k], inmost[split.axes - 1], split.sizes[split.axes - 1])
         if one:
             split.sizes[split.axes - 1] *= x.shape[axes[k]]
         else:
@@ -148,14 +150,13 @@ cdef inline void split_axes(const Call* call, const int* axes, int n, Split* spl
             split.axes += 1
 
 
-cdef inline Strided strided_of(
-    const Job* job, const Samples* a, int axis, const int* outer, const int* inner
+cdef inline void lay_along(
+    const Job* job, const Samples* a, int axis, const int* outer, const int* inner, Strided* s
 ) noexcept nogil:
-    cdef Strided s
+    """s, which holds zeros, <- an array along a walk, if there is one."""
     cdef int k
-    memset(&s, 0, sizeof(Strided))
     if a.data is NULL:
-        return s
+        return
     s.data, s.type, s.size, s.swapped = a.data, a.type, a.size, a.swapped
     s.inner = a.strides[inner[0]] if job.inner_split.axes else 1
     s.channel = a.strides[axis] if job.channels > 1 else job.inner * s.inner
@@ -164,7 +165,6 @@ cdef inline Strided strided_of(
         s.inners[k - 1] = a.strides[inner[k]]
     for k in range(1, job.outer_split.axes):
         s.outers[k - 1] = a.strides[outer[k]]
-    return s
 
 
 cdef inline Py_ssize_t length_of(const Split* split) noexcept nogil:
@@ -185,12 +185,12 @@ cdef inline void plan(Job* job, const Call* call) noexcept nogil:
     split_axes(call, walk.axes + walk.channel + 1, rank - walk.channel - 1, &job.inner_split, inner)
     job.outer, job.inner = length_of(&job.outer_split), length_of(&job.inner_split)
     job.channels = call.arrays[OF_X].shape[call.axis]
-    job.x = strided_of(job, &call.arrays[OF_X], call.axis, outer, inner)
-    job.dy = strided_of(job, &call.arrays[OF_DY], call.axis, outer, inner)
-    job.residual = strided_of(job, &call.arrays[OF_RESIDUAL], call.axis, outer, inner)
-    job.kept = strided_of(job, &call.arrays[OF_KEPT], call.axis, outer, inner)
-    job.signs = strided_of(job, &call.arrays[OF_SIGNS], call.axis, outer, inner)
-    job.g = strided_of(job, &call.arrays[OF_G], call.axis, outer, inner)
-    job.y = strided_of(job, &call.arrays[OF_Y], call.axis, outer, inner)
+    lay_along(job, &call.arrays[OF_X], call.axis, outer, inner, &job.x)
+    lay_along(job, &call.arrays[OF_DY], call.axis, outer, inner, &job.dy)
+    lay_along(job, &call.arrays[OF_RESIDUAL], call.axis, outer, inner, &job.residual)
+    lay_along(job, &call.arrays[OF_KEPT], call.axis, outer, inner, &job.kept)
+    lay_along(job, &call.arrays[OF_SIGNS], call.axis, outer, inner, &job.signs)
+    lay_along(job, &call.arrays[OF_G], call.axis, outer, inner, &job.g)
+    lay_along(job, &call.arrays[OF_Y], call.axis, outer, inner, &job.y)
     if job.sums:
         set_order(job)
