@@ -11,6 +11,9 @@ cdef enum:
     SMALL_BYTES = 32768  # one thread computes less before it is known how many there are
 
 
+cdef extern from *:
+    const double LEAST "5e-324"  # above 0
+
 cdef enum Layout:
     CHANNELS_FIRST
     CHANNELS_LAST

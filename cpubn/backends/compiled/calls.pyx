@@ -23,8 +23,6 @@ from cpubn.backends.signs import Signs
 
 cnp.import_array()
 
-cdef double LEAST = 5e-324  # above 0
-
 
 cdef class Calls:
     """The calls of the functions and layers, for the kernels of one instruction set.
