@@ -27,7 +27,7 @@ cdef inline Layout layout_of(layout):
 
 
 cdef inline bint read_number(value, double low, double high, double* to):
-    """Whether a value is a real number from low to high."""
+    """Whether a value is a real number from low to high. It may be an object that runs code: numbers come before arrays."""
     if type(value) is not float:
         if not is_real(value):
             return False

@@ -59,8 +59,8 @@ cdef class Calls:
         momentum, given_eps, layout, activation, residual, dtype, out_layout, out = how
         laid = layout_of(layout)
         if not (
-            begin(&job, &call, x, laid, laid if out_layout is None else layout_of(out_layout), False)
-            and read_number(given_eps, 0.0, DBL_MAX, &eps) and read_number(momentum, 0.0, 1.0, &share)
+            read_number(given_eps, 0.0, DBL_MAX, &eps) and read_number(momentum, 0.0, 1.0, &share)
+            and begin(&job, &call, x, laid, laid if out_layout is None else layout_of(out_layout), False)
         ):
             return None
         n = job.channels
@@ -99,8 +99,8 @@ cdef class Calls:
         momentum, given_eps, layout, activation, residual, dtype, out_layout, out = how
         laid = layout_of(layout)
         if not (
-            begin(&job, &call, x, laid, laid if out_layout is None else layout_of(out_layout), True)
-            and read_number(given_eps, LEAST, DBL_MAX, &eps) and read_number(momentum, 0.0, 1.0, &share)
+            read_number(given_eps, LEAST, DBL_MAX, &eps) and read_number(momentum, 0.0, 1.0, &share)
+            and begin(&job, &call, x, laid, laid if out_layout is None else layout_of(out_layout), True)
         ):
             return None
         n, count = job.channels, samples_of(&call)
@@ -177,8 +177,8 @@ cdef class Calls:
         training = is_training
         laid = layout_of(layout)
         if not (
-            begin(&job, &call, x, laid, laid, True) and read_like(dy, like, like.type, &call.arrays[OF_DY])
-            and read_number(given_eps, LEAST if training else 0.0, DBL_MAX, &eps)
+            read_number(given_eps, LEAST if training else 0.0, DBL_MAX, &eps) and begin(&job, &call, x, laid, laid, True)
+            and read_like(dy, like, like.type, &call.arrays[OF_DY])
         ):
             return None
         n, job.kernels = job.channels, self.kernels
