@@ -250,9 +250,10 @@ class FrozenBatchNorm(Generic[DType]):
         check.together(x, {"the constants": next(iter(self._affine.values()))})
         how = self.layout, self._activation, residual, self._dtype, self._quantization, self.out_layout, out
         output = forward.apply(x, self.num_features, forward.Wanted(*how))
-        y = self._direct(output.x, check.as_array(residual), out)  # the call is right, but not all of it were arrays
+        # On the compiled backend the call is right then, but not all of it were arrays.
+        y = self._direct(output.x, check.as_array(residual), check.as_array(out))
         if y is not None:
-            return y
+            return y if out is None else out
         return output.apply(self._affine[output.computed_in], choice.kernels_for(output.x, self.backend))
 
     def _direct_path(self, affine: Affine) -> Callable[[Any, Any, Any], Array | None]:

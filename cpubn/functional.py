@@ -151,10 +151,10 @@ def forward_through(
     with register.calm():
         plan = forward.forward(x, vectors, how, training)
         if calls and place_of(plan.output.x) is host:  # the call is right, but not all of it were arrays
-            momentum, eps, layout, activation, residual, *rest = how
-            how = momentum, eps, layout, activation, check.as_array(residual), *rest
-            vectors = tuple(map(check.as_array, vectors))
-            return _compiled(calls, plan.output.x, vectors, how, training, kept)  # type: ignore[no-any-return]
+            momentum, eps, layout, activation, residual, dtype, out_layout, out = how
+            how = momentum, eps, layout, activation, check.as_array(residual), dtype, out_layout, check.as_array(out)
+            y, *rest = _compiled(calls, plan.output.x, tuple(map(check.as_array, vectors)), how, training, kept)
+            return y if out is None else out, *rest
         output = plan.output
         samples, threads = output.walk.samples, choice.threads(output.x.nbytes)
         place = place_of(output.x)

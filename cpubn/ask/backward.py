@@ -39,7 +39,7 @@ class Request(NamedTuple):
     backend: Backend | None
 
 
-ARRAYS = "dy", "x", "mean", "low", "var", "weight", "bias", "residual", "kept"
+ARRAYS = "dy", "x", "mean", "low", "var", "weight", "bias", "residual", "kept", "out"
 
 
 class Plan(NamedTuple):
@@ -66,7 +66,8 @@ def backward_through(asked: Request) -> tuple[Array, Vector, Vector, Any]:
         plan = _planned(asked, kernels.ANY_TYPE)
         if calls and place_of(plan.x) is host:  # the call is right, but not all of it were arrays
             given = {name: check.as_array(getattr(asked, name)) for name in ARRAYS}
-            return calls.backward(asked._replace(**given))  # type: ignore[no-any-return]
+            dx, *rest = calls.backward(asked._replace(**given))
+            return dx if asked.out is None else asked.out, *rest
         place, statistics = place_of(plan.x), plan.statistics
         sums = place.room(plan.x, (2, plan.walk.shape[1]), kept=True)
         if plan.x.size:

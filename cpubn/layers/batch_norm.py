@@ -103,7 +103,7 @@ class _BatchNorm(LayerVectors):
                 x, vectors, (0.0, self.eps, self.layout, self._activation, residual, None, None, out)
             )
             if y is not None:
-                self._keep(x, residual, y, out if y is x or y is residual else None, None)
+                self._keep(x, residual, y, out, None)
                 return y  # type: ignore[no-any-return]
         array = check.layer_input(x, type(self).__name__, self.ranks, self.num_features, self.layout)
         if self.training or self.running_mean is None:

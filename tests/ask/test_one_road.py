@@ -221,3 +221,46 @@ def test_the_same_calls_are_taken_and_the_others_refused_in_the_same_words(numbe
         finite = np.abs(other[np.isfinite(other)])
         tolerance = {"float16": 2e-3, "bfloat16": 2e-2}.get(one.dtype.name, 2e-5) * finite.max(initial=1)
         np.testing.assert_allclose(one.astype(float), other, rtol=0, atol=tolerance)
+
+
+class Hooked(np.ndarray):
+    """An array that runs code when it is asked for what it may have."""
+
+    def __getattr__(self, name):
+        if name == "mask":
+            self.hook()
+        raise AttributeError(name)
+
+
+def test_subclasses_run_no_code_between_what_is_read_and_what_is_done(calls):
+    """A residual that makes x smaller when it is asked for its mask: x's memory was read all the same, and freed."""
+    x = np.ones((4, 3, 50, 50), np.float32)
+    residual = np.zeros(x.shape, np.float32).view(Hooked)
+    residual.hook = lambda: x.resize((1, 1, 1, 1), refcheck=False)
+    y = cpubn.batch_norm(x, np.zeros(3), np.ones(3), eps=0, residual=residual, backend="cython")
+    np.testing.assert_array_equal(y, np.ones(y.shape, np.float32))
+
+
+class Labelled(np.ndarray):
+    pass
+
+
+def test_arrays_of_any_class_are_taken_and_written_to(backend):
+    def make(a):
+        return a.view(Labelled)
+
+    values = views.make("contiguous").reshape(24, 40)
+    mean, var = make(np.zeros(40)), make(np.ones(40))
+    expected = np.zeros(40), np.ones(40)
+    out = make(np.zeros_like(values))
+    y = cpubn.batch_norm(make(values), mean, var, training=True, out=out, backend=backend)
+    cpubn.batch_norm(values, *expected, training=True, backend=backend)
+    assert y is out
+    np.testing.assert_array_equal(np.asarray(mean), expected[0])
+    np.testing.assert_array_equal(np.asarray(var), expected[1])
+    dx, *_ = cpubn.batch_norm_backward(values, make(values), np.zeros(40), np.ones(40), out=out, backend=backend)
+    assert dx is out
+    frozen = cpubn.FrozenBatchNorm(
+        weight=None, bias=None, running_mean=np.zeros(40), running_var=np.ones(40), backend=backend
+    )
+    assert frozen(make(values), out=out) is out

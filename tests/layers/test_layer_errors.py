@@ -92,11 +92,12 @@ def test_backward_before_forward():
     )
 
 
+@pytest.mark.parametrize("view", [lambda x: x, lambda x: x[:]], ids=["x itself", "a view of it"])
 @pytest.mark.parametrize("training", [True, False])
-def test_backward_after_in_place(training):
+def test_backward_after_in_place(training, view):
     bn = cpubn.BatchNorm1d(3).train(training)
     x = X.copy()
-    bn(x, out=x)
+    bn(x, out=view(x))
     check_refused(
         bn, lambda: bn.backward(X), RuntimeError, "backward needs .*input.*overwritten by out; .*output of its own"
     )

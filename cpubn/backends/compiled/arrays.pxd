@@ -5,13 +5,13 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
 from cpubn.backends.compiled.job cimport *
-from cpubn.backends.compiled.planner cimport overlaps_itself, share_memory, type_of
+from cpubn.backends.compiled.planner cimport is_memmap, overlaps_itself, share_memory, type_of
 from cpubn.backends.compiled.walks cimport *
 
 
 cdef inline bint is_array(a) noexcept:
-    """Whether `a` is an array of NumPy's whose memory says all: of a subclass, one without a mask."""
-    return type(a) is cnp.ndarray or (isinstance(a, cnp.ndarray) and not hasattr(a, "mask"))
+    """Whether `a` is an array of NumPy's own. Another subclass might run code of its own, whatever it is asked."""
+    return type(a) is cnp.ndarray or is_memmap(a)
 
 
 cdef inline void describe(cnp.ndarray a, Samples* to) noexcept:

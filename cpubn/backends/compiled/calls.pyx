@@ -131,6 +131,8 @@ cdef class Calls:
             return y, count, stats
         finish(&job, &call, x, self.threads)
         if running_mean is not None:
+            must_have_stayed(running_mean, n)
+            must_have_stayed(running_var, n)
             before = cpubn_calm()
             self.kernels.move_running(v + 2 * n, s, n, <double>count, share)
             write_vector(self.kernels, running_mean, n, v + 2 * n)
@@ -145,8 +147,7 @@ cdef class Calls:
         cdef Job job
         cdef Call call
         cdef cnp.ndarray stats
-        cdef Layout laid = layout_of(layout)
-        if not begin(&job, &call, x, laid, laid, False):
+        if not begin(&job, &call, x, layout_of(layout), layout_of(layout), False):
             return None
         stats = new_vectors(3, job.channels)
         memset(cnp.PyArray_DATA(stats), 0, cnp.PyArray_NBYTES(stats))

@@ -6,6 +6,7 @@ cdef Type type_of(cnp.ndarray a) noexcept
 cdef Type type_of_number(int number, a) noexcept
 cdef int number_of(Type type) noexcept
 cdef bint is_real(value)
+cdef bint is_memmap(a) noexcept
 cdef bint share_memory(a, b)
 cdef bint overlaps_itself(a)
 cdef int set_epilogue(Job* job, activation, quantization) except -1

@@ -18,6 +18,8 @@ from cpubn.backends.compiled.sharing cimport share
 
 from numbers import Real
 
+from numpy import memmap
+
 from cpubn.backends import overlap
 
 cnp.import_array()
@@ -66,6 +68,10 @@ cdef int number_of(Type type) noexcept:
     if type == FLOAT64:
         return cnp.NPY_FLOAT64
     return cnp.NPY_FLOAT16 if type == FLOAT16 else BFLOAT16_NUMBER
+
+
+cdef bint is_memmap(a) noexcept:
+    return type(a) is memmap
 
 
 cdef bint is_real(value):

@@ -110,6 +110,16 @@ cdef inline bint is_updatable(v):
     return (number == cnp.NPY_FLOAT64 or number == cnp.NPY_FLOAT32) and is_writable(v)
 
 
+cdef inline int must_have_stayed(v, Py_ssize_t n) except -1:
+    """A running vector, while kernels ran without the interpreter's lock."""
+    if not is_vector(v, n) or not is_updatable(v):
+        raise ValueError(
+            f"running statistics must stay as they are during a call, got {v.dtype} of shape {v.shape} after it; let no "
+            "other thread change them meanwhile"
+        )
+    return 0
+
+
 cdef inline cnp.ndarray narrowed(const Kernels* kernels, cnp.ndarray v, Py_ssize_t n, double* values):
     """Values (n,) as a native array of v's type."""
     cdef cnp.npy_intp[1] shape
