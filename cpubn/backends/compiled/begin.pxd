@@ -5,11 +5,7 @@ cimport numpy as cnp
 from cpubn.backends.compiled.arrays cimport *
 from cpubn.backends.compiled.job cimport *
 from cpubn.backends.compiled.machine cimport cpubn_clear
-from cpubn.backends.compiled.planner cimport is_real, number_of, run_job, set_activation, type_of_number
-
-cdef enum:
-    SMALL_BYTES = 32768  # one thread computes less before it is known how many there are
-
+from cpubn.backends.compiled.planner cimport SMALL_BYTES, is_real, number_of, run_job, set_activation, type_of_number
 
 cdef extern from *:
     const double LEAST "5e-324"  # above 0

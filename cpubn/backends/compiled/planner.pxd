@@ -2,6 +2,9 @@ cimport numpy as cnp
 
 from cpubn.backends.compiled.job cimport Job, Kernels, Strided, Type
 
+cdef enum:
+    SMALL_BYTES = 32768  # less is computed before threads are counted and the interpreter's lock is let go of: 0.2 us
+
 cdef Type type_of(cnp.ndarray a) noexcept
 cdef Type type_of_number(int number, a) noexcept
 cdef int number_of(Type type) noexcept

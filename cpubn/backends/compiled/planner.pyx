@@ -26,7 +26,6 @@ cnp.import_array()
 
 cdef enum:
     SIGNS = 65536  # elements of a unit of packing, a multiple of 32
-    SMALL_BYTES = 32768  # a pass over less is done before the interpreter's lock was released and taken again: 0.2 us
 
 # The number that NumPy gave to ml_dtypes' bfloat16, once one was seen.
 cdef int BFLOAT16_NUMBER = -1

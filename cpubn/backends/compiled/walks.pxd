@@ -34,14 +34,6 @@ cdef struct Call:  # arrays by role, of one shape
     Walk walk
 
 
-cdef inline Py_ssize_t count_of(const Samples* a) noexcept nogil:
-    cdef Py_ssize_t count = 1
-    cdef int k
-    for k in range(a.rank):
-        count *= a.shape[k]
-    return count
-
-
 cdef inline Py_ssize_t reach_of(const Samples* x, int axis) noexcept nogil:
     """A stride's length; a broadcast axis is the outermost."""
     return llabs(x.strides[axis]) if x.strides[axis] else PY_SSIZE_T_MAX
