@@ -264,8 +264,8 @@ def batch_norm_backward(
         low = second if training else None  # inference normalizes with the first word alone
     dx, dweight, dbias, g = backward_through(
         Request(
-            *(dy, x, mean, low, var, weight, bias, eps, training, layout),
-            *(act, residual, y, residual is not None, out, backend),
+            *(dy, x, (mean, low, var, 1.0), weight, bias, eps, training, layout),
+            *(act, residual, y, residual is not None, out, None, backend),
         )
     )
     return (dx, dweight, dbias) if residual is None else (dx, dweight, dbias, g)

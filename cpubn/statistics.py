@@ -91,11 +91,6 @@ class Moments:
         place = place_of(m2)
         return place.result(place.variance(m2, freedom, root=name == "std"))  # type: ignore[no-any-return]
 
-    def _normalizing(self) -> tuple[Any, Any, Any]:
-        """Mean, its low word and the biased variance as a plan takes them; zeros of an empty batch."""
-        mean, low, m2 = self._vectors
-        return mean, low, place_of(m2).variance(m2, float(max(self.count, 1)))
-
     def merge(self, other: Moments) -> Moments:
         """Moments of both sets of values together (Chan, Golub and LeVeque, 1983); ``a + b`` and ``sum`` do the same.
 

@@ -12,7 +12,7 @@ from cpubn.ask.forward import Target, computed_in, target_of
 from cpubn.ask.walk import Walk, new_output, walk_of
 from cpubn.backends import choice, host, register
 from cpubn.backends.epilogue import Activation
-from cpubn.backends.place import place_of
+from cpubn.backends.place import located, place_of
 from cpubn.backends.prologue import NO_PROLOGUE, Prologue, Statistics
 from cpubn.backends.signs import Signs
 from cpubn.typing import Array, Backend, Layout, Vector
@@ -23,9 +23,7 @@ class Request(NamedTuple):
 
     dy: Any
     x: Any
-    mean: Any
-    low: Any  # the mean's second word, None where it is unknown
-    var: ArrayLike
+    statistics: tuple[Any, Any, Any, float]  # mean, its second word or None, m2 and count: var = m2 / count
     weight: ArrayLike | None
     bias: ArrayLike | None
     eps: float
@@ -36,10 +34,11 @@ class Request(NamedTuple):
     kept: ArrayLike | Signs | None  # the forward's output, or its signs
     wants_g: bool  # for it is a residual's gradient
     out: Array | None
+    totals: tuple[Array, Array] | None  # to which dweight and dbias are added
     backend: Backend | None
 
 
-ARRAYS = "dy", "x", "mean", "low", "var", "weight", "bias", "residual", "kept", "out"
+ARRAYS = "dy", "x", "weight", "bias", "residual", "kept", "out"
 
 
 class Plan(NamedTuple):
@@ -66,6 +65,8 @@ def backward_through(asked: Request) -> tuple[Array, Vector, Vector, Any]:
         plan = _planned(asked, kernels.ANY_TYPE)
         if calls and place_of(plan.x) is host:  # the call is right, but not all of it were arrays
             given = {name: check.as_array(getattr(asked, name)) for name in ARRAYS}
+            *vectors, count = asked.statistics
+            given["statistics"] = (*map(check.as_array, vectors), count)
             dx, *rest = calls.backward(asked._replace(**given))
             return dx if asked.out is None else asked.out, *rest
         place, statistics = place_of(plan.x), plan.statistics
@@ -77,6 +78,8 @@ def backward_through(asked: Request) -> tuple[Array, Vector, Vector, Any]:
             if plan.g is not None:
                 plan.g.deliver(plan.walk)
         dweight = place.weight_gradient(sums, statistics.var, statistics.eps)
+        if asked.totals is not None:
+            place.accumulate([located(total, "a gradient") for total in asked.totals], (dweight, sums[0]))
         g = plan.copied if plan.g is None else plan.g.array
         dx, dweight, dbias = (place.result(a) for a in (plan.dx.array, dweight, sums[0]))
         return dx, dweight, dbias, None if g is None else place.result(g)
@@ -93,7 +96,8 @@ def check_besides(
 def _planned(asked: Request, any_type: bool) -> Plan:
     """For kernels that take samples of any type, or else only of the type that is computed in."""
     x, axis = check.batch(asked.x, asked.layout)
-    given = {name: getattr(asked, name) for name in ("dy", "mean", "low", "var", "weight", "out")}
+    mean, low, m2, _ = asked.statistics
+    given = {"dy": asked.dy, "mean": mean, "low": low, "var": m2, "weight": asked.weight, "out": asked.out}
     given = check.together(x, given)
     dy = options.gradient(given["dy"], x)
     walk, kind, out = walk_of(x, axis), x.dtype.newbyteorder("="), given["out"]
@@ -106,6 +110,8 @@ def _planned(asked: Request, any_type: bool) -> Plan:
             y = None if isinstance(asked.kept, Signs) else asked.kept
             apart_from |= {"bias": asked.bias, "residual": asked.residual, "y": y}
         options.output(out, x.shape, kind, {"dy": dy, "x": x}, apart_from)
+    if asked.totals is not None:
+        _check_totals(asked.totals, x, axis, {"dy": dy, **given}, asked.layout)
     g = copied = None
     if asked.wants_g and asked.activation is None:
         copied = place_of(x).copy(dy)
@@ -122,11 +128,20 @@ def _statistics(asked: Request, given: dict[str, Any], x: Array, walk: Walk) -> 
     mean = check.vector(given["mean"], "mean", channels, layout)
     low = check.optional_vector(x, given["low"], "the low word of mean", channels, layout, 0.0)
     var = check.vector(given["var"], "var", channels, layout)
+    if asked.statistics[3] != 1.0:
+        var = place_of(var).variance(var, asked.statistics[3])
     state.divisor(var, eps, "var")
     weight = check.optional_vector(x, given["weight"], "weight", channels, layout, 1.0)
     if asked.training:
         check.enough_values(walk, x)
     return Statistics(mean, low, var, weight, eps, bool(asked.training))
+
+
+def _check_totals(totals: tuple[Any, Any], x: Array, axis: int, apart_from: dict[str, Any], layout: str) -> None:
+    given = check.together(x, dict(zip(("weight_grad", "bias_grad"), totals, strict=True)), like="the last input")
+    for name, total in given.items():
+        check.vector(total, name, x.shape[axis], layout, check.SINGLE_OR_DOUBLE)
+    state.updatable(given, {"the last input": x, **apart_from}, "backward")
 
 
 def _prologue(asked: Request, x: Array, walk: Walk, dtype: np.dtype[Any] | None) -> Prologue:

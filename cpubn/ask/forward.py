@@ -139,7 +139,7 @@ def forward(x: ArrayLike, vectors: tuple[Any, ...], how: tuple[Any, ...], traini
         check.enough_values(walk, x)
         if running:
             apart_from = {"x": x, "residual": residual, "weight": weight, "bias": bias}
-            state.updatable(running_mean, running_var, apart_from)
+            state.updatable({"running_mean": running_mean, "running_var": running_var}, apart_from)
     elif running:
         state.divisor(running[1], eps)
     wanted = Wanted(layout, activation, residual, options.dtype(dtype, x), None, out_layout, out)

@@ -89,19 +89,17 @@ def off_torch(value: Any, name: str) -> Any:
         raise TypeError(f"{name} must be an array, got {type(value).__name__}: {error}; pass an array of it") from error
 
 
-def updatable(mean: Any, var: Any, apart_from: dict[str, Any]) -> None:
-    """Running statistics that training can update in place."""
-    mean, var = located(mean, "running_mean"), located(var, "running_var")
-    for name, v in (("running_mean", mean), ("running_var", var)):
+def updatable(vectors: dict[str, Any], apart_from: dict[str, Any], who: str = "training") -> None:
+    """Two vectors that a call can update in place."""
+    found = {name: located(v, name) for name, v in vectors.items()}
+    for name, v in found.items():
         if not isinstance(v, (np.ndarray, DeviceArray)):
             raise TypeError(
-                f"{name} must be a NumPy array, because training updates it in place, got {type(v).__name__}; "
+                f"{name} must be a NumPy array, because {who} updates it in place, got {type(v).__name__}; "
                 f"pass np.asarray({name}, dtype=np.float64) and keep it"
             )
         if not v.flags.writeable:
-            raise ValueError(
-                f"{name} must be writeable, because training updates it, got a read-only array; pass a copy"
-            )
+            raise ValueError(f"{name} must be writeable, because {who} updates it, got a read-only array; pass a copy")
         if overlaps_itself(v):
             raise ValueError(f"{name} must not overlap itself, got strides {v.strides}; pass a copy")
         check.in_place(v, name)
@@ -110,8 +108,9 @@ def updatable(mean: Any, var: Any, apart_from: dict[str, Any]) -> None:
                 raise ValueError(
                     f"{name} must not overlap {other_name}, got memory that does; pass a copy of one of them"
                 )
-    if overlap(mean, var):
-        raise ValueError("running_mean and running_var must be two arrays, got overlapping memory; copy one of them")
+    if overlap(*found.values()):
+        names = " and ".join(found)
+        raise ValueError(f"{names} must be two arrays, got overlapping memory; copy one of them")
 
 
 def divisor(var: Any, eps: float, name: str = "running_var") -> None:

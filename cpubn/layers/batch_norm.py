@@ -11,7 +11,7 @@ from cpubn.ask import check, options
 from cpubn.ask.backward import Request, backward_through
 from cpubn.backends import choice, epilogue
 from cpubn.backends.overlap import overlap
-from cpubn.backends.place import located, place_of, plain
+from cpubn.backends.place import located, plain
 from cpubn.backends.signs import kept_of
 from cpubn.frozen import FrozenBatchNorm
 from cpubn.functional import batch_norm, forward_through
@@ -151,25 +151,20 @@ class _BatchNorm(LayerVectors):
                 f"backward needs what the last forward read{'' if kept.output is None else ' and gave'}, got arrays "
                 "that were changed since; change copies of them, or call backward first"
             )
-        gradients = {"weight_grad": self.weight_grad, "bias_grad": self.bias_grad}
-        totals = check.together(located(kept.x, "the last input"), gradients, like="the last input")
-        for name, total in totals.items():
-            check.in_place(total, name)
         batch = kept.batch
         if batch is None:
-            (mean, var), low = self._running(), None
+            mean, var = self._running()
+            statistics = mean, None, var, 1.0
         else:
-            mean, low, var = batch._normalizing()
-        dx, weight_grad, bias_grad, g = backward_through(
+            statistics = *batch._vectors, float(max(batch.count, 1))
+        totals = None if self.weight_grad is None or self.bias_grad is None else (self.weight_grad, self.bias_grad)
+        dx, _, _, g = backward_through(
             Request(
-                *(dy, kept.x, mean, low, var, self.weight, self.bias, self.eps, batch is not None, self.layout),
-                *(self._activation, kept.residual, kept.output, kept.had_residual, out, self.backend),
+                *(dy, kept.x, statistics, self.weight, self.bias, self.eps, batch is not None, self.layout),
+                *(self._activation, kept.residual, kept.output, kept.had_residual, out, totals, self.backend),
             )
         )
         self._put(residual_grad=g, _kept=_noted(kept, dx) if retain else USED)
-        if all(total is not None for total in totals.values()):
-            new = located(weight_grad, "weight_grad"), located(bias_grad, "bias_grad")
-            place_of(new[0]).accumulate(tuple(totals.values()), new)
         return dx
 
     @property

@@ -35,19 +35,21 @@ cdef inline bint read_number(value, double low, double high, double* to):
     return low <= to[0] <= high
 
 
-cdef inline bint begin(Job* job, Call* call, x, Layout layout, Layout out_layout, bint floating):
-    """An elementwise pass over x, so far; whether x is a batch of samples."""
+cdef inline bint begin(Job* job, Call* call, x, layout, out_layout, bint floating):
+    """An elementwise pass over x, so far; whether x is a batch of samples. out_layout: None for that of x."""
     cdef int rank, role
+    cdef Layout given = layout_of(layout)
+    cdef Layout wanted = given if out_layout is None else layout_of(out_layout)
     cpubn_clear(job, sizeof(Job))
     for role in range(ARRAYS):
         call.arrays[role].data = NULL
     if not read_samples(x, &call.arrays[OF_X], floating):
         return False
     rank = call.arrays[OF_X].rank
-    if rank < 2 or layout == NO_LAYOUT or out_layout == NO_LAYOUT:
+    if rank < 2 or given == NO_LAYOUT or wanted == NO_LAYOUT:
         return False
-    call.axis = 1 if layout == CHANNELS_FIRST else rank - 1
-    call.out_axis = 1 if out_layout == CHANNELS_FIRST else rank - 1
+    call.axis = 1 if given == CHANNELS_FIRST else rank - 1
+    call.out_axis = 1 if wanted == CHANNELS_FIRST else rank - 1
     call.walk = walk_of(&call.arrays[OF_X], call.axis)
     job.apply = True
     job.channels = call.arrays[OF_X].shape[call.axis]

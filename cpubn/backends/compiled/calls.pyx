@@ -54,13 +54,11 @@ cdef class Calls:
         cdef double* v
         cdef double eps, share
         cdef Py_ssize_t n
-        cdef Layout laid
         running_mean, running_var, weight, bias, _ = vectors
         momentum, given_eps, layout, activation, residual, dtype, out_layout, out = how
-        laid = layout_of(layout)
         if not (
             read_number(given_eps, 0.0, DBL_MAX, &eps) and read_number(momentum, 0.0, 1.0, &share)
-            and begin(&job, &call, x, laid, laid if out_layout is None else layout_of(out_layout), False)
+            and begin(&job, &call, x, layout, out_layout, False)
         ):
             return None
         n = job.channels
@@ -94,13 +92,11 @@ cdef class Calls:
         cdef double eps, share
         cdef Py_ssize_t n, count
         cdef uint64_t before
-        cdef Layout laid
         running_mean, running_var, weight, bias, tracked = vectors
         momentum, given_eps, layout, activation, residual, dtype, out_layout, out = how
-        laid = layout_of(layout)
         if not (
             read_number(given_eps, LEAST, DBL_MAX, &eps) and read_number(momentum, 0.0, 1.0, &share)
-            and begin(&job, &call, x, laid, laid if out_layout is None else layout_of(out_layout), True)
+            and begin(&job, &call, x, layout, out_layout, True)
         ):
             return None
         n, count = job.channels, samples_of(&call)
@@ -115,9 +111,8 @@ cdef class Calls:
         if running_mean is not None and not (
             read_vector(self.kernels, running_mean, n, v + 2 * n)
             and read_vector(self.kernels, running_var, n, v + 3 * n)
-            and is_updatable(running_mean) and is_updatable(running_var)
-            and apart(running_mean, (x, residual, weight, bias, running_var))
-            and apart(running_var, (x, residual, weight, bias))
+            and is_pair((running_mean, running_var), n)
+            and apart(running_mean, (x, residual, weight, bias)) and apart(running_var, (x, residual, weight, bias))
         ):
             return None
         y = target(&call, x, residual, dtype, out, vectors)
@@ -131,8 +126,7 @@ cdef class Calls:
             return y, count, stats
         finish(&job, &call, x, self.threads)
         if running_mean is not None:
-            must_have_stayed(running_mean, n)
-            must_have_stayed(running_var, n)
+            must_have_stayed((running_mean, running_var), n)
             before = cpubn_calm()
             self.kernels.move_running(v + 2 * n, s, n, <double>count, share)
             write_vector(self.kernels, running_mean, n, v + 2 * n)
@@ -147,7 +141,7 @@ cdef class Calls:
         cdef Job job
         cdef Call call
         cdef cnp.ndarray stats
-        if not begin(&job, &call, x, layout_of(layout), layout_of(layout), False):
+        if not begin(&job, &call, x, layout, None, False):
             return None
         stats = new_vectors(3, job.channels)
         memset(cnp.PyArray_DATA(stats), 0, cnp.PyArray_NBYTES(stats))
@@ -171,14 +165,13 @@ cdef class Calls:
         cdef Py_ssize_t n
         cdef uint64_t before
         cdef bint training
-        cdef Layout laid
         cdef const Samples* like = &call.arrays[OF_X]
-        dy, x, mean, low, var, weight, bias, given_eps, is_training, layout = asked[:10]
-        activation, residual, kept, wants_g, out, _ = asked[10:]
+        dy, x, statistics, weight, bias, given_eps, is_training, layout = asked[:8]
+        activation, residual, kept, wants_g, out, totals, _ = asked[8:]
+        mean, low, m2, count = statistics
         training = is_training
-        laid = layout_of(layout)
         if not (
-            read_number(given_eps, LEAST if training else 0.0, DBL_MAX, &eps) and begin(&job, &call, x, laid, laid, True)
+            read_number(given_eps, LEAST if training else 0.0, DBL_MAX, &eps) and begin(&job, &call, x, layout, None, True)
             and read_like(dy, like, like.type, &call.arrays[OF_DY])
         ):
             return None
@@ -187,11 +180,11 @@ cdef class Calls:
         v, s = <double*>cnp.PyArray_DATA(room), <double*>cnp.PyArray_DATA(sums)
         if not (
             read_vector(self.kernels, mean, n, v) and read_optional(self.kernels, low, n, 0.0, v + n)
-            and read_vector(self.kernels, var, n, v + 2 * n) and read_optional(self.kernels, weight, n, 1.0, v + 3 * n)
-            and divides(v + 2 * n, n, eps) and (not training or samples_of(&call) > 1 or cnp.PyArray_SIZE(x) == 0)
+            and read_vector(self.kernels, m2, n, v + 2 * n) and read_optional(self.kernels, weight, n, 1.0, v + 3 * n)
+            and divides(divided(v + 2 * n, n, count), n, eps) and (not training or samples_of(&call) > 1 or cnp.PyArray_SIZE(x) == 0)
         ):
             return None
-        others = mean, low, var, weight
+        others = mean, low, m2, weight
         if activation is not None:
             if not read_optional(self.kernels, bias, n, 0.0, v + 4 * n):
                 return None
@@ -203,6 +196,10 @@ cdef class Calls:
             others += bias, residual, None if type(kept) is Signs else kept
         if out is not None and not (
             read_like(out, like, like.type, &call.arrays[OF_Y]) and is_target(out, (dy, x), others)
+        ):
+            return None
+        if totals is not None and not (
+            is_pair(totals, n) and apart(totals[0], (dy, x, out, *others)) and apart(totals[1], (dy, x, out, *others))
         ):
             return None
         g = None
@@ -220,6 +217,10 @@ cdef class Calls:
         before = cpubn_calm()
         self.kernels.scale_by_rstd(s + n, v + 2 * n, n, job.eps)
         cpubn_restore(before)
+        if totals is not None:
+            must_have_stayed(totals, n)
+            add_to(self.kernels, totals[0], n, s + n, v)
+            add_to(self.kernels, totals[1], n, s, v)
         return dx, sums[1], sums[0], g
 
 
@@ -230,8 +231,7 @@ cdef class Affine:
     cdef cnp.ndarray narrow, wide
     cdef Job[2] prepared  # for columns of float32 and of float64, in memory of `room`
     cdef list room
-    cdef object activation, quantization, dtype
-    cdef Layout layout, out_layout
+    cdef object activation, quantization, dtype, layout, out_layout
 
     def __cinit__(self, Calls calls not None, tuple coefficients not None, tuple how not None):
         for a in coefficients:
@@ -239,8 +239,7 @@ cdef class Affine:
                 raise ValueError("coefficients must be contiguous (3, C) arrays of float64")
         self.calls = calls
         self.narrow, self.wide = coefficients
-        self.activation, self.quantization, self.dtype, layout, out_layout = how
-        self.layout, self.out_layout = layout_of(layout), layout_of(out_layout)
+        self.activation, self.quantization, self.dtype, self.layout, self.out_layout = how
         self.room = [
             self.prepare(&self.prepared[0], self.narrow, FLOAT32), self.prepare(&self.prepared[1], self.wide, FLOAT64)
         ]

@@ -104,18 +104,37 @@ cdef inline bint divides(const double* var, Py_ssize_t n, double eps) noexcept n
     return True
 
 
-cdef inline bint is_updatable(v):
-    """Of the types that training updates in place."""
-    cdef int number = cnp.PyArray_TYPE(<cnp.ndarray>v)
-    return (number == cnp.NPY_FLOAT64 or number == cnp.NPY_FLOAT32) and is_writable(v)
+cdef inline double* divided(double* v, Py_ssize_t n, double by) noexcept:
+    """v /= by."""
+    cdef Py_ssize_t c
+    cdef uint64_t before
+    if by != 1.0:
+        before = cpubn_calm()
+        for c in range(n):
+            v[c] /= by
+        cpubn_restore(before)
+    return v
 
 
-cdef inline int must_have_stayed(v, Py_ssize_t n) except -1:
-    """A running vector, while kernels ran without the interpreter's lock."""
-    if not is_vector(v, n) or not is_updatable(v):
+cdef inline bint is_pair(tuple vectors, Py_ssize_t n):
+    """Whether they are two vectors that a call can update in place."""
+    cdef int number
+    for v in vectors:
+        if not is_vector(v, n):
+            return False
+        number = cnp.PyArray_TYPE(<cnp.ndarray>v)
+        if not ((number == cnp.NPY_FLOAT64 or number == cnp.NPY_FLOAT32) and is_writable(v)):
+            return False
+    return apart(vectors[0], vectors[1:])
+
+
+cdef inline int must_have_stayed(tuple vectors, Py_ssize_t n) except -1:
+    """Vectors that a call updates, while kernels ran without the interpreter's lock."""
+    if not is_pair(vectors, n):
+        got = " and ".join([f"{v.dtype} of shape {v.shape}" for v in vectors])
         raise ValueError(
-            f"running statistics must stay as they are during a call, got {v.dtype} of shape {v.shape} after it; let no "
-            "other thread change them meanwhile"
+            f"vectors that a call updates must stay as they are during it, got {got} after it; let no other thread "
+            "change them meanwhile"
         )
     return 0
 
@@ -143,4 +162,17 @@ cdef inline int write_vector(const Kernels* kernels, cnp.ndarray v, Py_ssize_t n
         write_plain(kernels, v, n, values)
     else:
         cnp.PyArray_CopyInto(v, narrowed(kernels, v, n, values))
+    return 0
+
+
+cdef inline int add_to(const Kernels* kernels, cnp.ndarray total, Py_ssize_t n, const double* v, double* room) except -1:
+    """total += v (n,); room: of n numbers."""
+    cdef Py_ssize_t c
+    cdef uint64_t before
+    read_vector(kernels, total, n, room)
+    before = cpubn_calm()
+    for c in range(n):
+        room[c] += v[c]
+    write_vector(kernels, total, n, room)
+    cpubn_restore(before)
     return 0
