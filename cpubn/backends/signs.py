@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +25,10 @@ class Signs(NamedTuple):
 
     @classmethod
     def of(cls, y: Array, sides: Sides, kernels: Any) -> Signs:
-        axes = tuple(sorted(range(y.ndim), key=lambda axis: -abs(y.strides[axis])))
+        axes, flat = _in_order(y)
         bits = place_of(y).empty(y, (bytes_of(y.size),), np.dtype(np.uint8))
-        low, high = (float(rounded(bound, y.dtype)) for bound in sides[:2])
         with register.calm():
-            kernels.pack_signs(_flat(y, axes), low, high, sides.nan, bits, choice.threads(y.nbytes))
+            kernels.pack_signs(flat, *sides[:2], sides.nan, bits, choice.threads(y.nbytes))
         return cls(bits, axes, sides.slope)
 
     def along(self, walk: Any, shape: tuple[int, ...]) -> Bits:
@@ -48,17 +48,29 @@ class Signs(NamedTuple):
         return Bits(bits, (channels * inner, inner, 1), self.slope)
 
 
-def _flat(a: Array, axes: tuple[int, ...]) -> Array:
-    """Its elements in the order of `axes`, native and aligned."""
-    place = place_of(a)
-    return place.require(place.reshape(a.transpose(axes), -1), a.dtype.newbyteorder("="))  # type: ignore[no-any-return]
+def _in_order(a: Array) -> tuple[tuple[int, ...], Array]:
+    """Its axes as they lie in memory, and its elements in that order, native and aligned."""
+    if a.flags.c_contiguous and a.flags.aligned and a.dtype.isnative:
+        return tuple(range(a.ndim)), a.reshape(-1)
+    axes, place = tuple(sorted(range(a.ndim), key=lambda axis: -abs(a.strides[axis]))), place_of(a)
+    return axes, place.require(place.reshape(a.transpose(axes), -1), a.dtype.newbyteorder("="))
 
 
 def kept_of(activation: Activation | None, y: Array, backend: Backend | None, *, signs: bool) -> Array | Signs | None:
     """What an activation's gradient needs of its output: signs, or all of it, or nothing, and z is computed again."""
-    if activation is None or activation.of_output(y.dtype) is None:
+    told = None if activation is None else _told(activation, y.dtype)
+    if told is None or told is True:
+        return y if told else None
+    return Signs.of(y, told, choice.kernels_for(y, backend)) if signs else None
+
+
+@lru_cache(maxsize=64)
+def _told(activation: Activation, dtype: np.dtype[Any]) -> Sides | Literal[True] | None:
+    """What of the derivative an output of that dtype tells: on which side it is, all, or nothing."""
+    if activation.of_output(dtype) is None:
         return None
     sides = activation.sides
     if sides is None:
-        return y
-    return Signs.of(y, sides, choice.kernels_for(y, backend)) if signs else None
+        return True
+    low, high = (float(rounded(bound, dtype)) for bound in sides[:2])
+    return sides._replace(low=low, high=high)
