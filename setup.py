@@ -69,7 +69,7 @@ def load_isa() -> Any:
 ISA = load_isa()
 VARIANTS = {f"{PACKAGE}.{variant.name}": variant for variant in ISA.INSTRUCTION_SETS}
 # Extensions of the baseline, which all variants are entered by: without them there are no kernels.
-COMMON = {f"{PACKAGE}.{name}": f"{COMPILED}/{name}.pyx" for name in ("planner", "calls")}
+COMMON = {f"{PACKAGE}.{name}": f"{COMPILED}/{name}.pyx" for name in ("planner", "calls", "entries")}
 
 
 @contextmanager
@@ -167,7 +167,7 @@ class BuildVariants(build_ext):
                 from Cython.Build import cythonize  # here, so that its absence is one more reason
                 from numpy import get_include
 
-                extension.include_dirs = [COMPILED, get_include()]
+                extension.include_dirs = [COMPILED, "cpubn/include", get_include()]
                 folder = f"build/cython/{extension.name.rpartition('.')[2]}"
                 [made] = cythonize([extension], build_dir=folder, compiler_directives=DIRECTIVES)
                 extension.sources = made.sources
@@ -259,7 +259,9 @@ setup(
             depends=[
                 "setup.py",
                 "cpubn/machine/isa.py",
-                *sorted(glob(f"{COMPILED}/*.px[dy]") + glob(f"{COMPILED}/*.hpp")),
+                *sorted(
+                    glob(f"{COMPILED}/*.px[dy]") + glob(f"{COMPILED}/*.hpp") + ["cpubn/include/cpubn.h", "cpubn/c.pxd"]
+                ),
             ],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
             optional=not REQUIRED,

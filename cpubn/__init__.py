@@ -7,6 +7,7 @@ BatchNorm1d, BatchNorm2d and BatchNorm3d are torch.nn's layers on plain arrays; 
 """
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cpubn.backends.choice import (
@@ -37,6 +38,17 @@ else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def get_include() -> str:
+    """The folder of cpubn.h, for a compiler's -I: the compiled kernels as functions of C, C++ and Cython (README).
+
+    Examples
+    --------
+    >>> cpubn.get_include().endswith("include")
+    True
+    """
+    return str(Path(__file__).parent / "include")
+
+
 def __dir__() -> list[str]:
     """What is public: neither what happens to be imported here nor the modules that it comes from."""
     return sorted([*__all__, "__version__", "convert", "typing"])
@@ -56,6 +68,7 @@ __all__ = [
     "fold_into_next_linear",
     "fold_linear",
     "get_backend",
+    "get_include",
     "get_num_threads",
     "moments",
     "no_grad",

@@ -14,14 +14,14 @@ if not (CHECKOUT / "cpubn" / "backends" / "compiled" / "kernels.pyx").exists():
 
 # From the bottom to the top: each imports what stands in its own row, or in one before it.
 ROWS = (
-    ("typing", "version"),
+    ("typing", "version", "c"),
     ("maths", "machine"),
     ("backends",),
     ("ask",),
     ("functional", "frozen", "statistics", "layers", "images", "folding"),
     ("convert",),
     ("",),  # the package itself, whose names are those of the rows above
-    ("bench", "demo"),
+    ("bench", "demo", "capi"),
     ("cli", "__main__"),
 )
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}
@@ -156,5 +156,5 @@ def test_every_file_stands_in_the_design():
             named.add((folder if len(found[1]) == 6 else "") + found[2])
     here = {path.relative_to(CHECKOUT / "cpubn").as_posix() for path in (CHECKOUT / "cpubn").rglob("*")}
     others = re.compile(r"(bench|demo|convert)/|(.*/)?__\w+__\.py$|.*\.pyi$")
-    kinds = (".py", ".pyx", ".pxd", ".hpp")
+    kinds = (".py", ".pyx", ".pxd", ".hpp", ".h")
     assert named == {name for name in here if name.endswith(kinds) and not others.match(name)}

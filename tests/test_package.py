@@ -80,7 +80,7 @@ def test_dir_lists_what_is_public_before_and_after_it_is_used():
 
 def test_types_and_stubs_are_installed():
     assert (PACKAGE / "py.typed").exists()
-    for name in ("planner", "calls"):
+    for name in ("planner", "calls", "entries"):
         assert (PACKAGE / "backends" / "compiled" / f"{name}.pyi").exists()
 
 
@@ -106,7 +106,7 @@ def test_every_instruction_set_is_compiled_from_one_source():
     sources = CHECKOUT / "cpubn" / "backends" / "compiled"
     if not (sources / "kernels.pyx").exists():
         pytest.skip("no sources beside these tests")
-    assert sorted(path.stem for path in sources.glob("*.pyx")) == ["calls", "kernels", "planner"]
+    assert sorted(path.stem for path in sources.glob("*.pyx")) == ["calls", "entries", "kernels", "planner"]
     assert not list(CHECKOUT.glob("cpubn/**/*.pxi"))
 
 

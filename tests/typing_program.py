@@ -131,6 +131,7 @@ norms = cpubn.convert.from_torch({f"bn.{key}": v for key, v in bn.state_dict().i
 assert_type(norms["bn"].layer(cpubn.BatchNorm1d), cpubn.BatchNorm1d)
 with cpubn.use_backend("numpy"):
     assert_type(cpubn.get_backend(), Backend)
+    assert_type(cpubn.get_include(), str)
 assert_type(cpubn.available_backends(), tuple[Backend, ...])
 
 

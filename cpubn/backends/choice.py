@@ -219,10 +219,11 @@ def _check(name: Any, what: str) -> None:
         raise ValueError(f"{what} must be one of {', '.join(BACKENDS)}, got {name!r}; pick one of those")
     reason = absence(name)
     if reason is not None:
-        raise ValueError(f"{what} must be one that is there, got {name!r}: {reason}; {_remedy(name)}")
+        raise ValueError(f"{what} must be one that is there, got {name!r}: {reason}; {remedy(name)}")
 
 
-def _remedy(name: str) -> str:
+def remedy(name: str) -> str:
+    """What to do about the absence of a backend."""
     return f"{REMEDIES[name]}, or use {' or '.join(available_backends())}"
 
 

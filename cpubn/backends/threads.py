@@ -64,6 +64,11 @@ def set_num_threads(n: int | None) -> None:
     _chosen = Count(_checked(index(n), "n", "pass a number in that range"), "set_num_threads")
 
 
+def is_forked() -> bool:
+    """Whether OpenMP must not be entered, this process being a forked child."""
+    return bool(_forked)
+
+
 def count() -> Count:
     if _forked:
         # libgomp waits forever there for its parent's team, and Numba's omp layer kills the child.

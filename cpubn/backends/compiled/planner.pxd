@@ -14,6 +14,7 @@ cdef bint share_memory(a, b)
 cdef bint overlaps_itself(a)
 cdef int set_epilogue(Job* job, activation, quantization) except -1
 cdef int set_activation(Job* job, activation, bint by_output) except -1
+cdef bint work(Job* job, int threads) noexcept nogil
 cdef int run_job(Job* job, int threads) except -1
 
 cdef class CompiledKernels:

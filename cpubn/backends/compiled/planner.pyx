@@ -107,25 +107,33 @@ cdef int set_activation(Job* job, activation, bint by_output) except -1:
     return 0
 
 
-cdef int run_job(Job* job, int threads) except -1:
-    """Share out the work, and do it without the interpreter's lock; a little in this thread, with it."""
+cdef bint work(Job* job, int threads) noexcept nogil:
+    """Share out a job's work and do it; whether there was memory for that."""
     cdef char room[4096]
     cdef void* memory = room
     cdef size_t size
-    cdef bint small = job.outer * job.channels * job.inner * size_of(job.x.type) <= SMALL_BYTES
     share(job, threads)
     size = lay_workspace(job, NULL, threads)
-    if small and threads == 1 and size <= sizeof(room):
-        lay_workspace(job, room, 1)
-        run(job, 1)
-        return 0
-    with nogil:
+    if size > sizeof(room):
         memory = malloc(size)
-        if memory is not NULL:
-            lay_workspace(job, <char*>memory, threads)
-            run(job, threads)
-            free(memory)
     if memory is NULL:
+        return False
+    lay_workspace(job, <char*>memory, threads)
+    run(job, threads)
+    if memory is not <void*>room:
+        free(memory)
+    return True
+
+
+cdef int run_job(Job* job, int threads) except -1:
+    """The same without the interpreter's lock; a little of it in this thread, with it."""
+    cdef bint done
+    if threads == 1 and job.outer * job.channels * job.inner * size_of(job.x.type) <= SMALL_BYTES:
+        done = work(job, 1)
+    else:
+        with nogil:
+            done = work(job, threads)
+    if not done:
         raise MemoryError("no memory for the statistics of a batch")
     return 0
 

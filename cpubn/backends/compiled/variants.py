@@ -69,6 +69,11 @@ def planned() -> Any:
     return import_module("cpubn.backends.compiled.calls")
 
 
+def entries() -> Any:
+    """What gives C a table of functions; ImportError where it was not built."""
+    return import_module("cpubn.backends.compiled.entries")
+
+
 def planner() -> Any:
     """What all instruction sets have in common; ImportError where it was not built."""
     return import_module("cpubn.backends.compiled.planner")

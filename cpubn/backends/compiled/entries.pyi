@@ -1,0 +1,6 @@
+from typing import Any
+
+from cpubn.backends.compiled.planner import CompiledKernels
+
+def compute_serially() -> None: ...
+def table_of(kernels: CompiledKernels) -> Any: ...

@@ -1,0 +1,300 @@
+"""Entries for C: the passes of one instruction set as a table of functions over arrays (outer, channel, inner).
+
+A call becomes a job, as one over NumPy's arrays does in calls.pyx, and needs no interpreter. What each function means
+is said in cpubn/include/cpubn.h.
+"""
+
+from cpython.pycapsule cimport PyCapsule_New
+from libc.float cimport DBL_MAX
+from libc.math cimport isfinite
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+from cpubn.backends.compiled.begin cimport LEAST
+from cpubn.backends.compiled.job cimport *
+from cpubn.backends.compiled.machine cimport cpubn_calm, cpubn_clear, cpubn_restore
+from cpubn.backends.compiled.order cimport set_order
+from cpubn.backends.compiled.planner cimport CompiledKernels, work
+from cpubn.backends.compiled.vectors cimport divides
+from cpubn.c cimport *
+
+from cpubn.backends import threads
+from cpubn.maths import activations
+
+cdef extern from "statuses.hpp" nogil:
+    const char* cpubn_words(int status)
+
+cdef enum:
+    ENTRIES = 64  # of the table of activations, at most
+    ANY = 0  # types of samples that an array may have
+    FLOATING = -1
+
+cdef struct Formula:
+    int parameters
+    double low, high  # where they are no parameters
+
+cdef Formula[ENTRIES] formulas
+cdef int formula_count = 1
+cdef Py_ssize_t serial_bytes = threads.SERIAL_BYTES
+cdef bint is_serial = False
+cdef const Kernels* chosen = NULL
+cdef cpubn_table table
+
+cdef struct Task:
+    Job job
+    int status  # the first thing that is wrong
+    double* room  # ones and zeros (channels,), and twice as many for results
+
+
+cdef inline void fail(Task* t, bint wrong, int status) noexcept nogil:
+    if wrong and t.status == CPUBN_OK:
+        t.status = status
+
+
+cdef void start(Task* t, const cpubn_call* call) noexcept nogil:
+    """A task over the call's shape, with its vectors; what is missing of weight and bias is ones and zeros."""
+    cdef Job* job = &t.job
+    cdef Py_ssize_t n = call.channels, c
+    cpubn_clear(t, sizeof(Task))
+    fail(t, call.size < sizeof(cpubn_call) or min(call.outer, n, call.inner) < 0, CPUBN_BAD_SIZE)
+    fail(t, 8.0 * call.outer * n * call.inner > 9e18 or n > <Py_ssize_t>1 << 40, CPUBN_BAD_SIZE)  # bytes
+    if t.status != CPUBN_OK:
+        return
+    job.kernels, job.outer, job.channels, job.inner = chosen, call.outer, n, call.inner
+    job.eps = call.eps
+    t.room = <double*>malloc((4 * n + 1) * sizeof(double))
+    fail(t, t.room is NULL, CPUBN_NO_MEMORY)
+    if t.status == CPUBN_OK:
+        for c in range(n):
+            t.room[c] = 1.0
+        memset(t.room + n, 0, n * sizeof(double))
+    job.weight = <const double*>t.room if call.weight is NULL else call.weight
+    job.bias = <const double*>t.room + n if call.bias is NULL else call.bias
+
+
+cdef void read(Task* t, const cpubn_array* a, int wanted, Strided* s) noexcept nogil:
+    """s <- an array of the wanted type. An axis of one element has no stride of its own."""
+    cdef Py_ssize_t size
+    fail(t, a.data is NULL and t.job.outer * t.job.channels * t.job.inner > 0, CPUBN_MISSING)
+    fail(t, a.type < CPUBN_FLOAT32 or a.type > CPUBN_INT16, CPUBN_BAD_TYPE)
+    fail(t, a.type != wanted if wanted > 0 else wanted == FLOATING and a.type > CPUBN_BFLOAT16, CPUBN_BAD_TYPE)
+    if t.status != CPUBN_OK:
+        return
+    s.data, s.type, size = <char*>a.data, <Type>a.type, size_of(<Type>a.type)
+    s.size = size if (<size_t>a.data | <size_t>a.outer | <size_t>a.channel | <size_t>a.inner) % <size_t>size == 0 else 1
+    s.inner = (a.inner if t.job.inner > 1 else size) // s.size
+    s.channel = a.channel // s.size if t.job.channels > 1 else t.job.inner * s.inner
+    s.outer = a.outer // s.size if t.job.outer > 1 else t.job.channels * s.channel
+
+
+cdef void write_to(Task* t, const cpubn_array* a, int wanted, Strided* s) noexcept nogil:
+    cdef bint still = (t.job.outer > 1 and a.outer == 0) or (t.job.channels > 1 and a.channel == 0)
+    still = still or (t.job.inner > 1 and a.inner == 0)
+    read(t, a, wanted, s)
+    fail(t, still and t.job.outer * t.job.channels * t.job.inner > 0, CPUBN_BAD_STRIDES)
+
+
+cdef void read_forward(Task* t, const cpubn_call* call, int wanted) noexcept nogil:
+    """x of the wanted type, y and the epilogue."""
+    read(t, &call.x, wanted, &t.job.x)
+    write_to(t, &call.y, FLOATING, &t.job.y)
+    fail(t, call.y.type == CPUBN_FLOAT64 and call.x.type != CPUBN_FLOAT64, CPUBN_BAD_TYPE)
+    if call.residual.data is not NULL:
+        read(t, &call.residual, call.y.type, &t.job.residual)
+    read_activation(t, call, False)
+    t.job.apply = True
+
+
+cdef void read_activation(Task* t, const cpubn_call* call, bint by_output) noexcept nogil:
+    fail(t, call.activation < 0 or call.activation >= formula_count, CPUBN_BAD_ACTIVATION)
+    if t.status != CPUBN_OK or call.activation == CPUBN_NONE:
+        return
+    cdef const Formula* formula = &formulas[call.activation]
+    t.job.activation = chosen.formula_of(call.activation, by_output)
+    t.job.low = call.low if formula.parameters > 0 else formula.low
+    t.job.high = call.high if formula.parameters > 1 else formula.high
+    fail(t, formula.parameters == 1 and not isfinite(call.low), CPUBN_BAD_NUMBER)
+    fail(t, formula.parameters == 2 and call.low > call.high, CPUBN_BAD_NUMBER)
+
+
+cdef void read_prologue(Task* t, const cpubn_call* call) noexcept nogil:
+    """How dy goes through the activation: by the output where that was kept and is enough, or by z, computed again."""
+    cdef bint by_output = call.output.data is not NULL and call.x.type <= CPUBN_FLOAT64  # bounds are not rounded to halves
+    if call.activation == CPUBN_NONE:
+        return
+    fail(t, call.activation < 0 or call.activation >= formula_count, CPUBN_BAD_ACTIVATION)
+    t.job.prologue = BY_Z
+    if t.status == CPUBN_OK and by_output and chosen.formula_of(call.activation, True) != 0:
+        t.job.prologue = BY_OUTPUT
+        read(t, &call.output, call.x.type, &t.job.kept)
+    elif call.residual.data is not NULL:
+        read(t, &call.residual, call.x.type, &t.job.residual)
+    read_activation(t, call, t.job.prologue == BY_OUTPUT)
+
+
+cdef void read_statistics(Task* t, const cpubn_call* call) noexcept nogil:
+    fail(t, not 0.0 <= call.eps <= DBL_MAX, CPUBN_BAD_NUMBER)
+    fail(t, (call.mean is NULL or call.var is NULL) and call.channels > 0, CPUBN_MISSING)
+    fail(t, t.status == CPUBN_OK and not divides(call.var, call.channels, call.eps), CPUBN_BAD_VARIANCE)
+    t.job.mean, t.job.var = call.mean, call.var
+
+
+cdef void read_backward(Task* t, const cpubn_call* call) noexcept nogil:
+    read(t, &call.x, FLOATING, &t.job.x)
+    read(t, &call.dy, call.x.type, &t.job.dy)
+    read_statistics(t, call)
+    read_prologue(t, call)
+    t.job.backward = t.job.sums = True
+    t.job.map = SCALE if call.inference else GRADIENT
+    t.job.mean_low = <const double*>t.room + call.channels  # zeros
+    if call.mean_low is not NULL and not call.inference:  # which normalizes with the first word alone
+        t.job.mean_low = call.mean_low
+
+
+cdef bint do(Task* t, const cpubn_call* call, double* result, Py_ssize_t rows) noexcept nogil:
+    """Zeros for what is found out, (rows, channels), then the job; whether there was one and it was done."""
+    cdef Py_ssize_t elements = call.outer * call.channels * call.inner
+    cdef int team = 1
+    fail(t, rows > 0 and result is NULL and call.channels > 0, CPUBN_MISSING)
+    if t.status != CPUBN_OK:
+        return False
+    memset(result, 0, rows * call.channels * sizeof(double))
+    t.job.result = result
+    if elements == 0:
+        return False
+    set_order(&t.job)
+    if not is_serial and elements * size_of(t.job.x.type) > serial_bytes and call.threads > 1:
+        team = call.threads
+    fail(t, not work(&t.job, team), CPUBN_NO_MEMORY)
+    return t.status == CPUBN_OK
+
+
+cdef inline void copy(const double* v, Py_ssize_t n, double* to) noexcept nogil:
+    if to is not NULL:
+        memcpy(to, v, n * sizeof(double))
+
+
+cdef int end(Task* t) noexcept nogil:
+    free(t.room)
+    return t.status
+
+
+cdef int moments(const cpubn_call* call) noexcept nogil:
+    cdef Task t
+    start(&t, call)
+    read(&t, &call.x, ANY, &t.job.x)
+    t.job.y, t.job.sums = t.job.x, True
+    do(&t, call, call.stats, 3)
+    return end(&t)
+
+
+cdef int normalize(const cpubn_call* call) noexcept nogil:
+    cdef Task t
+    start(&t, call)
+    read_forward(&t, call, ANY)
+    read_statistics(&t, call)
+    do(&t, call, NULL, 0)
+    return end(&t)
+
+
+cdef int train_forward(const cpubn_call* call) noexcept nogil:
+    cdef Task t
+    cdef Py_ssize_t n = call.channels, values = call.outer * call.inner
+    cdef double* running
+    cdef uint64_t before
+    start(&t, call)
+    read_forward(&t, call, FLOATING)
+    fail(&t, not LEAST <= call.eps <= DBL_MAX, CPUBN_BAD_NUMBER)
+    fail(&t, values == 1 and n > 0, CPUBN_FEW_VALUES)
+    fail(&t, (call.running_mean is NULL) != (call.running_var is NULL), CPUBN_MISSING)
+    fail(&t, call.running_mean is not NULL and not 0.0 <= call.momentum <= 1.0, CPUBN_BAD_NUMBER)
+    t.job.sums = True
+    if do(&t, call, call.stats, 3) and call.running_mean is not NULL:
+        running = t.room + 2 * n
+        copy(call.running_mean, n, running)
+        copy(call.running_var, n, running + n)
+        before = cpubn_calm()
+        chosen.move_running(running, call.stats, n, <double>values, call.momentum)
+        cpubn_restore(before)
+        copy(running, n, call.running_mean)
+        copy(running + n, n, call.running_var)
+    return end(&t)
+
+
+cdef int gradient_sums(const cpubn_call* call) noexcept nogil:
+    cdef Task t
+    start(&t, call)
+    read_backward(&t, call)
+    t.job.y = t.job.x
+    do(&t, call, call.sums, 2)
+    return end(&t)
+
+
+cdef int train_backward(const cpubn_call* call) noexcept nogil:
+    cdef Task t
+    cdef Py_ssize_t n = call.channels
+    cdef double* sums
+    cdef uint64_t before
+    start(&t, call)
+    read_backward(&t, call)
+    write_to(&t, &call.dx, call.x.type, &t.job.y)
+    if call.g.data is not NULL:
+        write_to(&t, &call.g, call.x.type, &t.job.g)
+    fail(&t, not call.inference and not LEAST <= call.eps, CPUBN_BAD_NUMBER)
+    fail(&t, not call.inference and call.outer * call.inner == 1 and n > 0, CPUBN_FEW_VALUES)
+    t.job.apply = True
+    sums = t.room + 2 * n
+    if do(&t, call, sums, 2):
+        before = cpubn_calm()
+        chosen.scale_by_rstd(sums + n, call.var, n, call.eps)
+        cpubn_restore(before)
+    if t.status == CPUBN_OK:
+        copy(sums, n, call.dbias)
+        copy(sums + n, n, call.dweight)
+    return end(&t)
+
+
+cdef int freeze(const cpubn_call* call) noexcept nogil:
+    cdef Task t
+    cdef uint64_t before
+    start(&t, call)
+    read_statistics(&t, call)
+    fail(&t, call.x.type < CPUBN_FLOAT32 or call.x.type > CPUBN_INT16, CPUBN_BAD_TYPE)
+    fail(&t, call.affine is NULL and call.channels > 0, CPUBN_MISSING)
+    if t.status == CPUBN_OK:
+        t.job.x.type = <Type>call.x.type
+        t.job.coefficients, t.job.pivots = call.affine, t.room + 2 * call.channels
+        before = cpubn_calm()
+        chosen.prepare(&t.job, 0, call.channels)
+        cpubn_restore(before)
+    return end(&t)
+
+
+cdef int frozen(const cpubn_call* call) noexcept nogil:
+    cdef Task t
+    start(&t, call)
+    read_forward(&t, call, ANY)
+    fail(&t, call.affine is NULL and call.channels > 0, CPUBN_MISSING)
+    t.job.coefficients = call.affine
+    do(&t, call, NULL, 0)
+    return end(&t)
+
+
+def compute_serially():
+    """From now on by one thread, as a forked child must."""
+    global is_serial
+    is_serial = True
+
+
+def table_of(CompiledKernels kernels not None):
+    """A capsule of the table, whose functions go to these kernels from now on."""
+    global chosen, formula_count
+    for code, entry in enumerate(activations.TABLE, 1):
+        formulas[code] = Formula(len(entry.parameters), entry.numbers[0], entry.numbers[1])
+    chosen, formula_count = kernels.kernels, len(activations.TABLE) + 1
+    table.version = CPUBN_VERSION
+    table.moments, table.normalize, table.train_forward = moments, normalize, train_forward
+    table.gradient_sums, table.train_backward = gradient_sums, train_backward
+    table.freeze, table.frozen, table.message = freeze, frozen, cpubn_words
+    return PyCapsule_New(&table, "cpubn.capi.table", NULL)
