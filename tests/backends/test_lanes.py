@@ -1,9 +1,6 @@
 """Numba's words, lane by lane against NumPy: on random bits and special values, of every type of samples."""
 
 import importlib.util
-import os
-import platform
-import subprocess
 import sys
 from fractions import Fraction
 
@@ -11,16 +8,14 @@ import cases
 import numpy as np
 import pytest
 from conftest import need_backend
-
-from cpubn.maths import activations, algebra
+from lane_values import REALS, assert_bits, assert_same, bits, lanes_in, quietly, values
 
 need_backend("numba")
 
-from numba import njit, prange
+from numba import njit
 from numba.core.errors import TypingError
 
-from cpubn.backends.jit import formulas, samples
-from cpubn.backends.jit.control import calm, each, restore
+from cpubn.backends.jit import samples
 from cpubn.backends.jit.lanes import (
     fma,
     fold,
@@ -39,56 +34,7 @@ from cpubn.backends.jit.lanes import (
 )
 from cpubn.backends.jit.samples import Bfloats, Halves, at, load, prefetch, store, stream
 
-REALS = [np.float32, np.float64]
 compiled = njit(error_model="numpy", nogil=True)
-assert formulas
-
-
-def lanes_in(real):
-    return 128 // np.dtype(real).itemsize
-
-
-def bits(a):
-    return a.view(f"u{a.dtype.itemsize}")
-
-
-def values(real, seed, blocks=64):
-    """Numbers of any bits, some of them special, and as many of ordinary size."""
-    rng, n = cases.rng_of(f"lanes {seed}"), lanes_in(real) * blocks
-    a = rng.integers(0, 2 ** (8 * np.dtype(real).itemsize), n, dtype=bits(np.zeros(1, real)).dtype).view(real)
-    limits = np.finfo(real)
-    special = [
-        0.0,
-        -0.0,
-        1.0,
-        -1.0,
-        np.inf,
-        -np.inf,
-        np.nan,
-        -np.nan,
-        limits.max,
-        limits.tiny,
-        limits.smallest_subnormal,
-    ]
-    a[::3] = rng.choice(np.array(special, real), a[::3].size)
-    a[1::3] = rng.normal(0, 3, a[1::3].size)
-    return a
-
-
-def assert_same(got, want):
-    """The same bits, but for which NaN an operation makes of NaN."""
-    np.testing.assert_array_equal(got, want)
-    both = ~np.isnan(want)
-    assert np.array_equal(bits(got)[both], bits(want)[both])
-
-
-def assert_bits(got, want):
-    np.testing.assert_array_equal(bits(got), bits(want))
-
-
-def quietly(function, *arguments):
-    with np.errstate(all="ignore"):
-        return function(*arguments)
 
 
 @compiled
@@ -311,74 +257,6 @@ def test_no_contraction():
     assert_bits(y, x * a + b)
 
 
-@pytest.mark.parametrize("real", REALS)
-@pytest.mark.parametrize("function", activations.FORMULAS, ids=lambda function: function.__name__)
-def test_activations(function, real):
-    @compiled
-    def kernel(x, y, n, step, low, high):
-        for i in range(0, n, step):
-            store(y, i, function(load(x, i), low, high))
-
-    x, low, high = values(real, "activations"), real(-0.125), real(2.5)
-    y = np.zeros_like(x)
-    kernel(x, y, x.size, lanes_in(real), low, high)
-    assert_same(y, quietly(function, x, low, high))
-
-
-def test_algebra():
-    @compiled
-    def on_scalars(a, out):
-        for i in range(a.shape[1]):
-            mean, low, m2 = algebra.close(100.0, a[0, i], a[1, i], a[2, i])
-            centre = algebra.centre(mean, np.float32)
-            scale, shift = algebra.affine(mean, low, m2 / 100.0, a[3, i], a[4, i], 1e-5, centre)
-            r, s, k, _ = algebra.gradient(100.0, mean, low, m2 / 100.0, a[3, i], 1e-5, centre, a[1, i], a[4, i])
-            wide = algebra.forward_is_wide(centre, scale, shift), algebra.backward_is_wide(centre, r, s, k, scale)
-            results = mean, low, m2, centre, scale, shift, r, s, k, 1.0 * wide[0], 1.0 * wide[1]
-            for j in range(len(results)):
-                out[i, j] = results[j]
-
-    a = cases.rng_of("algebra").normal(size=(5, 100)) * 10.0 ** np.linspace(-40, 40, 100)
-    got, want = np.zeros((100, 11)), np.zeros((100, 11))
-    on_scalars(a, got)
-    quietly(on_scalars.py_func, a, want)
-    assert_same(got, want)
-
-
-def test_each():
-    @njit
-    def bent(z):
-        return z * 0.5 if z > 0 else np.sqrt(z * z + 1)
-
-    @njit(error_model="numpy", nogil=True, parallel=True)
-    def kernel(function, x, y, n, step):
-        for part in prange(x.size // n):
-            for i in range(part * n, part * n + n, step):
-                store(y, i, each(function, load(x, i)))
-
-    for real in REALS:
-        x = cases.rng_of("each").normal(size=256).astype(real)
-        y = np.zeros_like(x)
-        kernel(bent, x, y, 128, lanes_in(real))
-        np.testing.assert_array_equal(y, np.array([bent(z) for z in x], real))
-
-
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the control register of x86")
-def test_control():
-    set_register, calmed = njit(lambda value: restore(value)), njit(lambda: calm())
-    small = np.full(4, np.finfo(np.float32).tiny)
-    calmed()
-    set_register(0x9FC0)  # as a library that wants no subnormal numbers
-    try:
-        flushed = (small * np.float32(0.5)).tolist()
-        assert calmed() & ~0x3F == 0x9FC0 & ~0x3F  # the lowest bits: what has happened
-        assert calmed() & ~0x3F == 0x1F80
-        assert flushed == [0] * 4
-        assert np.all(small * np.float32(0.5) > 0)
-    finally:
-        set_register(0x1F80)
-
-
 KERNEL = """
 from numba import njit
 from cpubn.backends.jit.lanes import lanes
@@ -403,14 +281,3 @@ def test_kept_on_disk(tmp_path):
         assert y[0] == 0x3F80  # the least of float16 is 2**-24
         assert sum(module.kernel.stats.cache_hits.values()) == hits
     del sys.modules["kept"]
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="sets of x86")
-@pytest.mark.skipif("NUMBA_CPU_NAME" in os.environ, reason="is what this test runs")
-@pytest.mark.parametrize("cpu", ["x86-64", "haswell"])
-def test_other_sets(cpu):
-    chosen = {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": ""}
-    command = [sys.executable, "-m", "pytest", "-q", "-k", "not activations", __file__]
-    result = subprocess.run(command, env=os.environ | chosen, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout
