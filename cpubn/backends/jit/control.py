@@ -11,7 +11,8 @@ from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-from cpubn.backends.jit.lanes import LONG, WORD, Lanes, call, machine
+from cpubn.backends.jit.lanes import Lanes
+from cpubn.backends.jit.llvm import LONG, WORD, call, machine
 
 # Rounds to nearest, keeps subnormal numbers, raises nothing: what every process starts with.
 DEFAULT = 0x1F80

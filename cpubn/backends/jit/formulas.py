@@ -10,7 +10,8 @@ from numba import types
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import lower_builtin, overload, register_jitable
 
-from cpubn.backends.jit.lanes import MASK_OF, Lanes, at_least, at_most, constant, exponent, spread
+from cpubn.backends.jit.lanes import MASK_OF, Lanes, at_least, at_most, exponent
+from cpubn.backends.jit.llvm import constant, spread
 from cpubn.maths import activations, algebra, elementary
 
 for formula in (

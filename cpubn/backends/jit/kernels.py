@@ -14,7 +14,7 @@ import numba
 import numpy as np
 from numba import prange
 
-from cpubn.backends.jit import apply, control, formulas, lanes, pivots, prologue, samples, sums
+from cpubn.backends.jit import apply, control, formulas, lanes, llvm, pivots, prologue, samples, sums
 from cpubn.backends.jit.apply import Table, apply_part, placed_task
 from cpubn.backends.jit.control import calm, each, restore
 from cpubn.backends.jit.pivots import column_pivots, row_pivot
@@ -24,7 +24,7 @@ from cpubn.backends.jit.sums import bounds, fold_columns, sum_columns, sum_rows
 from cpubn.maths import activations, algebra, elementary
 
 STRIPS = 8  # of columns that a thread sums together
-SOURCES = activations, algebra, elementary, apply, control, formulas, lanes, pivots, prologue, samples, sums
+SOURCES = activations, algebra, elementary, apply, control, formulas, lanes, llvm, pivots, prologue, samples, sums
 VERSION = hashlib.sha256("".join(map(inspect.getsource, SOURCES)).encode()).hexdigest()[:16]
 
 

@@ -18,10 +18,10 @@ from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-from cpubn.backends.jit.lanes import DOUBLES, FLOATS, SHORT, WORD, constant, has_feature, machine
+from cpubn.backends.jit.lanes import DOUBLES, FLOATS
+from cpubn.backends.jit.llvm import BYTE, LONG, SHORT, WORD, constant, has_feature, machine
 from cpubn.typing import Array
 
-BYTE, LONG = ir.IntType(8), ir.IntType(64)
 BLOCK = 128  # bytes of lanes
 FLOAT_LANES, SHORTS, WORDS = (ir.VectorType(kind, 32) for kind in (ir.FloatType(), SHORT, WORD))
 
