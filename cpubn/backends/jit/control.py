@@ -3,22 +3,24 @@
 LLVM may move arithmetic across a change of the register: what is to run under it stands in a function of its own, which
 is called through a pointer or reads from memory what it computes with.
 """
-# mypy: allow-untyped-defs, allow-untyped-calls
+# mypy: allow-untyped-defs
+
+from collections.abc import Callable
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.core.errors import TypingError
-from numba.extending import intrinsic
 
 from cpubn.backends.jit.lanes import Lanes
 from cpubn.backends.jit.llvm import LONG, WORD, call, machine
+from cpubn.backends.jit.typed import Builder, Context, Made, Operand, Type, Typing, Value, intrinsic, njit
 
 # Rounds to nearest, keeps subnormal numbers, raises nothing: what every process starts with.
 DEFAULT = 0x1F80
 
 
-def by_memory(builder, name, value=None):
+def by_memory(builder: Builder, name: str, value: Operand | None = None) -> Operand:
     """x86 moves its register to memory and from there alone."""
     place = cgutils.alloca_once(builder, WORD)
     if value is not None:
@@ -27,7 +29,7 @@ def by_memory(builder, name, value=None):
     return builder.load(place)
 
 
-def set_register(context, builder, value):
+def set_register(context: Context, builder: Builder, value: Operand) -> None:
     if machine(context) == "x86_64":
         by_memory(builder, "ldmxcsr", builder.trunc(value, WORD))
     elif machine(context) == "aarch64":
@@ -35,7 +37,7 @@ def set_register(context, builder, value):
 
 
 @intrinsic
-def calm(typing):
+def calm(typing: Typing) -> Made:
     """Set the control register to what every process starts with; return what it was."""
 
     def generate(context, builder, signature, args):
@@ -51,7 +53,7 @@ def calm(typing):
 
 
 @intrinsic
-def restore(typing, before):
+def restore(typing: Typing, before: Type) -> Made:
     """Set the control register to what `calm` returned."""
 
     def generate(context, builder, signature, args):
@@ -62,18 +64,19 @@ def restore(typing, before):
 
 
 @njit(nogil=True)
-def calm_thread():
+def calm_thread() -> int:
     """`calm`, of the thread that calls from Python."""
-    return calm()
+    before: int = calm()
+    return before
 
 
 @njit(nogil=True)
-def restore_thread(before):
+def restore_thread(before: int) -> None:
     restore(before)
 
 
 @intrinsic
-def put_aside(typing, a):
+def put_aside(typing: Typing, a: Type) -> Made:
     """Lanes as an array in memory."""
     if not isinstance(a, Lanes):
         raise TypingError(f"each takes lanes, got {a}")
@@ -87,7 +90,7 @@ def put_aside(typing, a):
 
 
 @intrinsic
-def take_back(typing, place, a):
+def take_back(typing: Typing, place: Type, a: Type) -> Made:
     """The array in memory as lanes, of the type of a."""
 
     def generate(context, builder, signature, args):
@@ -97,13 +100,13 @@ def take_back(typing, place, a):
 
 
 @intrinsic
-def count(typing, a):
+def count(typing: Typing, a: Type) -> Made:
     """How many lanes there are."""
     return types.intp(a), lambda context, builder, signature, args: LONG(a.count)
 
 
 @njit(error_model="numpy", nogil=True)
-def each(function, a):
+def each(function: Callable[[Value], Value], a: Value) -> Value:
     """function(a), lane by lane, of a function of one number that Numba compiled."""
     place = put_aside(a)
     for i in range(count(a)):

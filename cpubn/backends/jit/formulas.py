@@ -3,17 +3,22 @@
 Of lanes a formula gives the bits that NumPy gives of an array. What formulas call most is made without a function for
 Numba to compile: of erf's polynomial alone that would be 19, and 1 s.
 """
-# mypy: allow-untyped-defs, allow-untyped-calls
+# mypy: allow-untyped-defs
+
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 from numba import types
 from numba.core.typing.templates import AbstractTemplate, infer_global
-from numba.extending import lower_builtin, overload, register_jitable
+from numba.extending import lower_builtin, register_jitable
 
 from cpubn.backends.jit.lanes import MASK_OF, Lanes, at_least, at_most, exponent
 from cpubn.backends.jit.llvm import constant, spread
+from cpubn.backends.jit.typed import Body, Made, Type, overload
 from cpubn.maths import activations, algebra, elementary
 
+formula: Callable[..., Any]
 for formula in (
     *(algebra.two_sum, algebra.merge, algebra.close, algebra.pivot_is_far, algebra.next_pivot),
     *(algebra.centre, algebra.rstd, algebra.affine, algebra.gradient),
@@ -30,11 +35,13 @@ for function in (
 
 # On lanes.
 
+Definition = TypeVar("Definition", bound=Callable[..., Made | None])
 
-def on_lanes(function):
+
+def on_lanes(function: Callable[..., Any]) -> Callable[[Definition], Definition]:
     """Have Numba take for that function, of such arguments, the signature and what generates it."""
 
-    def declare(definition):
+    def declare(definition: Definition) -> Definition:
         lowered = set()
 
         def generic(self, args, kws):
@@ -54,7 +61,7 @@ def on_lanes(function):
 
 
 @on_lanes(elementary.by_type)
-def by_type_on_lanes(z, pair):
+def by_type_on_lanes(z: Type, pair: Type) -> Made | None:
     if not isinstance(z, Lanes):
         return None
     place = 0 if z.dtype == types.float32 else 1
@@ -62,14 +69,14 @@ def by_type_on_lanes(z, pair):
 
 
 @on_lanes(elementary.like)
-def like_on_lanes(z, value):
+def like_on_lanes(z: Type, value: Type) -> Made | None:
     if not isinstance(z, Lanes):
         return None
     return z(z, z.dtype), lambda context, builder, signature, args: spread(builder, args[1], z.count)
 
 
 @on_lanes(elementary.select)
-def select_on_lanes(condition, yes, no):
+def select_on_lanes(condition: Type, yes: Type, no: Type) -> Made | None:
     for kind, mask in MASK_OF.items():
         if condition == mask:
             return kind(mask, kind, kind), lambda context, builder, signature, args: builder.select(*args)
@@ -77,7 +84,7 @@ def select_on_lanes(condition, yes, no):
 
 
 @on_lanes(elementary.polynomial)
-def polynomial_on_lanes(x, coefficients):
+def polynomial_on_lanes(x: Type, coefficients: Type) -> Made | None:
     if not isinstance(x, Lanes):
         return None
 
@@ -91,14 +98,14 @@ def polynomial_on_lanes(x, coefficients):
 
 
 @on_lanes(elementary.power_of_two)
-def power_of_two_on_lanes(biased):
+def power_of_two_on_lanes(biased: Type) -> Made | None:
     if not isinstance(biased, Lanes):
         return None
     return biased(biased), lambda context, builder, signature, args: exponent(builder, biased, *args)
 
 
 @on_lanes(elementary.clipped)
-def clipped_on_lanes(z, low, high):
+def clipped_on_lanes(z: Type, low: Type, high: Type) -> Made | None:
     if not isinstance(z, Lanes):
         return None
     return z(z, z, z), lambda context, builder, signature, args: at_most(
@@ -107,7 +114,7 @@ def clipped_on_lanes(z, low, high):
 
 
 @on_lanes(elementary.minus_abs)
-def minus_abs_on_lanes(z):
+def minus_abs_on_lanes(z: Type) -> Made | None:
     if not isinstance(z, Lanes):
         return None
 
@@ -124,7 +131,7 @@ for function in elementary.clipped, elementary.minus_abs:
 
 
 @overload(elementary.by_type)
-def by_type(z, pair):
+def by_type(z: Type, pair: Type) -> Body | None:
     if isinstance(z, types.Float):
         place = 0 if z == types.float32 else 1
         return lambda z, pair: pair[place]
@@ -132,7 +139,7 @@ def by_type(z, pair):
 
 
 @overload(elementary.like)
-def like(z, value):
+def like(z: Type, value: Type) -> Body | None:
     if isinstance(z, types.Float):
         kind = z
         return lambda z, value: kind(value)
@@ -140,14 +147,14 @@ def like(z, value):
 
 
 @overload(elementary.select)
-def select(condition, yes, no):
+def select(condition: Type, yes: Type, no: Type) -> Body | None:
     if isinstance(condition, types.Boolean):
         return lambda condition, yes, no: yes if condition else no
     return None
 
 
 @overload(elementary.polynomial)
-def polynomial(x, coefficients):
+def polynomial(x: Type, coefficients: Type) -> Body | None:
     if not isinstance(x, types.Float):
         return None
     if len(coefficients) == 1:
@@ -156,7 +163,7 @@ def polynomial(x, coefficients):
 
 
 @overload(elementary.power_of_two)
-def power_of_two(biased):
+def power_of_two(biased: Type) -> Body | None:
     if biased == types.float32:
         return lambda biased: np.uint32(np.float32(biased).view(np.uint32) << 23).view(np.float32)
     if biased == types.float64:

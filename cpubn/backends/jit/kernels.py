@@ -2,7 +2,7 @@
 
 Kernels are kept on disk under names that change with any source that they are made of: Numba watches their own alone.
 """
-# mypy: allow-untyped-defs, allow-untyped-calls
+# mypy: allow-untyped-defs
 
 import functools
 import hashlib
@@ -14,17 +14,22 @@ import numba
 import numpy as np
 from numba import prange
 
-from cpubn.backends.jit import apply, control, formulas, lanes, llvm, pivots, prologue, samples, sums
-from cpubn.backends.jit.apply import Table, apply_part, placed_task
+from cpubn.backends.jit import apply, control, formulas, lanes, llvm, pivots, prologue, samples, sums, typed
+from cpubn.backends.jit.apply import Table, Task, apply_part, placed_task
 from cpubn.backends.jit.control import calm, each, restore
 from cpubn.backends.jit.pivots import column_pivots, row_pivot
-from cpubn.backends.jit.prologue import compiled, placed
+from cpubn.backends.jit.prologue import Source, placed
 from cpubn.backends.jit.samples import after, lane_count, pointer
-from cpubn.backends.jit.sums import bounds, fold_columns, sum_columns, sum_rows
+from cpubn.backends.jit.sums import Walk, bounds, fold_columns, sum_columns, sum_rows
+from cpubn.backends.jit.typed import Place, compiled
 from cpubn.maths import activations, algebra, elementary
+from cpubn.maths.activations import Formula
 
 STRIPS = 8  # of columns that a thread sums together
-SOURCES = activations, algebra, elementary, apply, control, formulas, lanes, llvm, pivots, prologue, samples, sums
+SOURCES = (
+    *(activations, algebra, elementary),
+    *(apply, control, formulas, lanes, llvm, pivots, prologue, samples, sums, typed),
+)
 VERSION = hashlib.sha256("".join(map(inspect.getsource, SOURCES)).encode()).hexdigest()[:16]
 
 
@@ -69,7 +74,16 @@ def _named(function: Any) -> tuple[Any, str, bool]:
 
 
 @compiled
-def sum_channels(derive, x, source, walk, table, parts, thread, threads):
+def sum_channels(
+    derive: Formula | None,
+    x: Place,
+    source: Source,
+    walk: Walk,
+    table: Place,
+    parts: Place,
+    thread: np.int64,
+    threads: int,
+) -> None:
     """Spans of the chunks of channels."""
     x, source, table, parts = pointer(x), placed(source), pointer(table), pointer(parts)
     first, last = bounds(walk.spans * walk.channels, threads, thread)
@@ -83,7 +97,16 @@ def sum_channels(derive, x, source, walk, table, parts, thread, threads):
 
 
 @compiled
-def sum_strips(derive, x, source, walk, table, columns, thread, threads):
+def sum_strips(
+    derive: Formula | None,
+    x: Place,
+    source: Source,
+    walk: Walk,
+    table: Place,
+    columns: Place,
+    thread: np.int64,
+    threads: int,
+) -> None:
     """Chunks of strips of columns, some strips together."""
     x, source, table, columns = pointer(x), placed(source), pointer(table), pointer(columns)
     width = walk.channels * walk.inner * walk.together
@@ -97,7 +120,7 @@ def sum_strips(derive, x, source, walk, table, columns, thread, threads):
 
 
 @compiled
-def fold_spans(walk, columns, parts):
+def fold_spans(walk: Walk, columns: Place, parts: Place) -> None:
     """The columns of spans of chunks to the sums of channels."""
     columns, parts = pointer(columns), pointer(parts)
     width = walk.channels * walk.inner * walk.together
@@ -112,7 +135,7 @@ def fold_spans(walk, columns, parts):
 
 
 @compiled
-def runs_of(shape, table, thread, threads):
+def runs_of(shape: tuple[int, int, int], table: Table, thread: np.int64, threads: int) -> tuple[int, int, int, int]:
     """Where a thread's runs start, their length and number, and the first one's column or channel."""
     outer, channels, inner = shape
     if table.period > 0:
@@ -123,13 +146,22 @@ def runs_of(shape, table, thread, threads):
 
 
 @compiled
-def table_at(table):
+def table_at(table: Table) -> Table:
     """Of an array, where its elements stand."""
     return Table(pointer(table.values), table.length, table.period, table.past)
 
 
 @compiled
-def apply_runs(function, x, task, y, shape, table, thread, threads):
+def apply_runs(
+    function: Formula | None,
+    x: Place,
+    task: Task,
+    y: Place,
+    shape: tuple[int, int, int],
+    table: Table,
+    thread: np.int64,
+    threads: int,
+) -> None:
     x, y, task = pointer(x), pointer(y), placed_task(task)
     table, (first, n, runs, column) = table_at(table), runs_of(shape, table, thread, threads)
     for _ in range(runs):

@@ -13,58 +13,73 @@ A scalar beside lanes, of their own type, is as many of itself: `x * np.float32(
 what LLVM needs for their instructions, where a function would cost Numba 10 to 20 ms more each. They leave bounds and
 the number of lanes to the kernel.
 """
-# mypy: allow-untyped-defs, allow-untyped-calls, allow-subclassing-any
+# mypy: allow-untyped-defs, allow-subclassing-any
 
 import operator
+from collections.abc import Callable
+from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.core.errors import TypingError
 from numba.core.typeconv import Conversion
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, lower_cast, models, register_model
+from numba.extending import lower_builtin, models, register_model
 
 from cpubn.backends.jit.llvm import BIT, LONG, WORD, call_on_lanes, constant, has_feature, shuffled, spread
+from cpubn.backends.jit.typed import (
+    Builder,
+    Context,
+    Made,
+    Operand,
+    OperandType,
+    Signature,
+    Type,
+    Typing,
+    intrinsic,
+    lower_cast,
+)
 
 
 class Lanes(types.Type):
     """As many numbers as make 128 bytes."""
 
-    def __init__(self, dtype):
-        self.dtype, self.count = dtype, 1024 // dtype.bitwidth
-        self.bits = ir.VectorType(WORD if self.count == 32 else LONG, self.count)
+    def __init__(self, dtype: Type) -> None:
+        self.dtype: Type = dtype
+        self.count: int = 1024 // dtype.bitwidth
+        self.bits: OperandType = ir.VectorType(WORD if self.count == 32 else LONG, self.count)
         super().__init__(name=f"Lanes({dtype})")
 
-    def can_convert_from(self, typing, other):
+    def can_convert_from(self, typing: Typing, other: Type) -> object:
         return Conversion.safe if other == self.dtype else None
 
 
 class Mask(types.Type):
     """True or false in each lane."""
 
-    def __init__(self, count):
-        self.count = count
+    def __init__(self, count: int) -> None:
+        self.count: int = count
         super().__init__(name=f"Mask({count})")
 
 
 @register_model(Lanes)
 class LanesModel(models.PrimitiveModel):
-    def __init__(self, manager, kind):
+    def __init__(self, manager: Any, kind: Lanes) -> None:
         element = manager.lookup(kind.dtype).get_value_type()
         super().__init__(manager, kind, ir.VectorType(element, kind.count))
 
 
 @register_model(Mask)
 class MaskModel(models.PrimitiveModel):
-    def __init__(self, manager, kind):
+    def __init__(self, manager: Any, kind: Mask) -> None:
         super().__init__(manager, kind, ir.VectorType(BIT, kind.count))
 
 
 FLOATS, DOUBLES = Lanes(types.float32), Lanes(types.float64)
-MASK_OF = {FLOATS: Mask(32), DOUBLES: Mask(16)}
+MASK_OF: dict[Lanes, Mask] = {FLOATS: Mask(32), DOUBLES: Mask(16)}
 
 
-def lanes_of(*kinds):
+def lanes_of(*kinds: Type) -> Lanes:
     """The type of the lanes among these types, the others being such lanes or scalars for them."""
     kind = next((kind for kind in kinds if isinstance(kind, Lanes)), None)
     if kind is None or any(other not in (kind, kind.dtype) for other in kinds):
@@ -77,11 +92,11 @@ def lanes_of(*kinds):
 
 @lower_cast(types.float32, FLOATS)
 @lower_cast(types.float64, DOUBLES)
-def scalar_as_lanes(context, builder, scalar_kind, kind, value):
+def scalar_as_lanes(context: Context, builder: Builder, scalar_kind: Type, kind: Lanes, value: Operand) -> Operand:
     return spread(builder, value, kind.count)
 
 
-def operate(symbol, cases, generate):
+def operate(symbol: Callable[..., Any], cases: list[Signature], generate: Callable[..., Operand]) -> None:
     infer_global(symbol)(type("Operator", (ConcreteTemplate,), {"key": symbol, "cases": cases}))
     for case in cases:
         lower_builtin(symbol, *case.args)(lambda context, builder, signature, args: generate(builder, *args))
@@ -89,13 +104,16 @@ def operate(symbol, cases, generate):
 
 for name in "add", "sub", "mul", "truediv":
     instruction = f"f{name.removeprefix('true')}"
-    for symbol in getattr(operator, name), getattr(operator, f"i{name}"):
-        cases = [signature(kind, kind, kind) for kind in MASK_OF]
-        operate(symbol, cases, lambda builder, a, b, name=instruction: getattr(builder, name)(a, b))
+    for symbol in name, f"i{name}":
+        cases: list[Signature] = [signature(kind, kind, kind) for kind in MASK_OF]
+        operate(getattr(operator, symbol), cases, lambda builder, a, b, name=instruction: getattr(builder, name)(a, b))
 operate(operator.neg, [signature(kind, kind) for kind in MASK_OF], lambda builder, a: builder.fneg(a))
-for name, sign in {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "=="}.items():
+COMPARISONS = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "=="}
+for name in COMPARISONS:
     cases = [signature(mask, kind, kind) for kind, mask in MASK_OF.items()]
-    operate(getattr(operator, name), cases, lambda builder, a, b, sign=sign: builder.fcmp_ordered(sign, a, b))
+    operate(
+        getattr(operator, name), cases, lambda builder, a, b, name=name: builder.fcmp_ordered(COMPARISONS[name], a, b)
+    )
 for name in "and_", "or_":
     cases = [signature(mask, mask, mask) for mask in MASK_OF.values()]
     operate(getattr(operator, name), cases, lambda builder, a, b, name=name: getattr(builder, name)(a, b))
@@ -105,7 +123,7 @@ for name in "and_", "or_":
 
 
 @intrinsic
-def lanes(typing, scalar):
+def lanes(typing: Typing, scalar: Type) -> Made:
     """As many of a float32 or float64 as there are lanes; lanes stay what they are."""
     kind = scalar if isinstance(scalar, Lanes) else Lanes(scalar)
     if kind not in MASK_OF:
@@ -114,7 +132,7 @@ def lanes(typing, scalar):
 
 
 @intrinsic
-def plus(typing, a, b):
+def plus(typing: Typing, a: Type, b: Type) -> Made:
     """a + b; of floats by the multiplier, which is idle in sums: where additions alone bind, it is faster."""
     kind = lanes_of(a, b)
 
@@ -131,47 +149,47 @@ def plus(typing, a, b):
 
 
 @intrinsic
-def fma(typing, a, b, c):
+def fma(typing: Typing, a: Type, b: Type, c: Type) -> Made:
     """a * b + c, rounded once."""
     kind = lanes_of(a, b, c)
     return kind(kind, kind, kind), lambda context, builder, signature, args: call_on_lanes(builder, "llvm.fma", *args)
 
 
 @intrinsic
-def sqrt(typing, a):
+def sqrt(typing: Typing, a: Type) -> Made:
     return lanes_of(a)(a), lambda context, builder, signature, args: call_on_lanes(builder, "llvm.sqrt", *args)
 
 
-def at_least(builder, z, low):
+def at_least(builder: Builder, z: Operand, low: Operand) -> Operand:
     return builder.select(builder.fcmp_ordered("<", z, low), low, z)
 
 
-def at_most(builder, z, high):
+def at_most(builder: Builder, z: Operand, high: Operand) -> Operand:
     return builder.select(builder.fcmp_ordered(">", z, high), high, z)
 
 
 @intrinsic
-def max(typing, z, low):
+def max(typing: Typing, z: Type, low: Type) -> Made:
     """low where z < low, and else z: NaN in z stays, and so does -0.0 beside 0.0."""
     kind = lanes_of(z, low)
     return kind(kind, kind), lambda context, builder, signature, args: at_least(builder, *args)
 
 
 @intrinsic
-def min(typing, z, high):
+def min(typing: Typing, z: Type, high: Type) -> Made:
     """high where z > high, and else z."""
     kind = lanes_of(z, high)
     return kind(kind, kind), lambda context, builder, signature, args: at_most(builder, *args)
 
 
 @intrinsic
-def select(typing, condition, yes, no):
+def select(typing: Typing, condition: Type, yes: Type, no: Type) -> Made:
     kind = lanes_of(FLOATS if condition == MASK_OF[FLOATS] else DOUBLES, yes, no)
     return kind(MASK_OF[kind], kind, kind), lambda context, builder, signature, args: builder.select(*args)
 
 
 @intrinsic
-def widen(typing, a, last):
+def widen(typing: Typing, a: Type, last: Type) -> Made:
     """The first 16 of 32 floats as doubles, or the last 16."""
 
     def generate(context, builder, signature, args):
@@ -183,7 +201,7 @@ def widen(typing, a, last):
 
 
 @intrinsic
-def narrow(typing, first, last):
+def narrow(typing: Typing, first: Type, last: Type) -> Made:
     """Two times 16 doubles as floats."""
 
     def generate(context, builder, signature, args):
@@ -194,7 +212,7 @@ def narrow(typing, first, last):
 
 
 @intrinsic
-def fold(typing, a):
+def fold(typing: Typing, a: Type) -> Made:
     """The sum of 16 lanes: the upper half onto the lower, again and again."""
 
     def generate(context, builder, signature, args):
@@ -208,7 +226,7 @@ def fold(typing, a):
 
 
 @intrinsic
-def last(typing, a, n):
+def last(typing: Typing, a: Type, n: Type) -> Made:
     """0 in all lanes but the last n."""
     kind = lanes_of(a)
 
@@ -222,7 +240,7 @@ def last(typing, a, n):
 
 
 @intrinsic
-def pack(typing, mask):
+def pack(typing: Typing, mask: Type) -> Made:
     """One bit a lane, the first lane in the lowest."""
 
     def generate(context, builder, signature, args):
@@ -232,7 +250,7 @@ def pack(typing, mask):
 
 
 @intrinsic
-def unpack(typing, packed, like):
+def unpack(typing: Typing, packed: Type, like: Type) -> Made:
     """The mask of such bits, for lanes of the type of `like`: lanes, or a scalar."""
     mask = MASK_OF[like if isinstance(like, Lanes) else Lanes(like)]
 
@@ -243,13 +261,13 @@ def unpack(typing, packed, like):
     return mask(types.uint32, like), generate
 
 
-def exponent(builder, kind, biased):
+def exponent(builder: Builder, kind: Lanes, biased: Operand) -> Operand:
     bits = builder.bitcast(biased, kind.bits)
     return builder.bitcast(builder.shl(bits, constant(kind.bits, 23 if kind == FLOATS else 52)), biased.type)
 
 
 @intrinsic
-def power_of_two(typing, biased):
+def power_of_two(typing: Typing, biased: Type) -> Made:
     """2**k from k + bias + 1.5 * 2**23 (2**52 in double), whose lowest bits are those of an exponent."""
     kind = lanes_of(biased)
     return kind(kind), lambda context, builder, signature, args: exponent(builder, kind, *args)

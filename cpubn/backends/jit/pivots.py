@@ -1,18 +1,18 @@
 """The pivots of moments in the Numba backend: those of backends/compiled/pivots.pxd, word for word."""
-# mypy: allow-untyped-defs, allow-untyped-calls
 
 import numpy as np
 
 from cpubn.backends.jit.lanes import fold, lanes
-from cpubn.backends.jit.prologue import compiled, part_of
+from cpubn.backends.jit.prologue import part_of
 from cpubn.backends.jit.samples import lane_count, load, room, zeros
-from cpubn.backends.jit.sums import close_up, fold_columns, widened
+from cpubn.backends.jit.sums import Walk, close_up, fold_columns, widened
+from cpubn.backends.jit.typed import Place, Value, compiled
 
 ROW_PLACES, COLUMN_PLACES = 16, 64
 
 
 @compiled
-def row_pivot(x, walk, c):
+def row_pivot(x: Place, walk: Walk, c: int) -> Value:
     """The mean of steps of lanes spread over channel c."""
     count = lane_count(x)
     steps = walk.inner // count
@@ -27,7 +27,7 @@ def row_pivot(x, walk, c):
 
 
 @compiled
-def column_pivots(x, walk, columns, totals):
+def column_pivots(x: Place, walk: Walk, columns: Place, totals: Place) -> None:
     """The means of rows spread over the channels, totals (C,); columns (width,) is for their sums."""
     count, few = lane_count(x), room(x)
     width, rows = walk.channels * walk.inner * walk.together, walk.outer // walk.together

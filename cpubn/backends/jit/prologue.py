@@ -2,21 +2,17 @@
 
 Where an array is not there, its place is none, for which `gradient_of` is compiled without it.
 """
-# mypy: allow-untyped-defs, allow-untyped-calls
+# mypy: allow-untyped-defs
 
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, types
-from numba.extending import overload
+from numba import types
 
 from cpubn.backends.jit.lanes import lanes, select, unpack
 from cpubn.backends.jit.samples import after, lane_count, load, pointer, store
-
-HOW = {"error_model": "numpy", "nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-compiled = njit(**HOW)
-# Of what is called at one place: a call of a function with this many arguments takes as long as a short run.
-inlined = njit(**HOW, forceinline=True)
+from cpubn.backends.jit.typed import Body, Place, Type, Value, compiled, overload
+from cpubn.maths.activations import Formula
 
 
 class Source(NamedTuple):
@@ -25,19 +21,19 @@ class Source(NamedTuple):
     See `is_there`.
     """
 
-    dy: object
-    residual: object
-    kept: object
-    signs: object
-    slope: object
-    low: object
-    high: object
-    g: object
-    is_scale: object
+    dy: Place
+    residual: Place
+    kept: Place
+    signs: Place
+    slope: Value
+    low: Value
+    high: Value
+    g: Place
+    is_scale: bool
 
 
 @compiled
-def bits_at(packed, bit):
+def bits_at(packed: Place, bit: int) -> np.uint32:
     """The 32 bits from that one on; behind the last one there is room."""
     first, word = bit // 8, np.uint64(0)
     for k in range(5):
@@ -46,25 +42,25 @@ def bits_at(packed, bit):
 
 
 @compiled
-def placed(source):
+def placed(source: Source) -> Source:
     """Of arrays, where their elements stand."""
     dy, residual, kept = pointer(source.dy), pointer(source.residual), pointer(source.kept)
     signs, g = pointer(source.signs), pointer(source.g)
     return Source(dy, residual, kept, signs, source.slope, source.low, source.high, g, source.is_scale)
 
 
-def is_there(place):
+def is_there(place: Type) -> bool:
     """Of a type."""
     return isinstance(place, types.CPointer)
 
 
-def gradient_of(derive, source, i, z):
+def gradient_of(derive: Formula | None, source: Source, i: int, z: Value) -> Value:
     """g of the lanes from element i on, whose z is given but for the residual."""
     raise NotImplementedError
 
 
 @overload(gradient_of, error_model="numpy")
-def gradient_by(derive, source, i, z):
+def gradient_by(derive: Type, source: Type, i: Type, z: Type) -> Body:
     _, residual, kept, signs = map(is_there, source.types[:4])
     if signs:
 
@@ -85,13 +81,13 @@ def gradient_by(derive, source, i, z):
     return lambda derive, source, i, z: load(source.dy, i) * derive(z, source.low, source.high)
 
 
-def part_of(place, first, n, filling, to):
+def part_of(place: Place, first: int, n: int, filling: Value, to: Place) -> Place:
     """n elements, and behind them lanes to fill the others with, put elsewhere; of none none."""
     raise NotImplementedError
 
 
 @overload(part_of, error_model="numpy")
-def part_of_samples(place, first, n, filling, to):
+def part_of_samples(place: Type, first: Type, n: Type, filling: Type, to: Type) -> Body:
     if not is_there(place):
         return lambda place, first, n, filling, to: place
 
@@ -104,13 +100,13 @@ def part_of_samples(place, first, n, filling, to):
     return part
 
 
-def part_of_signs(place, first, to):
+def part_of_signs(place: Place, first: int, to: Place) -> Place:
     """32 bits, put elsewhere."""
     raise NotImplementedError
 
 
 @overload(part_of_signs, error_model="numpy")
-def part_of_bits(place, first, to):
+def part_of_bits(place: Type, first: Type, to: Type) -> Body:
     if not is_there(place):
         return lambda place, first, to: place
 
@@ -124,7 +120,7 @@ def part_of_bits(place, first, to):
 
 
 @compiled
-def part_of_source(source, first, n, filling, to, signs_to):
+def part_of_source(source: Source, first: int, n: int, filling: Value, to: Place, signs_to: Place) -> Source:
     """A part of what g is made of, put in three blocks; room for g is the fourth."""
     count = lane_count(to)
     dy, residual = (

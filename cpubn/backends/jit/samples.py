@@ -7,7 +7,7 @@ from which `load` and `store` know what the bits mean. `samples` makes either of
     entry(samples(x), samples(y), ...)      # in Python
     store(y, i, load(x, i) * scale)         # in a kernel
 """
-# mypy: allow-untyped-defs, allow-untyped-calls
+# mypy: allow-untyped-defs
 
 from typing import Any, NamedTuple
 
@@ -16,14 +16,16 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.errors import TypingError
-from numba.extending import intrinsic
 
 from cpubn.backends.jit.lanes import DOUBLES, FLOATS
 from cpubn.backends.jit.llvm import BYTE, LONG, SHORT, WORD, constant, has_feature, machine
+from cpubn.backends.jit.typed import Builder, Context, Made, Operand, OperandType, Type, Typing, intrinsic
 from cpubn.typing import Array
 
 BLOCK = 128  # bytes of lanes
-FLOAT_LANES, SHORTS, WORDS = (ir.VectorType(kind, 32) for kind in (ir.FloatType(), SHORT, WORD))
+FLOAT_LANES: OperandType = ir.VectorType(ir.FloatType(), 32)
+SHORTS: OperandType = ir.VectorType(SHORT, 32)
+WORDS: OperandType = ir.VectorType(WORD, 32)
 
 
 class Halves(NamedTuple):
@@ -48,7 +50,7 @@ def samples(flat: Array) -> Any:
 # What is where.
 
 
-def array_of(source):
+def array_of(source: Type) -> tuple[Type, Any]:
     """The type of the array in a source, and what its elements are."""
     array, element = source, getattr(source, "dtype", None)
     if isinstance(source, types.BaseTuple) and source.instance_class in (Halves, Bfloats):
@@ -59,7 +61,9 @@ def array_of(source):
     return array, element
 
 
-def pointer_to(context, builder, source, value, place, kind):
+def pointer_to(
+    context: Context, builder: Builder, source: Type, value: Operand, place: Operand, kind: OperandType
+) -> Operand:
     array, _ = array_of(source)
     if array is not source:
         value = builder.extract_value(value, 0)
@@ -67,27 +71,30 @@ def pointer_to(context, builder, source, value, place, kind):
     return builder.bitcast(builder.gep(start, [place]), kind.as_pointer())
 
 
-def alignment(source):
+def alignment(source: Type) -> int:
     array, _ = array_of(source)
     return array.dtype.bitwidth // 8 if getattr(array, "aligned", True) else 1
 
 
-def bits_of(builder, value):
+def bits_of(builder: Builder, value: Operand) -> Operand:
     return builder.bitcast(value, WORDS)
 
 
-def floats_of(builder, value):
+def floats_of(builder: Builder, value: Operand) -> Operand:
     return builder.bitcast(value, FLOAT_LANES)
 
 
-def has_half(context):
+def word(value: int) -> Operand:
+    return constant(WORDS, value)
+
+
+def has_half(context: Context) -> bool:
     """Whether the CPU converts float16; otherwise LLVM would call functions that need not be there."""
     return machine(context) == "aarch64" or has_feature(context, "f16c")
 
 
-def half_as_float(builder, raw):
+def half_as_float(builder: Builder, raw: Operand) -> Operand:
     """float16 as float32, by integers, with the bits that the CPUs' own instructions give."""
-    word = lambda value: constant(WORDS, value)  # noqa: E731
     half = builder.zext(raw, WORDS)
     rest = builder.and_(half, word(0x7FFF))
     made = builder.add(builder.shl(rest, word(13)), word((127 - 15) << 23))
@@ -102,9 +109,8 @@ def half_as_float(builder, raw):
     return floats_of(builder, builder.or_(builder.select(small, subnormal, normal), sign))
 
 
-def float_as_half(builder, value):
+def float_as_half(builder: Builder, value: Operand) -> Operand:
     """float32 rounded to float16, ties to even, by integers."""
-    word = lambda value: constant(WORDS, value)  # noqa: E731
     bits = bits_of(builder, value)
     sign = builder.and_(bits, word(0x80000000))
     rest = builder.xor(bits, sign)
@@ -122,9 +128,8 @@ def float_as_half(builder, value):
     return builder.trunc(builder.or_(made, builder.lshr(sign, word(16))), SHORTS)
 
 
-def float_as_bfloat(builder, value):
+def float_as_bfloat(builder: Builder, value: Operand) -> Operand:
     """float32 rounded to bfloat16, ties to even; NaN cut off and made quiet."""
-    word = lambda value: constant(WORDS, value)  # noqa: E731
     bits = bits_of(builder, value)
     upper = builder.lshr(bits, word(16))
     nearest = builder.lshr(builder.add(builder.add(bits, word(0x7FFF)), builder.and_(upper, word(1))), word(16))
@@ -136,7 +141,7 @@ def float_as_bfloat(builder, value):
 
 
 @intrinsic
-def at(typing, address, real):
+def at(typing: Typing, address: Type, real: Type) -> Made:
     """A source or target in memory of which only the address is known, of samples of a NumPy type."""
 
     def generate(context, builder, signature, args):
@@ -146,7 +151,7 @@ def at(typing, address, real):
 
 
 @intrinsic
-def pointer(typing, array):
+def pointer(typing: Typing, array: Type) -> Made:
     """Where the elements of a flat array stand, and of any other array none.
 
     Numba counts who holds an array whenever a function is given one: threads that do so at once wait for each other.
@@ -161,7 +166,7 @@ def pointer(typing, array):
 
 
 @intrinsic
-def after(typing, place, n):
+def after(typing: Typing, place: Type, n: Type) -> Made:
     """The place n elements further on; of none none."""
     if not isinstance(place, types.CPointer):
         return place(place, n), lambda context, builder, signature, args: args[0]
@@ -169,13 +174,13 @@ def after(typing, place, n):
 
 
 @intrinsic
-def address(typing, place):
+def address(typing: Typing, place: Type) -> Made:
     """Its number."""
     return types.intp(place), lambda context, builder, signature, args: builder.ptrtoint(args[0], LONG)
 
 
 @intrinsic
-def room(typing, place):
+def room(typing: Typing, place: Type) -> Made:
     """Memory of the calling function for ten blocks of lanes of the same samples; of none none."""
     if not isinstance(place, types.CPointer):
         return place(place), lambda context, builder, signature, args: args[0]
@@ -189,21 +194,21 @@ def room(typing, place):
 
 
 @intrinsic
-def lane_count(typing, place):
+def lane_count(typing: Typing, place: Type) -> Made:
     """How many samples are loaded at once."""
     count = BLOCK // (place.dtype.bitwidth // 8)
     return types.intp(place), lambda context, builder, signature, args: LONG(count)
 
 
 @intrinsic
-def zeros(typing, place):
+def zeros(typing: Typing, place: Type) -> Made:
     """As many zeros as samples are loaded at once."""
     kind = DOUBLES if place.dtype == types.float64 else FLOATS
     return kind(place), lambda context, builder, signature, args: constant(context.get_value_type(kind), 0.0)
 
 
 @intrinsic
-def load(typing, source, place):
+def load(typing: Typing, source: Type, place: Type) -> Made:
     """The samples from `place` on: 32 as floats, or 16 of float64."""
     _, element = array_of(source)
     result = DOUBLES if element == types.float64 else FLOATS
@@ -211,7 +216,7 @@ def load(typing, source, place):
     def generate(context, builder, signature, args):
         value, place = args
 
-        def read(kind):
+        def read(kind: OperandType) -> Operand:
             pointer = pointer_to(context, builder, source, value, place, ir.VectorType(kind, result.count))
             return builder.load(pointer, align=alignment(source))
 
@@ -231,7 +236,7 @@ def load(typing, source, place):
     return result(source, types.intp), generate
 
 
-def storing(target, value, past):
+def storing(target: Type, value: Type, past: bool) -> Made:
     """The signature of a store, and what generates it: rounded to nearest, ties to even."""
     array, element = array_of(target)
     kind = DOUBLES if element == types.float64 else FLOATS
@@ -257,18 +262,18 @@ def storing(target, value, past):
 
 
 @intrinsic
-def store(typing, target, place, value):
+def store(typing: Typing, target: Type, place: Type, value: Type) -> Made:
     return storing(target, value, past=False)
 
 
 @intrinsic
-def stream(typing, target, place, value):
+def stream(typing: Typing, target: Type, place: Type, value: Type) -> Made:
     """A store past the cache, to an address that is a multiple of 64."""
     return storing(target, value, past=True)
 
 
 @intrinsic
-def prefetch(typing, source, place):
+def prefetch(typing: Typing, source: Type, place: Type) -> Made:
     """Ask for the cache line of source[place], which need not exist, in the second level."""
 
     def generate(context, builder, signature, args):

@@ -5,15 +5,15 @@
 
 Arrays are given by where their elements stand; `take` and `gradient_of` are compiled for those that are there.
 """
-# mypy: allow-untyped-defs, allow-untyped-calls
+# mypy: allow-untyped-defs
 
 from typing import NamedTuple
 
-from numba.extending import overload
-
 from cpubn.backends.jit.lanes import DOUBLES, FLOATS, fold, lanes, last, plus, widen
-from cpubn.backends.jit.prologue import compiled, gradient_of, is_there, part_of, part_of_source
+from cpubn.backends.jit.prologue import Source, gradient_of, is_there, part_of, part_of_source
 from cpubn.backends.jit.samples import after, lane_count, load, room, store, zeros
+from cpubn.backends.jit.typed import Body, Place, Type, Value, compiled, overload
+from cpubn.maths.activations import Formula
 
 STEPS = 8
 
@@ -33,13 +33,13 @@ class Walk(NamedTuple):
     spans: int
 
 
-def widened(a, last_half):
+def widened(a: Value, last_half: int) -> Value:
     """Half of float lanes as doubles; of double lanes all, and zeros."""
     raise NotImplementedError
 
 
 @overload(widened)
-def widened_lanes(a, last_half):
+def widened_lanes(a: Type, last_half: Type) -> Body | None:
     if a == FLOATS:
         return lambda a, last_half: widen(a, 1) if last_half else widen(a, 0)
     if a == DOUBLES:
@@ -47,13 +47,23 @@ def widened_lanes(a, last_half):
     return None
 
 
-def take(derive, x, source, i, centre, scale, shift):
+def take(
+    derive: Formula | None, x: Place, source: Source, i: int, centre: Value, scale: Value, shift: Value
+) -> tuple[Value, Value]:
     """x - K and g of the lanes from element i on."""
     raise NotImplementedError
 
 
 @overload(take, error_model="numpy")
-def take_of(derive, x, source, i, centre, scale, shift):
+def take_of(
+    derive: Type,
+    x: Type,
+    source: Type,
+    i: Type,
+    centre: Type,
+    scale: Type,
+    shift: Type,
+) -> Body:
     if not is_there(source.types[0]):
 
         def moment(derive, x, source, i, centre, scale, shift):
@@ -70,12 +80,14 @@ def take_of(derive, x, source, i, centre, scale, shift):
 
 
 @compiled
-def bounds(n, parts, k):
+def bounds(n: int, parts: int, k: Value) -> tuple[int, int]:
     return n * k // parts, n * (k + 1) // parts
 
 
 @compiled
-def sum_rows(derive, x, source, walk, c, chunk, table):
+def sum_rows(
+    derive: Formula | None, x: Place, source: Source, walk: Walk, c: int, chunk: int, table: Place
+) -> tuple[Value, Value]:
     """One chunk of channel c, whose inner runs are rows; table (3, C): centre, scale, shift."""
     count, zero = lane_count(x), zeros(x)
     o0, o1 = bounds(walk.outer, walk.levels, chunk // walk.pieces)
@@ -119,7 +131,9 @@ def sum_rows(derive, x, source, walk, c, chunk, table):
 
 
 @compiled
-def sum_strip(derive, x, source, first, step, rows, keep, table):
+def sum_strip(
+    derive: Formula | None, x: Place, source: Source, first: int, step: int, rows: int, keep: int, table: Place
+) -> tuple[Value, Value, Value, Value]:
     """The sums of `rows` rows of lanes, `step` apart from element `first` on; table: of those lanes."""
     count, zero = lane_count(x), zeros(x)
     centre, scale, shift = load(table, 0), load(table, count), load(table, 2 * count)
@@ -149,7 +163,7 @@ def sum_strip(derive, x, source, first, step, rows, keep, table):
 
 
 @compiled
-def close_up(s0, s1, to, first, keep, n):
+def close_up(s0: Value, s1: Value, to: Place, first: int, keep: int, n: int) -> None:
     """The last `keep` of n lanes as those of the columns from `first` on; what stands there already keeps it."""
     made = room(to)
     store(made, 0, s0)
@@ -159,7 +173,18 @@ def close_up(s0, s1, to, first, keep, n):
 
 
 @compiled
-def sum_columns(derive, x, source, walk, chunk, table, first, after_last, s, q):
+def sum_columns(
+    derive: Formula | None,
+    x: Place,
+    source: Source,
+    walk: Walk,
+    chunk: int,
+    table: Place,
+    first: int,
+    after_last: int,
+    s: Place,
+    q: Place,
+) -> None:
     """One chunk of the columns of strips from `first` to before `after_last`, to s and q (width,)."""
     count, row = lane_count(x), walk.channels * walk.inner
     width, whole = row * walk.together, walk.outer // walk.together
@@ -198,7 +223,7 @@ def sum_columns(derive, x, source, walk, chunk, table, first, after_last, s, q):
 
 
 @compiled
-def fold_columns(walk, columns, to):
+def fold_columns(walk: Walk, columns: Place, to: Place) -> None:
     """Add the columns of each channel to its sum: `inner` of them in 16 lanes, which are folded, for each row laid."""
     few = room(columns)
     for j in range(walk.channels * walk.together):
