@@ -125,7 +125,7 @@ def functions_of(node):
             yield from functions_of(child)
         elif isinstance(child, ast.FunctionDef):
             made = {ast.unparse(d).partition("(")[0] for d in child.decorator_list}
-            if not made & {"compiled", "inlined", "device", "overload", "cuda.jit"}:
+            if not made & {"compiled", "inlined", "device", "launched", "overload"}:
                 yield child
 
 

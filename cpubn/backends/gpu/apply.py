@@ -2,7 +2,7 @@
 
 A formula is value(a, b, c, v, numbers) of an element each of up to three arrays, v being its channel's coefficients.
 """
-# mypy: allow-untyped-defs, allow-untyped-calls
+# mypy: allow-untyped-defs
 
 import functools
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from numba import cuda
 
 from cpubn.backends.gpu import tiles
-from cpubn.backends.gpu.target import device
+from cpubn.backends.gpu.target import Flat, Kernel, device, launched
 from cpubn.backends.gpu.types import activation_of, algebra, reader, rounder, writer
 from cpubn.backends.gpu.walk import channel_of, offset_of, share_of, steps_of
 
@@ -78,7 +78,7 @@ def backward(real: Any) -> Any:
 
 
 @functools.cache
-def elementwise(names: tuple[str, ...], real: Any, formula: Any, *arguments: Any) -> Any:
+def elementwise(names: tuple[str, ...], real: Any, formula: Any, *arguments: Any) -> Kernel:
     """A kernel that puts formula(real, *arguments)'s values into y; names: the types of a, b, c and y.
 
     a, b, c, y flat, with their places; coefficients (3 or, of a gradient, 5, C) float64, flat; numbers (6,).
@@ -91,7 +91,7 @@ def elementwise(names: tuple[str, ...], real: Any, formula: Any, *arguments: Any
     double = _loop(names, np.float64, formula(np.float64, *arguments), gradient)
     narrow = real is np.float32
 
-    @cuda.jit
+    @launched
     def kernel(a, a_place, b, b_place, c, c_place, coefficients, numbers, tile, y, y_place):
         thread, block = cuda.threadIdx.x, cuda.blockIdx.x
         lane, start, count = share_of(tile, thread, block)
@@ -154,12 +154,12 @@ def _loop(names: tuple[str, ...], real: Any, value: Any, gradient: bool) -> Any:
 
 
 @functools.cache
-def copy(name: str, to: str) -> Any:
+def copy(name: str, to: str) -> Kernel:
     """A kernel that puts x into y, element by element: both of 5 axes, by their strides; as NumPy's astype."""
     real = np.float64 if "float64" in (name, to) else np.float32
     read, write = reader(name, real), writer(to)
 
-    @cuda.jit
+    @launched
     def kernel(x, x_start, x_steps, y, y_start, y_steps, shape):
         size = shape[0] * shape[1] * shape[2] * shape[3] * shape[4]
         for j in range(cuda.grid(1), size, cuda.gridsize(1)):
@@ -175,12 +175,12 @@ def copy(name: str, to: str) -> Any:
 
 
 @functools.cache
-def pack_signs(name: str) -> Any:
+def pack_signs(name: str) -> Kernel:
     """A kernel that sets bits[j] = not (y[j] <= low or y[j] >= high), and to `nan` where y[j] is NaN."""
     real = np.float64 if name == "float64" else np.float32
     read = reader(name, real)
 
-    @cuda.jit
+    @launched
     def kernel(y, low, high, nan, bits, size):
         for byte in range(cuda.grid(1), (size + 7) // 8, cuda.gridsize(1)):
             packed = 0
@@ -195,8 +195,8 @@ def pack_signs(name: str) -> Any:
     return kernel
 
 
-@cuda.jit
-def reorder(bits, shape, steps, made, size):
+@launched
+def reorder(bits: Flat, shape: tuple[int, ...], steps: tuple[int, ...], made: Flat, size: int) -> None:
     """Bits in the order of 5 axes of that shape, along which they lie `steps` apart: a thread for each byte."""
     for byte in range(cuda.grid(1), (size + 7) // 8, cuda.gridsize(1)):
         packed = 0

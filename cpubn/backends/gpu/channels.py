@@ -2,7 +2,7 @@
 
 Vectors are float32 or float64 and flat, results float64; they never leave the device.
 """
-# mypy: allow-untyped-defs, allow-untyped-calls
+# mypy: allow-untyped-defs
 
 import functools
 from typing import Any
@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
+from cpubn.backends.gpu.target import Flat, Kernel, launched
 from cpubn.backends.gpu.types import algebra
 
 
 @functools.cache
-def affine(real: Any) -> Any:
+def affine(real: Any) -> Kernel:
     """A kernel: centre, scale and shift (3, C) that apply statistics to data computed in `real`."""
 
-    @cuda.jit
+    @launched
     def kernel(mean, low, var, weight, bias, eps, coefficients, channels):
         for c in range(cuda.grid(1), channels, cuda.gridsize(1)):
             middle = np.float64(mean[c])
@@ -30,23 +31,25 @@ def affine(real: Any) -> Any:
     return kernel
 
 
-@cuda.jit
-def inference_gradient(var, weight, eps, coefficients, channels):
+@launched
+def inference_gradient(var: Flat, weight: Flat, eps: float, coefficients: Flat, channels: int) -> None:
     """Centre, scale and shift (3, C) of dx = dy * weight * rstd."""
     for c in range(cuda.grid(1), channels, cuda.gridsize(1)):
         scale = np.float64(weight[c]) * algebra.rstd(np.float64(var[c]), eps)
         coefficients[c], coefficients[channels + c], coefficients[2 * channels + c] = 0.0, scale, 0.0
 
 
-@cuda.jit
-def weight_gradient(sums, var, eps, gradient, channels):
+@launched
+def weight_gradient(sums: Flat, var: Flat, eps: float, gradient: Flat, channels: int) -> None:
     """dweight = sum(dy * (x - mean)) * rstd; sums (2, C)."""
     for c in range(cuda.grid(1), channels, cuda.gridsize(1)):
         gradient[c] = sums[channels + c] * algebra.rstd(np.float64(var[c]), eps)
 
 
-@cuda.jit
-def update_running(running_mean, running_var, stats, count, momentum, channels):
+@launched
+def update_running(
+    running_mean: Flat, running_var: Flat, stats: Flat, count: float, momentum: float, channels: int
+) -> None:
     """r = (1 - momentum) * r + momentum * batch, of the mean and of the unbiased variance; stats (3, C)."""
     for c in range(cuda.grid(1), channels, cuda.gridsize(1)):
         running_mean[c] = algebra.running_update(np.float64(running_mean[c]), stats[c], momentum)
@@ -54,22 +57,35 @@ def update_running(running_mean, running_var, stats, count, momentum, channels):
         running_var[c] = algebra.running_update(np.float64(running_var[c]), batch, momentum)
 
 
-@cuda.jit
-def variance(m2, freedom, var, channels):
+@launched
+def variance(m2: Flat, freedom: float, var: Flat, channels: int) -> None:
     """var = m2 / freedom."""
     for c in range(cuda.grid(1), channels, cuda.gridsize(1)):
         var[c] = m2[c] / freedom
 
 
-@cuda.jit
-def deviation(m2, freedom, std, channels):
+@launched
+def deviation(m2: Flat, freedom: float, std: Flat, channels: int) -> None:
     """std = sqrt(m2 / freedom)."""
     for c in range(cuda.grid(1), channels, cuda.gridsize(1)):
         std[c] = algebra.sqrt(m2[c] / freedom)
 
 
-@cuda.jit
-def merge(count, mean_a, low_a, m2_a, other_count, mean_b, low_b, m2_b, mean, low, m2, channels):
+@launched
+def merge(
+    count: float,
+    mean_a: Flat,
+    low_a: Flat,
+    m2_a: Flat,
+    other_count: float,
+    mean_b: Flat,
+    low_b: Flat,
+    m2_b: Flat,
+    mean: Flat,
+    low: Flat,
+    m2: Flat,
+    channels: int,
+) -> None:
     """Moments of both sets of samples together."""
     for c in range(cuda.grid(1), channels, cuda.gridsize(1)):
         mean[c], low[c], m2[c] = algebra.merge(
@@ -77,16 +93,16 @@ def merge(count, mean_a, low_a, m2_a, other_count, mean_b, low_b, m2_b, mean, lo
         )
 
 
-@cuda.jit
-def accumulate(a, b, more_a, more_b, channels):
+@launched
+def accumulate(a: Flat, b: Flat, more_a: Flat, more_b: Flat, channels: int) -> None:
     """a += more_a and b += more_b."""
     for c in range(cuda.grid(1), channels, cuda.gridsize(1)):
         a[c] += more_a[c]
         b[c] += more_b[c]
 
 
-@cuda.jit
-def fill(a, value, size):
+@launched
+def fill(a: Flat, value: float, size: int) -> None:
     """a = value."""
     for j in range(cuda.grid(1), size, cuda.gridsize(1)):
         a[j] = value

@@ -3,7 +3,6 @@
 Arguments are DeviceArrays, of which a kernel takes the memory as a flat array; ints and floats; and tuples of either.
 Numba's own launch looks at each of them anew, which takes ten times as long as the driver's.
 """
-# mypy: allow-untyped-defs, allow-untyped-calls
 
 import ctypes
 import struct
@@ -15,6 +14,7 @@ import numpy as np
 
 from cpubn.backends.gpu import target
 from cpubn.backends.gpu.arrays import DeviceArray
+from cpubn.backends.gpu.target import Kernel
 from cpubn.backends.interface import Addresses, name_of
 
 Arguments = tuple[Any, ...]
@@ -39,7 +39,7 @@ _entries: dict[Any, _Entry] = {}
 _packed = _Packed()
 
 
-def launch(kernel: Any, blocks: int, threads: int, x: DeviceArray, arguments: Arguments) -> None:
+def launch(kernel: Kernel, blocks: int, threads: int, x: DeviceArray, arguments: Arguments) -> None:
     """On the device and stream of x; returns before it has run. No blocks: of an empty array."""
     if not blocks:
         return
@@ -76,7 +76,7 @@ def _stored(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.uint16) if name_of(dtype) == "bfloat16" else dtype
 
 
-def _enter(key: Arguments, kernel: Any, arguments: Arguments) -> _Entry:
+def _enter(key: Arguments, kernel: Kernel, arguments: Arguments) -> _Entry:
     function = target.function_of(kernel, tuple(map(_type_of, arguments)))
     return _entries.setdefault(key, _Entry(function, "=" + "".join(map(_form_of, arguments))))
 

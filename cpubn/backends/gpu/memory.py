@@ -40,7 +40,8 @@ class Block:
     __slots__ = ("address", "key")
 
     def __init__(self, size: int, device: int, stream: int) -> None:
-        self.key = size, device, stream
+        self.key: tuple[int, int, int] = size, device, stream
+        self.address: int
         try:
             self.address = _unused.setdefault(self.key, []).pop()
         except IndexError:

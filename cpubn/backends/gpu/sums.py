@@ -8,28 +8,29 @@ products are split into what they round to and the rest (Knuth's two_sum, and a 
 keeps 46 bits by 25 operations a sample, which memory hides even where float64 runs at a 64th of the speed; float64
 serves the merge alone, and chunks whose sums float32 cannot hold.
 """
-# mypy: allow-untyped-defs, allow-untyped-calls
+# mypy: allow-untyped-defs
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numba import cuda
 
 from cpubn.backends.gpu import tiles
-from cpubn.backends.gpu.target import device, fma, product_of
+from cpubn.backends.gpu.target import Kernel, Value, device, fma, launched, product_of
 from cpubn.backends.gpu.types import algebra, reader
 from cpubn.backends.gpu.walk import channel_of, larger, lesser, offset_of, share_of, steps_of
 
 # A chunk is summed in float64 where the largest terms are below or above these: float32 would lose bits, or overflow.
 SMALLEST, LARGEST = 2.0**-100, 2.0**120
 
-two_sum = algebra.two_sum
-double_product = product_of(np.float64)
+two_sum: Callable[[Value, Value], tuple[Value, Value]] = algebra.two_sum
+double_product: Callable[[Value, Value], Value] = product_of(np.float64)
 
 
 @functools.cache
-def chunk_sums(name: str, real: Any, gradient: bool) -> Any:
+def chunk_sums(name: str, real: Any, gradient: bool) -> Kernel:
     """A kernel that puts every chunk's moments (mean, low, m2), or its gradient sums (s, q), into `parts`.
 
     dy, x flat, with their places; mean, low (C,), of a gradient; parts (3 or 2, chunks, C) float64, flat.
@@ -39,7 +40,7 @@ def chunk_sums(name: str, real: Any, gradient: bool) -> Any:
     double = _sums(name, np.float64, gradient)
     narrow, threads = real is np.float32, tiles.THREADS
 
-    @cuda.jit
+    @launched
     def kernel(dy, dy_place, x, x_place, mean, low, tile, parts):
         room = cuda.shared.array((7, threads), real)
         thread, block = cuda.threadIdx.x, cuda.blockIdx.x
@@ -66,7 +67,7 @@ def chunk_sums(name: str, real: Any, gradient: bool) -> Any:
 
 
 @device
-def close(count, pivot, s, s_rest, q, q_rest):
+def close(count: int, pivot: Value, s: Value, s_rest: Value, q: Value, q_rest: Value) -> tuple[Value, Value, Value]:
     """mean = pivot + s / n, its low word, and m2 = q - s**2 / n, with what the sums keep beyond a float64."""
     n = np.float64(count)
     s, s_rest = two_sum(s, s_rest)
@@ -160,14 +161,14 @@ def _sums(name: str, real: Any, gradient: bool) -> Any:
 
 
 @functools.cache
-def merge_moments(real: Any) -> Any:
+def merge_moments(real: Any) -> Kernel:
     """A kernel that merges a channel's chunks, in turn and then by halves, and prepares what `normalize` takes.
 
     parts (3, chunks, C), stats (3, C), affine (3, C) float64, flat; weight, bias (C,). Without `wanted` no affine.
     """
     mergers = tiles.MERGERS
 
-    @cuda.jit
+    @launched
     def kernel(parts, stats, affine, weight, bias, eps, wanted, tile):
         thread, channel = cuda.threadIdx.x, cuda.blockIdx.x
         channels, samples, size, chunks = tile[0], tile[2], tile[7], tile[8]
@@ -212,7 +213,7 @@ def merge_moments(real: Any) -> Any:
 
 
 @functools.cache
-def merge_gradients(real: Any) -> Any:
+def merge_gradients(real: Any) -> Kernel:
     """A kernel that adds a channel's chunks up, in turn and then by halves, and prepares what dx takes.
 
     parts (2, chunks, C), sums (2, C), coefficients (5, C) float64, flat: centre, r, s, k, scale.
@@ -220,7 +221,7 @@ def merge_gradients(real: Any) -> Any:
     """
     mergers = tiles.MERGERS
 
-    @cuda.jit
+    @launched
     def kernel(parts, sums, coefficients, var, weight, mean, low, eps, wanted, tile):
         thread, channel = cuda.threadIdx.x, cuda.blockIdx.x
         channels, samples, chunks = tile[0], tile[2], tile[8]

@@ -2,15 +2,15 @@
 
 What differs between them stands in this file alone. The simulator runs kernels as Python, on NumPy's scalars.
 """
-# mypy: allow-untyped-defs, allow-untyped-calls
 
 import ctypes
 import functools
 import math
 import os
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numba import config, cuda
@@ -26,24 +26,46 @@ DEVICE_ORDINAL = 9
 NOT_INITIALIZED, INVALID_CONTEXT = 3, 201
 SIMULATED = bool(config.ENABLE_CUDASIM)
 
+# What kernels compute with and where it stands, for which Python has no types.
+Value: TypeAlias = Any  # a number
+Flat: TypeAlias = Any  # a flat array
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Kernel(Protocol):
+    """What numba.cuda makes of a function: launched as kernel[blocks, threads](*arguments)."""
+
+    def __getitem__(self, sizes: tuple[int, int], /) -> Callable[..., None]: ...
+
+
+def launched(function: Callable[..., None]) -> Kernel:
+    """What the host launches."""
+    made: Kernel = cuda.jit(function)
+    return made
+
+
+def device(function: Function) -> Function:
+    """What kernels call."""
+    made: Function = function if SIMULATED else cuda.jit(device=True)(function)
+    return made
+
 
 if SIMULATED:
     from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray as DeviceNDArray
 
     functions: Any = np  # math's raise where these and a GPU give infinity or NaN
 
-    def erf(z):
+    def erf_of(z: Value) -> Value:
         return z.dtype.type(math.erf(z))
 
-    def fma(a, b, c):
+    erf: Callable[[Value], Value] = erf_of
+
+    def fma(a: Value, b: Value, c: Value) -> Value:
         """a * b + c, exactly and then rounded once where a and b are float32."""
         return a.dtype.type(np.longdouble(a) * np.longdouble(b) + np.longdouble(c))
 
-    def product_of(real: Any) -> Any:
+    def product_of(real: Any) -> Callable[[Value, Value], Value]:
         return lambda a, b: a * b
-
-    def device(function):
-        return function
 
 else:
     from numba.cuda import libdevice
@@ -51,27 +73,29 @@ else:
     from numba.cuda.cudadrv.driver import CudaAPIError, MemoryPointer, OwnedPointer, driver
 
     functions, erf = math, math.erf
-    device = cuda.jit(device=True)
 
     @device
-    def fma(a, b, c):
+    def fma(a: Value, b: Value, c: Value) -> Value:
         return cuda.fma(a, b, c)
 
     @device
-    def single_product(a, b):
+    def single_product(a: Value, b: Value) -> Value:
         return libdevice.fmul_rn(a, b)
 
     @device
-    def double_product(a, b):
+    def double_product(a: Value, b: Value) -> Value:
         return libdevice.dmul_rn(a, b)
 
-    def product_of(real: Any) -> Any:
+    def product_of(real: Any) -> Callable[[Value, Value], Value]:
         """A product that is rounded: `a * b` may become one instruction with an addition that follows."""
         return single_product if real is np.float32 else double_product
 
 
-exp, expm1, log1p = functions.exp, functions.expm1, functions.log1p
-tanh, sqrt = functions.tanh, functions.sqrt
+exp: Callable[[Value], Value] = functions.exp
+expm1: Callable[[Value], Value] = functions.expm1
+log1p: Callable[[Value], Value] = functions.log1p
+tanh: Callable[[Value], Value] = functions.tanh
+sqrt: Callable[[Value], Value] = functions.sqrt
 
 
 def absence() -> str | None:

@@ -2,7 +2,7 @@
 
 Samples are read into the type that is computed in, `real`, and rounded to nearest on the way back, ties to even.
 """
-# mypy: allow-untyped-defs, allow-untyped-calls
+# mypy: allow-untyped-defs
 
 import functools
 from types import FunctionType, ModuleType
@@ -65,7 +65,7 @@ def writer(name: str) -> Any:
     return device(write)
 
 
-def _rebuilt(module: ModuleType, names: tuple[str, ...], instead: dict[str, Any]) -> Any:
+def _rebuilt(module: ModuleType, names: tuple[str, ...], instead: dict[str, Any]) -> ModuleType:
     """A module's functions for the device, with some of what they call exchanged."""
     made = ModuleType(module.__name__)
     vars(made).update(vars(module) | instead)
@@ -75,7 +75,7 @@ def _rebuilt(module: ModuleType, names: tuple[str, ...], instead: dict[str, Any]
 
 
 # sqrt: of NumPy's, numba.cuda has none for a scalar.
-algebra = _rebuilt(
+algebra: ModuleType = _rebuilt(
     formulas,
     (
         *("two_sum", "merge", "centre", "rstd", "affine", "gradient", "running_update", "unbiased"),
@@ -86,7 +86,7 @@ algebra = _rebuilt(
 
 
 @functools.cache
-def activation_functions(real: Any) -> Any:
+def activation_functions(real: Any) -> ModuleType:
     """The formulas of activations, with the device's own elementary functions, all within 2 ulp."""
 
     @device

@@ -1,22 +1,26 @@
 """Where a thread stands in a walk, and how it goes on: the device's side of tiles.py."""
-# mypy: allow-untyped-defs, allow-untyped-calls
 
-from cpubn.backends.gpu.target import device
+from typing import TypeAlias
+
+from cpubn.backends.gpu.target import Value, device
+
+Numbers: TypeAlias = tuple[int, ...]  # of a Tile, whose names a kernel does not know
+Place: TypeAlias = tuple[int, int, int, int]  # the first element, and the steps along the walk
 
 
 @device
-def lesser(a, b):
+def lesser(a: Value, b: Value) -> Value:
     return a if a < b else b
 
 
 @device
-def larger(a, b):
+def larger(a: Value, b: Value) -> Value:
     """Of a and NaN: a."""
     return b if b > a else a
 
 
 @device
-def channel_of(tile, thread, block):
+def channel_of(tile: Numbers, thread: int, block: int) -> tuple[int, int]:
     """The channel's place in the block, and the channel, which may lie beyond the last."""
     wide, run, tiles = tile[3], tile[4], tile[6]
     column = thread // run % wide
@@ -24,7 +28,7 @@ def channel_of(tile, thread, block):
 
 
 @device
-def share_of(tile, thread, block):
+def share_of(tile: Numbers, thread: int, block: int) -> tuple[int, int, int]:
     """The lane, the first sample of the block's chunk, and how many samples of it are the lane's."""
     channels, samples, wide, run, lanes, tiles, size = tile[0], tile[2], tile[3], tile[4], tile[5], tile[6], tile[7]
     lane = thread // (run * wide) * run + thread % run
@@ -35,7 +39,7 @@ def share_of(tile, thread, block):
 
 
 @device
-def offset_of(place, tile, channel, sample):
+def offset_of(place: Place, tile: Numbers, channel: int, sample: int) -> int:
     """Where in an array's flat memory a sample of a channel lies; place: its start and its steps along the walk."""
     start, outer_step, channel_step, inner_step = place
     inner = tile[1]
@@ -43,7 +47,7 @@ def offset_of(place, tile, channel, sample):
 
 
 @device
-def steps_of(place, tile):
+def steps_of(place: Place, tile: Numbers) -> tuple[int, int]:
     """From one sample of a lane to its next, and what is added to that beyond the end of an inner run."""
     _, outer_step, _, inner_step = place
     inner, lanes = tile[1], tile[5]
