@@ -18,8 +18,9 @@ class calm(ContextDecorator):  # noqa: N801  # a function, to who uses it
     """
 
     def __enter__(self) -> None:
-        begin, self.end = _words()
-        self.before = begin()
+        begin, end = _words()
+        self.end: Callable[[int], object] = end
+        self.before: int = begin()
 
     def __exit__(self, *error: object) -> None:
         self.end(self.before)

@@ -81,9 +81,11 @@ class Images(Case):
     def __init__(self, op: str, layer: Layer, seed: int | None = None) -> None:
         super().__init__(op, layer, seed)
         channels = layer.shape[1]
-        self.weight, self.bias = np.ones(channels, np.float32), np.zeros(channels, np.float32)
-        self.mean, std = (self._rng.uniform(low, low + 30, channels).astype(np.float32) for low in (100, 45))
-        self.var = std * std
+        self.weight: Array = np.ones(channels, np.float32)
+        self.bias: Array = np.zeros(channels, np.float32)
+        mean, std = (self._rng.uniform(low, low + 30, channels).astype(np.float32) for low in (100, 45))
+        self.mean: Array = mean
+        self.var: Array = std * std
         self._arrays = {("x", "NCHW"): aligned(self._rng.integers(0, 256, layer.shape, np.uint8))}
 
     @property

@@ -97,7 +97,7 @@ class OtherWork:
     """How many CPUs other processes, and other machines on the same hardware, kept busy since this was made."""
 
     def __init__(self) -> None:
-        self.start = self._now()
+        self.start: tuple[float, float, float] | None = self._now()
 
     def cpus(self) -> float | None:
         """None where the system does not tell."""

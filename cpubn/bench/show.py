@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from cpubn.bench.contestants import AbsentError
 from cpubn.bench.layers import Layer, layers_of
@@ -23,7 +23,7 @@ class Bar:
 
     def __init__(self, progress: Progress, steps: int) -> None:
         self.progress = progress
-        self.task = progress.add_task("", total=steps)
+        self.task: TaskID = progress.add_task("", total=steps)
 
     def case(self, op: str, layer: Layer) -> None:
         self.progress.update(self.task, description=f"{op} {layer.model} {layer.name}")

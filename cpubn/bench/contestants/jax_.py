@@ -17,7 +17,7 @@ from cpubn.bench.contestants.numpy_ import sample_axes
 from cpubn.bench.edge import FUSED, Fused
 from cpubn.typing import Array
 
-VERSION = jax.__version__
+VERSION: str = jax.__version__
 ACTIVATIONS: dict[str, Any] = {
     "relu": jax.nn.relu,
     "hardswish": jax.nn.hard_swish,

@@ -17,7 +17,7 @@ from cpubn.bench.contestants import Contestant, Prepare
 from cpubn.bench.edge import FUSED, HALF, INPUT, QUANTIZED, Fused, Quantized
 from cpubn.typing import Array
 
-VERSION = torch.__version__
+VERSION: str = torch.__version__
 NOTE = (
     "forward by native_batch_norm into a reused output, what follows in place; "
     "backward by native_batch_norm_backward, its outputs are fresh, as are those of quantized data"
