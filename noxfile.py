@@ -43,4 +43,5 @@ def types(session: nox.Session) -> None:
     session.run("mypy")
     session.install("pyright[nodejs]")  # mypy reads this program in the tests
     session.run("pyright", "tests/typing_program.py")
+    session.run("pyright", "--verifytypes", "cpubn", "--ignoreexternal", env={"PYTHONPATH": "."})
     session.run("stubtest", *(f"cpubn.backends.compiled.{name}" for name in ("planner", "calls", "entries")))

@@ -16,7 +16,7 @@ from cpubn.backends.compiled import variants
 
 __all__ = ["table"]
 
-reason = choice.absence("cython")
+reason: str | None = choice.absence("cython")
 if reason is not None:
     raise ImportError(
         f"the functions for C are those of the compiled kernels, got none: {reason}; {choice.remedy('cython')}"
