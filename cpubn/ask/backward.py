@@ -67,6 +67,7 @@ def backward_through(asked: Request) -> tuple[Array, Vector, Vector, Any]:
             given = {name: check.as_array(getattr(asked, name)) for name in ARRAYS}
             *vectors, count = asked.statistics
             given["statistics"] = (*map(check.as_array, vectors), count)
+            given["totals"] = asked.totals and tuple(map(check.as_array, asked.totals))
             dx, *rest = calls.backward(asked._replace(**given))
             return dx if asked.out is None else asked.out, *rest
         place, statistics = place_of(plan.x), plan.statistics
@@ -149,7 +150,12 @@ def _prologue(asked: Request, x: Array, walk: Walk, dtype: np.dtype[Any] | None)
     if asked.activation is None:
         return NO_PROLOGUE
     if isinstance(asked.kept, Signs):
-        return Prologue(signs=asked.kept.along(walk, x.shape)) if x.size else NO_PROLOGUE
+        if x.shape != asked.kept.shape:
+            raise ValueError(
+                f"x must have the shape {asked.kept.shape} that it had in the forward, got {x.shape}; "
+                "call the forward again, or give it that shape back"
+            )
+        return Prologue(signs=asked.kept.along(walk)) if x.size else NO_PROLOGUE
     options.differentiable(asked.activation)
     bias, residual, y = _of_forward(x, walk.shape[1], asked.layout, asked.bias, asked.residual, asked.kept)
     of_output = None if y is None else asked.activation.of_output(x.dtype.newbyteorder("="))

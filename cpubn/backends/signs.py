@@ -21,6 +21,7 @@ class Signs(NamedTuple):
 
     bits: NDArray[np.uint8]
     axes: tuple[int, ...]
+    shape: tuple[int, ...]  # of the output
     slope: float  # the derivative elsewhere
 
     @classmethod
@@ -29,20 +30,20 @@ class Signs(NamedTuple):
         bits = place_of(y).empty(y, (bytes_of(y.size),), np.dtype(np.uint8))
         with register.calm():
             kernels.pack_signs(flat, *sides[:2], sides.nan, bits, choice.threads(y.nbytes))
-        return cls(bits, axes, sides.slope)
+        return cls(bits, axes, y.shape, sides.slope)
 
-    def along(self, walk: Any, shape: tuple[int, ...]) -> Bits:
-        """As a kernel reads them beside a walk of an array of that shape: by three strides.
+    def along(self, walk: Any) -> Bits:
+        """As a kernel reads them beside a walk of an array of their shape: by three strides.
 
         They are as a rule in x's order; in that of an `out` of another order three strides may not do.
         """
-        steps, step = [0] * len(shape), 1
+        steps, step = [0] * len(self.shape), 1
         for axis in reversed(self.axes):
-            steps[axis], step = step, step * shape[axis]
-        strides = walk.steps(shape, steps)
+            steps[axis], step = step, step * self.shape[axis]
+        strides = walk.steps(self.shape, steps)
         if strides is not None:
             return Bits(self.bits, strides, self.slope)
-        ordered, along = (tuple(values[axis] for axis in walk.axes) for values in (shape, steps))
+        ordered, along = (tuple(values[axis] for axis in walk.axes) for values in (self.shape, steps))
         bits = place_of(self.bits).reordered(self.bits, ordered, along)
         _, channels, inner = walk.shape
         return Bits(bits, (channels * inner, inner, 1), self.slope)

@@ -112,6 +112,37 @@ def test_what_was_changed_before_backward_is_an_error(activation, backend):
     assert bn.weight_grad.any() == (activation not in ("sigmoid", "tanh"))
 
 
+@pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning")
+@pytest.mark.parametrize("activation", [None, "relu", "sigmoid", "silu"])
+@pytest.mark.parametrize("shape", [(5, 6, 28), (6, 5, 28, 1), (5, 6, 7, 4)], ids=str)
+def test_another_shape_of_the_same_memory_is_a_change(shape, activation, backend):
+    """Signs were read at strides of what was no axis any more, far outside their memory."""
+    bn = cpubn.BatchNorm2d(6, activation=activation, backend=backend)
+    x, _, dy = batches((5, 6, 4, 7))
+    bn(x)
+    x.shape = shape
+    with pytest.raises(RuntimeError, match="changed since"):
+        bn.backward(dy.reshape(shape))
+    x.shape = dy.shape
+    bn.backward(dy)
+
+
+@pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning")
+@pytest.mark.parametrize("shape", [(5, 6, 28), (6, 5, 28, 1), (5, 6, 7, 4)], ids=str)
+def test_signs_are_of_one_shape_alone(shape, backend, monkeypatch):
+    """Without a witness, too."""
+    monkeypatch.setattr("cpubn.layers.kept.Kept.is_as_it_was", True)
+    bn = cpubn.BatchNorm2d(6, activation="relu", backend=backend)
+    x, _, dy = batches((5, 6, 4, 7))
+    bn(x)
+    x.shape = shape
+    layout = {"weight": None, "bias": None} if shape[1] != 6 else {}
+    for name, value in layout.items():
+        setattr(bn, name, value)
+    with pytest.raises(ValueError, match=r"must have"):
+        bn.backward(dy.reshape(shape))
+
+
 @pytest.mark.parametrize("n", [2, 3, 40, 1000])
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_a_change_of_any_of_few_numbers_shows(dtype, n, backend):

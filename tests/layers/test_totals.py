@@ -33,6 +33,35 @@ def test_gradients_add_up_where_they_are(make, training, backend):
     np.testing.assert_array_equal(bn.bias_grad, (dbias - start).astype(totals[0].dtype))
 
 
+@pytest.mark.parametrize("absent", [("weight_grad",), ("bias_grad",), ("weight_grad", "bias_grad")])
+def test_gradients_that_were_set_to_none_begin_anew(absent, backend):
+    bn = cpubn.BatchNorm1d(6, backend=backend)
+    x, _, dy = batches((40, 6))
+    bn(x)
+    bn.backward(dy, retain=True)
+    once = {name: getattr(bn, name).copy() for name in ("weight_grad", "bias_grad")}
+    for name in absent:
+        setattr(bn, name, None)
+    bn.backward(dy)
+    for name, gradient in once.items():
+        np.testing.assert_array_equal(getattr(bn, name), gradient if name in absent else 2 * gradient)
+
+
+def test_gradients_of_a_subclass_are_added_to(backend):
+    class Labelled(np.ndarray):
+        pass
+
+    bn = cpubn.BatchNorm1d(6, backend=backend)
+    x, _, dy = batches((40, 6))
+    bn(x)
+    bn.backward(dy, retain=True)
+    expected = bn.weight_grad.copy()
+    total = bn.weight_grad = np.zeros(6).view(Labelled)
+    bn.backward(dy)
+    assert bn.weight_grad is total
+    np.testing.assert_array_equal(np.asarray(total), expected)
+
+
 BAD = {
     "shape": (lambda bn, x: np.zeros(5), ValueError, r"weight_grad must have shape \(6,\), the channels of x"),
     "read-only": (

@@ -67,27 +67,42 @@ cdef inline void move_axis(Samples* a, int first, int to) noexcept nogil:
     a.shape[to], a.strides[to] = n, stride
 
 
-cdef inline uint64_t mixed_bits(a) noexcept:
-    """Bits of a contiguous array at 32 places, mixed with where they stand: most changes of it change them."""
-    cdef const char* data = cnp.PyArray_BYTES(<cnp.ndarray>a)
-    cdef Py_ssize_t size = cnp.PyArray_NBYTES(<cnp.ndarray>a), last = size - <Py_ssize_t>sizeof(uint64_t), k
-    cdef uint64_t mixed = <uint64_t>data + <uint64_t>size, bits = 0
-    if last < 0:
-        memcpy(&bits, data, size)
-        return mixed + bits
+cdef inline Py_ssize_t offset_of(cnp.ndarray a, Py_ssize_t at) noexcept:
+    """Bytes from an array's first element to its element number `at`, counted through its axes."""
+    cdef Py_ssize_t offset = 0
+    cdef int k
+    for k in range(cnp.PyArray_NDIM(a) - 1, -1, -1):
+        offset += at % cnp.PyArray_DIMS(a)[k] * cnp.PyArray_STRIDES(a)[k]
+        at //= cnp.PyArray_DIMS(a)[k]
+    return offset
+
+
+cdef inline uint64_t mixed_bits(cnp.ndarray a) noexcept:
+    """Bits of an array at 32 places, mixed with where they stand and with its shape: most changes of it change them."""
+    cdef const char* data = cnp.PyArray_BYTES(a)
+    cdef Py_ssize_t size = cnp.PyArray_NBYTES(a), width = sizeof(uint64_t), last = size - width, k
+    cdef uint64_t mixed = <uint64_t>data, bits = 0
+    for k in range(cnp.PyArray_NDIM(a)):
+        mixed = mixed * 31 + <uint64_t>cnp.PyArray_DIMS(a)[k]
+    if size == 0:
+        return mixed
+    if cnp.PyArray_IS_C_CONTIGUOUS(a) and last >= 0:  # without a division
+        for k in range(32):
+            memcpy(&bits, data + last * k // 31, sizeof(uint64_t))
+            mixed += bits * (<uint64_t>0x9E3779B97F4A7C15 + 2 * <uint64_t>k)
+        return mixed
+    width, last = min(width, <Py_ssize_t>cnp.PyArray_ITEMSIZE(a)), cnp.PyArray_SIZE(a) - 1
     for k in range(32):
-        memcpy(&bits, data + last * k // 31, sizeof(uint64_t))
+        memcpy(&bits, data + offset_of(a, last * k // 31), width)
         mixed += bits * (<uint64_t>0x9E3779B97F4A7C15 + 2 * <uint64_t>k)
     return mixed
 
 
 cdef inline object witness_of(x, output, residual):
-    """A number by which it shows that one of three arrays, or None, was changed; None where one is not contiguous."""
+    """A number by which it shows that one of three arrays, or None, was changed."""
     cdef uint64_t mixed = 0
     for a in (x, output, residual):
         if isinstance(a, cnp.ndarray):
-            if not cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray>a):
-                return None
             mixed = mixed * 31 + mixed_bits(a)
     return mixed
 

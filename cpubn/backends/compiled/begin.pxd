@@ -97,18 +97,25 @@ cdef inline object target(Call* call, x, residual, cnp.dtype dtype, out, tuple v
     return out
 
 
-cdef inline void read_signs(Job* job, Call* call, kept):
-    """g by a forward's signs."""
+cdef inline bint read_signs(Job* job, Call* call, kept):
+    """g by a forward's signs; whether they are of an array of x's shape."""
     cdef const Samples* x = &call.arrays[OF_X]
     cdef Samples* signs = &call.arrays[OF_SIGNS]
     cdef Py_ssize_t step = 1
-    bits, axes, _ = kept
+    cdef int k
+    bits, axes, shape, slope = kept
+    if len(shape) != x.rank:
+        return False
+    for k in range(x.rank):
+        if x.shape[k] != <Py_ssize_t>shape[k]:
+            return False
     signs[0] = x[0]
     signs.data, signs.type, signs.size, signs.swapped = cnp.PyArray_BYTES(<cnp.ndarray>bits), UINT8, 0, False
     for axis in reversed(axes):
         signs.strides[<int>axis] = step
         step *= x.shape[<int>axis]
-    job.prologue, job.low = BY_SIGNS, kept.slope
+    job.prologue, job.low = BY_SIGNS, slope
+    return True
 
 
 cdef inline bint read_prologue(Job* job, Call* call, activation, residual, kept, dtype):
@@ -140,7 +147,7 @@ cdef inline object finish(Job* job, Call* call, x, threads):
     if call.arrays[OF_Y].type == FLOAT64 and call.arrays[OF_X].type != FLOAT64:
         x = cnp.PyArray_ContiguousFromAny(x, cnp.NPY_FLOAT64, 0, RANK)  # which y is computed in
         describe(x, &call.arrays[OF_X])
-    plan(job, call)
+    lay_out(job, call)
     if job.prepared and job.inner != 1:  # for columns of one element
         job.prepared, job.table = False, NULL
     if cnp.PyArray_NBYTES(<cnp.ndarray>x) > SMALL_BYTES:

@@ -109,9 +109,7 @@ cdef class Calls:
         ):
             return None
         if running_mean is not None and not (
-            read_vector(self.kernels, running_mean, n, v + 2 * n)
-            and read_vector(self.kernels, running_var, n, v + 3 * n)
-            and is_pair((running_mean, running_var), n)
+            is_pair((running_mean, running_var), n)
             and apart(running_mean, (x, residual, weight, bias)) and apart(running_var, (x, residual, weight, bias))
         ):
             return None
@@ -127,6 +125,9 @@ cdef class Calls:
         finish(&job, &call, x, self.threads)
         if running_mean is not None:
             must_have_stayed((running_mean, running_var), n)
+            # Read as late as this, so that of two threads' calls neither is lost.
+            read_vector(self.kernels, running_mean, n, v + 2 * n)
+            read_vector(self.kernels, running_var, n, v + 3 * n)
             before = cpubn_calm()
             self.kernels.move_running(v + 2 * n, s, n, <double>count, share)
             write_vector(self.kernels, running_mean, n, v + 2 * n)
@@ -166,10 +167,9 @@ cdef class Calls:
         cdef uint64_t before
         cdef bint training
         cdef const Samples* like = &call.arrays[OF_X]
-        dy, x, statistics, weight, bias, given_eps, is_training, layout = asked[:8]
+        dy, x, statistics, weight, bias, given_eps, training, layout = asked[:8]
         activation, residual, kept, wants_g, out, totals, _ = asked[8:]
         mean, low, m2, count = statistics
-        training = is_training
         if not (
             read_number(given_eps, LEAST if training else 0.0, DBL_MAX, &eps) and begin(&job, &call, x, layout, None, True)
             and read_like(dy, like, like.type, &call.arrays[OF_DY])
@@ -189,7 +189,8 @@ cdef class Calls:
             if not read_optional(self.kernels, bias, n, 0.0, v + 4 * n):
                 return None
             if type(kept) is Signs:
-                read_signs(&job, &call, kept)
+                if not read_signs(&job, &call, kept):
+                    return None
             elif not read_prologue(&job, &call, activation, residual, kept, x.dtype):
                 return None
         if activation is not None or wants_g:

@@ -61,10 +61,10 @@ def _kernels(planner: ModuleType, variant: ModuleType, name: str) -> Any:
 
 def calls(kernels: Any, threads: Callable[[int], int]) -> Any:
     """What takes whole calls to an instruction set's kernels; `threads` is a function of the bytes that one reads."""
-    return planned().Calls(kernels, threads)
+    return _calls().Calls(kernels, threads)
 
 
-def planned() -> Any:
+def _calls() -> Any:
     """What turns calls into jobs; ImportError where it was not built."""
     return import_module("cpubn.backends.compiled.calls")
 
@@ -91,7 +91,7 @@ def absence(name: str) -> str | None:
             return f"this CPU lacks {variant.feature}"
     try:
         attrgetter(*NAMES)(load(name))
-        attrgetter(*CALLS)(planned().Calls)
+        attrgetter(*CALLS)(_calls().Calls)
     except ImportError as error:
         return _why_not_built(name) or f"{error}; reinstall cpubn with this Python"
     except AttributeError as error:
