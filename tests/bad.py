@@ -15,7 +15,7 @@ DATA = {
     "strings": (np.full((4, 3), "1.0"), TypeError, "must be .*float32.* or .*, got .*<U3"),
     "long double": (np.ones((4, 3), np.longdouble), TypeError, "must be .*float32.* or .*, got .*float"),
     "a list of integers": ([[1, 2, 3], [4, 5, 6]], TypeError, "must be .*float32.* or .*, got .*list"),
-    "None": (None, TypeError, "must be .*float32.* or .*, got .*None"),
+    "None": (None, TypeError, "must be .*float32.* or .*, got None; pass one$"),
     "masked": (np.ma.ones((4, 3)), TypeError, r"must be a plain array, got a masked array.*filled\("),
     "masked rows": (
         [np.ma.ones(3), *np.ones((3, 3))],
@@ -39,7 +39,7 @@ CHANNELS = {kind: wrong for kind, wrong in DATA.items() if "integers" not in kin
 X = {f"x of {kind}": ("x", *bad) for kind, bad in DATA.items()} | {
     "x of rank 0": ("x", np.float32(1), ValueError, "x must have 2 to 5 dimensions, got 0"),
     "x of rank 1": ("x", np.ones(3), ValueError, "x must have 2 to 5 dimensions, got 1.*newaxis"),
-    "x of rank 6": ("x", np.ones((4, 3, 1, 1, 1, 1)), ValueError, "x must have 2 to 5 dimensions, got 6"),
+    "x of rank 6": ("x", np.ones((4, 3, 1, 1, 1, 1)), ValueError, "x must have 2 to 5 dimensions, got 6.*reshape"),
 }
 LAYOUT = {
     f"layout {layout!r}": (

@@ -41,9 +41,9 @@ def data(a: ArrayLike, name: str, kinds: tuple[str, ...] = SINGLE_OR_DOUBLE) -> 
         if isinstance(array, DeviceArray):
             conversion = f"{name}.astype({wanted!r}), a tensor with {name}.to(torch.{wanted})"
         named = (*FLOATS, "integers") if kinds is NUMBERS else kinds
+        got = f"{type(getattr(a, 'given', a)).__name__} of {array.dtype}; convert it, for example with {conversion}"
         raise TypeError(
-            f"{name} must be an array of {alternatives(named)}, got {type(getattr(a, 'given', a)).__name__} of "
-            f"{array.dtype}; convert it, for example with {conversion}"
+            f"{name} must be an array of {alternatives(named)}, got {'None; pass one' if a is None else got}"
         )
     return array
 
@@ -140,10 +140,8 @@ def batch(x: ArrayLike, layout: str, kinds: tuple[str, ...] = FLOATS) -> tuple[A
     layout = layout_name(layout)
     array = data(x, "x", kinds)
     if not 2 <= array.ndim <= 5:
-        raise ValueError(
-            f"x must have 2 to 5 dimensions, got {array.ndim} with shape {array.shape}; "
-            "a single sample needs a batch axis: x[np.newaxis]"
-        )
+        way = "a single sample needs a batch axis: x[np.newaxis]" if array.ndim < 2 else "reshape some axes into one"
+        raise ValueError(f"x must have 2 to 5 dimensions, got {array.ndim} with shape {array.shape}; {way}")
     return array, channel_axis(array, layout)
 
 
@@ -231,8 +229,10 @@ def running_pair(mean: Any, var: Any, count: int, layout: str, *, training: bool
     return None
 
 
-def in_place(v: Any, name: str) -> None:
+def in_place(v: Any, name: str, who: str) -> None:
     """A vector that is written to where it is: on a GPU by kernels that know no strides."""
+    if not v.flags.writeable:
+        raise ValueError(f"{name} must be writeable, because {who} updates it, got a read-only array; pass a copy")
     if isinstance(v, DeviceArray) and not v.flags.c_contiguous:
         raise ValueError(f"{name} must be contiguous on a GPU, got strides {v.strides}; pass a copy")
 

@@ -98,11 +98,9 @@ def updatable(vectors: dict[str, Any], apart_from: dict[str, Any], who: str = "t
                 f"{name} must be a NumPy array, because {who} updates it in place, got {type(v).__name__}; "
                 f"pass np.asarray({name}, dtype=np.float64) and keep it"
             )
-        if not v.flags.writeable:
-            raise ValueError(f"{name} must be writeable, because {who} updates it, got a read-only array; pass a copy")
+        check.in_place(v, name, who)
         if overlaps_itself(v):
             raise ValueError(f"{name} must not overlap itself, got strides {v.strides}; pass a copy")
-        check.in_place(v, name)
         for other_name, other in apart_from.items():
             if other is not None and overlap(v, other):
                 raise ValueError(

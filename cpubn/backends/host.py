@@ -102,8 +102,7 @@ def update_running(
         if tracked is not None:
             targets.append(tracked)
             values.append(tracked + 1)
-        # All of them or none: no step of Python's lies between two, at which an interrupt could come.
-        deque(map(setitem, targets, repeat(...), values), maxlen=0)  # type: ignore[arg-type]
+        write(targets, values)
 
 
 @register.calm()
@@ -128,9 +127,10 @@ def accumulate(totals: Sequence[Vector], new: Sequence[Vector]) -> None:
             total += v
 
 
-def write(to: Array, values: Array) -> None:
-    """to[...] = values, which are on the host."""
-    to[...] = values
+def write(targets: Sequence[Array], values: Sequence[Array]) -> None:
+    """to[...] = v, which is on the host, of all targets or none: no interrupt comes between two of them."""
+    # One call of C's, within which Python takes no step.
+    deque(map(setitem, targets, repeat(...), values), maxlen=0)  # type: ignore[arg-type]
 
 
 def fill(to: Vector, value: float) -> None:

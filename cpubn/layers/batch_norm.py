@@ -96,7 +96,7 @@ class _BatchNorm(LayerVectors):
 
         `residual` has x's shape and dtype. `out` may be `x`, at the price of backward, or `residual`.
         """
-        if not self.training and self.running_mean is not None and type(x) is np.ndarray and x.ndim in self.ranks:
+        if not self.training and self.running_mean is not None and isinstance(x, np.ndarray) and x.ndim in self.ranks:
             calls = choice.compiled_calls(self.backend)
             vectors = self.running_mean, self.running_var, self.weight, self.bias, None
             y = calls and calls.infer(
@@ -157,7 +157,7 @@ class _BatchNorm(LayerVectors):
             statistics = mean, None, var, 1.0
         else:
             statistics = *batch._vectors, float(max(batch.count, 1))
-        totals = None if self.weight_grad is None or self.bias_grad is None else (self.weight_grad, self.bias_grad)
+        totals = self._totals()
         dx, _, _, g = backward_through(
             Request(
                 *(dy, kept.x, statistics, self.weight, self.bias, self.eps, batch is not None, self.layout),
@@ -249,9 +249,7 @@ class _BatchNorm(LayerVectors):
             output = kept_of(self._activation, plain(located(y, "y")), self.backend, signs=batch is not None)
             added = plain(located(residual, "residual")) if residual is not None and output is None else None
         witness = calls = None
-        if (
-            batch is not None
-        ):  # an inference, whose backward is as a rule never called, would take a tenth longer for it
+        if batch is not None:  # an inference would take a tenth longer for it, and as a rule has no backward
             calls = choice.compiled_calls(self.backend)
             witness = witness_of(x, output, added, calls)
         kept = x, batch, added, residual is not None, output, witness, calls

@@ -90,10 +90,10 @@ class LayerVectors:
             if name in FIXED:
                 raise AttributeError(f"{name} must stay as it is, got {value!r}; build another layer")
             if name not in SETTABLE and type(self).__module__.startswith("cpubn."):
-                near = get_close_matches(name, SETTABLE, 1) or ["one of those"]
+                near = get_close_matches(name, SETTABLE, 1)
                 raise AttributeError(
-                    f"{name} must be an attribute that can be set, {', '.join(SETTABLE)}, got another one; "
-                    f"try {near[0]}"
+                    f"{name} is no attribute of a layer that can be set{'; the nearest is ' * bool(near)}"
+                    f"{''.join(near)}; there are {', '.join(SETTABLE)}"
                 )
             if name in ("training", "track_running_stats"):
                 value = check.flag(value, name)
@@ -154,16 +154,16 @@ class LayerVectors:
 
     def zero_grad(self) -> None:
         """Set the accumulated gradients to zero."""
-        for gradient in (self.weight_grad, self.bias_grad):
-            _fill(gradient, 0.0)
+        for name in ("weight_grad", "bias_grad"):
+            gradient = located(getattr(self, name), name)
+            if gradient is not None:
+                check.in_place(gradient, name, "zero_grad")
+                place_of(gradient).fill(gradient, 0.0)
 
     def reset_running_stats(self) -> None:
         """Set the running mean to 0, the running variance to 1 and the batch count to 0."""
-        if self.running_mean is not None and self.running_var is not None:
-            _fill(self.running_mean, 0.0)
-            _fill(self.running_var, 1.0)
-            self.num_batches_tracked = 0
-        self._forget_inference()
+        start = {"running_mean": np.zeros(self.num_features), "running_var": np.ones(self.num_features)}
+        self._overwrite({**start, "num_batches_tracked": np.zeros((), np.int64)}, "reset_running_stats")
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of the parameters and running statistics on the host, under torch's keys."""
@@ -175,15 +175,7 @@ class LayerVectors:
         Values are arrays of any floating type or integers, or torch's tensors, such as those of a model.half(). Raises
         ValueError for missing or unexpected keys and wrong shapes, TypeError for wrong dtypes.
         """
-        current = self._state()
-        checked = layer_state(state, current)
-        for name, value in checked.items():
-            if name == "num_batches_tracked":
-                self.num_batches_tracked = int(value)
-            else:
-                vector = located(current[name], name)
-                place_of(vector).write(vector, value)
-        self._forget_inference()
+        self._overwrite(layer_state(state, self._state()), "load_state_dict")
 
     def _running(self) -> tuple[Vector, Vector]:
         if self.running_mean is None or self.running_var is None:
@@ -206,8 +198,27 @@ class LayerVectors:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._put(**state, **MOVED_STATE)
 
-    def _forget_inference(self) -> None:
-        """Backward of an inference needs the running statistics that it saw."""
+    def _totals(self) -> tuple[Array, Array] | None:
+        """What gradients are added to; where one was set to None, as torch's may be, it begins anew."""
+        if self.weight_grad is None or self.bias_grad is None:
+            if self.weight is None or self.bias is None:
+                return None
+            for name in ("weight_grad", "bias_grad"):
+                if getattr(self, name) is None:
+                    like = located(self.weight, "weight")
+                    zeros = place_of(like).constant(like, self.num_features, 0.0)
+                    put(self, name, place_of(like).result(zeros))
+        return self.weight_grad, self.bias_grad
+
+    def _overwrite(self, values: Mapping[str, Array], who: str) -> None:
+        """Of the layer's vectors those that there are: all of them, or none."""
+        targets = {name: self._tracked if name == "num_batches_tracked" else getattr(self, name) for name in values}
+        own = {name: located(vector, name) for name, vector in targets.items() if vector is not None}
+        for name, vector in own.items():
+            check.in_place(vector, name, who)
+        place = place_of(next((v for name, v in own.items() if name != "num_batches_tracked"), None))
+        place.write(list(own.values()), [values[name] for name in own])
+        # Backward of an inference needs the running statistics that it saw.
         if not isinstance(self._kept, Nothing) and Kept(*self._kept).batch is None:
             put(self, "_kept", MOVED)
 
@@ -216,10 +227,3 @@ class LayerVectors:
         if self.num_batches_tracked is not None:
             state["num_batches_tracked"] = np.int64(self.num_batches_tracked)
         return {name: value for name, value in state.items() if value is not None}
-
-
-def _fill(v: Any, value: float) -> None:
-    v = located(v, "a vector")
-    if v is not None:
-        check.in_place(v, "a layer's vector")
-        place_of(v).fill(v, value)

@@ -76,8 +76,19 @@ def test_at_random_moments(backend, lost_interrupts):
     assert any(moved for _, moved in seen)
 
 
-@pytest.mark.parametrize("momentum", [0.1, None])
-def test_at_every_line(momentum, backend):
+def load(bn, x):
+    bn.load_state_dict({name: value + 1 for name, value in bn.state_dict().items()})
+
+
+CALLS = {
+    "training": (0.1, lambda bn, x: bn(x)),
+    "training, cumulative": (None, lambda bn, x: bn(x)),
+    "loading": (0.1, load),
+}
+
+
+@pytest.mark.parametrize(("momentum", "call"), CALLS.values(), ids=CALLS)
+def test_at_every_line(momentum, call, backend):
     bn, x = layer_and_data(backend, momentum)
     outcomes, at, finished = set(), 0, False
     while not finished:
@@ -94,7 +105,7 @@ def test_at_every_line(momentum, backend):
         old = sys.gettrace()
         sys.settrace(trace)
         try:
-            bn(x)
+            call(bn, x)
             finished = True
         except KeyboardInterrupt:
             pass

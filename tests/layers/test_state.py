@@ -3,10 +3,12 @@
 import copy
 import pickle
 import pickletools
+from concurrent.futures import ThreadPoolExecutor
 
 import cases
 import numpy as np
 import pytest
+from conftest import need_backend
 from test_layers import batches, with_parameters
 
 import cpubn
@@ -150,6 +152,25 @@ def test_a_bad_state_is_refused_whole(key, value, error, match):
     check_same(bn.state_dict(), expected)
 
 
+@pytest.mark.parametrize("name", ["weight", "running_var"])
+def test_a_vector_of_the_users_own_that_cannot_be_written_to(name):
+    bn = cpubn.BatchNorm1d(3)
+    setattr(bn, name, np.broadcast_to(getattr(bn, name)[:1], 3))
+    before = bn.state_dict()
+    with pytest.raises(ValueError, match=f"{name} must be writeable, because load_state_dict updates it"):
+        bn.load_state_dict({key: value + 1 for key, value in before.items()})
+    if name == "running_var":
+        bn.running_mean[:] = 5.0
+        before = bn.state_dict()
+        with pytest.raises(ValueError, match="running_var must be writeable, because reset_running_stats updates it"):
+            bn.reset_running_stats()
+    for key, value in before.items():
+        np.testing.assert_array_equal(bn.state_dict()[key], value)
+    bn.weight_grad = np.broadcast_to(0.0, 3)
+    with pytest.raises(ValueError, match="weight_grad must be writeable, because zero_grad updates it"):
+        bn.zero_grad()
+
+
 def test_a_state_that_is_no_mapping_is_refused():
     with pytest.raises(TypeError, match=r"state must be a mapping.*got list"):
         cpubn.BatchNorm1d(6).load_state_dict([1, 2])
@@ -228,3 +249,14 @@ def test_a_list_that_is_no_vector_is_refused():
         with pytest.raises(error, match=r"weight must .* got .*; "):
             bn.weight = value
     np.testing.assert_array_equal(bn.weight, np.ones(3))
+
+
+def test_no_batch_of_several_threads_is_lost():
+    """Running statistics are read when they are moved: read before the kernels ran, they lost what came meanwhile."""
+    need_backend("cython")
+    bn = cpubn.BatchNorm2d(4, momentum=0.01, backend="cython")
+    x = np.ones((32, 4, 64, 64), np.float32)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: bn(x), range(60)))
+    assert bn.num_batches_tracked == 60
+    np.testing.assert_allclose(bn.running_mean, 1 - 0.99**60, rtol=1e-12)

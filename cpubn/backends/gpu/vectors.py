@@ -127,8 +127,13 @@ def accumulate(totals: Sequence[DeviceArray], new: Sequence[DeviceArray]) -> Non
         _hand_back(total)
 
 
-def write(to: DeviceArray, values: Array) -> None:
-    assign(to, upload(values, to.device))
+def write(targets: Sequence[Any], values: Sequence[Array]) -> None:
+    """The count of a layer's batches stays on the host."""
+    for to, v in zip(targets, values, strict=True):
+        if isinstance(to, DeviceArray):
+            assign(to, upload(v, to.device))
+        else:
+            to[...] = v
 
 
 def fill(to: DeviceArray, value: float) -> None:
