@@ -117,4 +117,10 @@ def _norm(
 def _of_channels(v: ArrayLike, name: str, channels: int) -> Vector:
     if np.ndim(v) == 0:
         v = np.full(channels, check.number(v, name, "a finite number, or one for each channel", -1e300, 1e300, 0.5))
-    return check.vector(v, name, channels, "NHWC")
+    array = check.data(v, name, check.NUMBERS)
+    if array.shape != (channels,):
+        raise ValueError(
+            f"{name} must be a number, or of shape ({channels},), one for each of the channels, got {array.shape}; "
+            "channels stand last: of (C, H, W) pass np.moveaxis(image, 0, -1), of RGBA images[..., :3]"
+        )
+    return check.vector(array, name, channels, "NHWC")

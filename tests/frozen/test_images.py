@@ -66,7 +66,12 @@ def test_views_are_walked():
         ),
         ({"images": [COLOUR[0], COLOUR[1].astype("f4")]}, ValueError, r"got float32 .* in images\[1\] and uint8"),
         ({"images": COLOUR.astype(np.int64)}, TypeError, "images must be an array of .* got ndarray of int64"),
-        ({"mean": (0.5, 0.5)}, ValueError, r"mean must have shape \(3,\), the channels .* got \(2,\)"),
+        ({"mean": (0.5, 0.5)}, ValueError, r"mean must be a number, or of shape \(3,\), one .* got \(2,\)"),
+        (
+            {"images": COLOUR[0].T},
+            ValueError,
+            r"mean must be .* got \(3,\); channels stand last: of \(C, H, W\) pass np.m",
+        ),
         ({"mean": None}, TypeError, "mean must be a finite number, or one for each channel, got None"),
         ({"std": (1.0, 0.0, 1.0)}, ValueError, "std must be above 0 in every channel, got 0"),
         ({"std": (1.0, -1.0, 1.0)}, ValueError, "std must be above 0 in every channel, got -1"),
