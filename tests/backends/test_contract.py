@@ -54,17 +54,19 @@ def test_all_files_of_passes_have_the_same(name):
     assert {name: found[name].split(", ") for name in PASSES} == PASSES
 
 
-def test_the_stubs_name_the_passes():
-    named, arguments = [], {}
-    for name in ("planner",):
-        stub = ast.parse((BACKENDS / "compiled" / f"{name}.pyi").read_text())
-        kind = next(node for node in stub.body if isinstance(node, ast.ClassDef) and "Kernels" in node.name)
-        for node in kind.body:
-            named.append(node.target.id if isinstance(node, ast.AnnAssign) else node.name)
-            if isinstance(node, ast.FunctionDef):
-                arguments[node.name] = [a.arg for a in node.args.args[1:]]
-    assert {name: arguments.get(name) for name in PASSES} == PASSES
-    assert [name for name in named if name != "name" and not name.startswith("__")] == [*variants.NAMES]
+@pytest.mark.parametrize(
+    ("module", "kind", "names"),
+    [("planner", "CompiledKernels", variants.NAMES), ("calls", "Calls", variants.CALLS)],
+    ids=["kernels", "calls"],
+)
+def test_the_stubs_name_what_compiled_code_must_have(module, kind, names):
+    stub = ast.parse((BACKENDS / "compiled" / f"{module}.pyi").read_text("utf-8"))
+    node = next(node for node in stub.body if isinstance(node, ast.ClassDef) and node.name == kind)
+    named = [n.target.id if isinstance(n, ast.AnnAssign) else n.name for n in node.body]
+    assert [name for name in named if name != "name" and not name.startswith("__")] == [*names]
+    if kind == "CompiledKernels":
+        methods = {n.name: [a.arg for a in n.args.args[1:]] for n in node.body if isinstance(n, ast.FunctionDef)}
+        assert {name: methods.get(name) for name in PASSES} == PASSES
 
 
 def test_all_instruction_sets_have_the_same_names(isa):
