@@ -115,7 +115,7 @@ def floating(value: DTypeLike) -> np.dtype[Any]:
             ) from error
     else:
         kind = check.dtype_of(value)
-    if kind is None or kind.name not in check.FLOATS:
+    if kind is None or name_of(kind) not in check.FLOATS:
         raise TypeError(
             f"dtype must be {check.alternatives(check.FLOATS)}, got {kind or repr(value)}; "
             "pass the type that the next layer takes, usually 'float32'"
