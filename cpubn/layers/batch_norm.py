@@ -40,9 +40,9 @@ PARAMETERS = """
     Errors are ValueError and TypeError, raised before anything is written, or RuntimeError where backward has no input.
     For one backward a layer keeps of its last call, by reference, the input, and beside it: for relu, relu6, clip and
     leaky_relu (of a slope of at least 0) one bit an element, for sigmoid and tanh the output, and for the others, and
-    the former in eval mode, the residual. They must not be changed before: of a forward in training, backward looks
-    at some numbers of each, and most changes are an error. Within ``cpubn.no_grad()`` it keeps nothing, as does what
-    ``freeze()`` gives.
+    the former in eval mode, the residual. They must not be changed before, nor weight and bias: of a forward in
+    training, backward looks at some numbers of each, and most changes are an error. Within ``cpubn.no_grad()`` it keeps
+    nothing, as does what ``freeze()`` gives.
     """
 
 
@@ -107,7 +107,8 @@ class _BatchNorm(LayerVectors):
                 return y  # type: ignore[no-any-return]
         array = check.layer_input(x, type(self).__name__, self.ranks, self.num_features, self.layout)
         if self.training or self.running_mean is None:
-            options.differentiable(self._activation)
+            if keeps():
+                options.differentiable(self._activation)
             return self._with_batch_statistics(array, residual, out)
         y = batch_norm(
             array,
@@ -146,7 +147,7 @@ class _BatchNorm(LayerVectors):
                 f"backward needs the {kept.overwritten} of the last forward, got one that was overwritten by out; "
                 "give the forward an output of its own"
             )
-        if not kept.is_as_it_was:
+        if not kept.is_as_it_was(self.weight, self.bias):
             raise RuntimeError(
                 f"backward needs what the last forward read{'' if kept.output is None else ' and gave'}, got arrays "
                 "that were changed since; change copies of them, or call backward first"
@@ -251,7 +252,7 @@ class _BatchNorm(LayerVectors):
         witness = calls = None
         if batch is not None:  # an inference would take a tenth longer for it, and as a rule has no backward
             calls = choice.compiled_calls(self.backend)
-            witness = witness_of(x, output, added, calls)
+            witness = witness_of((x, output, added, self.weight, self.bias), calls)
         kept = x, batch, added, residual is not None, output, witness, calls
         put(self, "_kept", kept if out is None else _noted(Kept(*kept), y))
 

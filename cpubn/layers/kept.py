@@ -38,20 +38,20 @@ class Kept(NamedTuple):
     residual: Array | None
     had_residual: bool
     output: Array | Signs | None  # what the activation's gradient needs of it
-    witness: Any  # of x and, where they are kept, of the output and the residual; None: there is none
+    witness: Any  # of those three and of the layer's weight and bias; None: there is none
     calls: Any  # the compiled ones that bore it, or None
     overwritten: str | None = None  # what backward would need
 
-    @property
-    def is_as_it_was(self) -> bool:
-        return self.witness in (None, witness_of(self.x, self.output, self.residual, self.calls))
+    def is_as_it_was(self, weight: Any, bias: Any) -> bool:
+        read = self.x, self.output, self.residual, weight, bias
+        return self.witness in (None, witness_of(read, self.calls))
 
 
-def witness_of(x: Any, output: Any, residual: Any, calls: Any) -> Any:
+def witness_of(read: tuple[Any, ...], calls: Any) -> Any:
     """A few of each array's numbers, spread over it, by which a change shows; nothing of what is not on the host."""
     if calls is not None:
-        return calls.witness(x, output, residual)
-    arrays = (a for a in (x, output, residual) if isinstance(a, np.ndarray))
+        return calls.witness(read)
+    arrays = (a for a in read if isinstance(a, np.ndarray))
     return tuple((a.shape, a[tuple(slice(None, None, max(1, n // 4)) for n in a.shape)].tobytes()) for a in arrays)
 
 

@@ -97,7 +97,7 @@ class LayerVectors:
                 )
             if name in ("training", "track_running_stats"):
                 value = check.flag(value, name)
-            if name in VECTORS and isinstance(value, list | tuple):
+            if name in VECTORS and value is not None and not hasattr(value, "shape"):
                 dtype = self._dtype if name in ("weight", "bias") else np.float64
                 value = check.vector(value, name, self.num_features, self.layout).astype(dtype)
             put(self, name, value)

@@ -134,6 +134,9 @@ def test_a_function_alone_has_no_gradient():
         bn(x)
     for name, expected in before.items():
         np.testing.assert_array_equal(bn.state_dict()[name], expected)
+    with cpubn.no_grad():
+        bn(x)
+    assert bn.num_batches_tracked == 1
 
 
 @numba.njit

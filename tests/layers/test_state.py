@@ -243,9 +243,14 @@ def test_a_list_becomes_an_array_of_the_layers_type(dtype, backend):
     assert bn.num_batches_tracked == 1
 
 
-def test_a_list_that_is_no_vector_is_refused():
+def test_a_list_or_number_that_is_no_vector_is_refused():
     bn = cpubn.BatchNorm1d(3)
-    for value, error in (([1, 2], ValueError), ([[1, 2, 3]], ValueError), (["1", "2", "3"], TypeError)):
+    for value, error in (
+        ([1, 2], ValueError),
+        ([[1, 2, 3]], ValueError),
+        (["1", "2", "3"], TypeError),
+        (2.0, ValueError),
+    ):
         with pytest.raises(error, match=r"weight must .* got .*; "):
             bn.weight = value
     np.testing.assert_array_equal(bn.weight, np.ones(3))

@@ -98,10 +98,10 @@ cdef inline uint64_t mixed_bits(cnp.ndarray a) noexcept:
     return mixed
 
 
-cdef inline object witness_of(x, output, residual):
-    """A number by which it shows that one of three arrays, or None, was changed."""
+cdef inline object witness_of(tuple arrays):
+    """A number by which it shows that one of some arrays was changed; of what is none, nothing."""
     cdef uint64_t mixed = 0
-    for a in (x, output, residual):
+    for a in arrays:
         if isinstance(a, cnp.ndarray):
             mixed = mixed * 31 + mixed_bits(a)
     return mixed

@@ -152,8 +152,8 @@ cdef class Calls:
         finish(&job, &call, x, self.threads)
         return samples_of(&call), stats
 
-    def witness(self, x, output, residual):
-        return witness_of(x, output, residual)
+    def witness(self, tuple arrays not None):
+        return witness_of(arrays)
 
     def backward(self, asked):
         """dx, dweight, dbias and, where it is wanted, g; asked: a Request."""
