@@ -147,7 +147,7 @@ cdef inline object finish(Job* job, Call* call, x, threads):
     if call.arrays[OF_Y].type == FLOAT64 and call.arrays[OF_X].type != FLOAT64:
         x = cnp.PyArray_ContiguousFromAny(x, cnp.NPY_FLOAT64, 0, RANK)  # which y is computed in
         describe(x, &call.arrays[OF_X])
-    lay_out(job, call)
+    lay_call(job, call)
     if job.prepared and job.inner != 1:  # for columns of one element
         job.prepared, job.table = False, NULL
     if cnp.PyArray_NBYTES(<cnp.ndarray>x) > SMALL_BYTES:

@@ -167,7 +167,7 @@ cdef inline Py_ssize_t length_of(const Split* split) noexcept nogil:
     return length
 
 
-cdef inline void lay_out(Job* job, const Call* call) noexcept nogil:
+cdef inline void lay_call(Job* job, const Call* call) noexcept nogil:
     """The arrays of a call along its walk, and the order of summation."""
     cdef const Walk* walk = &call.walk
     cdef int[RANK] outer
