@@ -12,6 +12,7 @@ from functools import cache
 from operator import index
 from typing import NamedTuple
 
+from cpubn.backends import forks
 from cpubn.backends.compiled import variants
 from cpubn.machine import cpus
 
@@ -28,7 +29,7 @@ class Count(NamedTuple):
 
 
 _chosen: Count | None = None
-_forked = False
+_forked = forks.forked_with_openmp()  # why a forked child has one thread, None elsewhere
 
 
 def threads(nbytes: int) -> int:
@@ -47,8 +48,9 @@ def set_num_threads(n: int | None) -> None:
     None goes back to the default, CPUBN_NUM_THREADS or what the machine allows, as it was first found out.
 
     More than there are CPUs is allowed. Numba cannot exceed what it was started with (NUMBA_NUM_THREADS), and clamps.
-    A forked child stays with one thread, whatever is set: OpenMP's do not survive a fork. Processes started with
-    "spawn" have threads of their own.
+    A forked child stays with one thread, whatever is set: OpenMP's do not survive a fork. So does a process that was
+    forked before it imported cpubn, if a library of OpenMP's was loaded by then. Processes started with "spawn" have
+    threads of their own.
 
     Raises
     ------
@@ -70,10 +72,7 @@ def is_forked() -> bool:
 
 
 def count() -> Count:
-    if _forked:
-        # libgomp waits forever there for its parent's team, and Numba's omp layer kills the child.
-        return Count(1, "forked child")
-    return _chosen or _default()
+    return Count(1, _forked) if _forked else _chosen or _default()
 
 
 @cache
@@ -109,7 +108,7 @@ def _checked(n: int | str, name: str, remedy: str) -> int:
 
 def _after_fork() -> None:
     global _forked
-    _forked = True
+    _forked = "forked child"
 
 
 if hasattr(os, "register_at_fork"):
