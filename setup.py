@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 COMPILED = "cpubn/backends/compiled"
@@ -106,6 +107,8 @@ def spawned(output: list[str], command: Sequence[str], **_: Any) -> None:
 class BuildVariants(build_ext):
     """Build every variant that this machine and compiler can, and say in _build.json why another is missing."""
 
+    has_kernels = True
+
     def run(self) -> None:
         super().run()
         if not self.inplace:
@@ -125,6 +128,7 @@ class BuildVariants(build_ext):
                 extension.extra_compile_args += openmp[0]
                 extension.extra_link_args = openmp[1]
         reasons = self.build_each()
+        self.has_kernels = reasons[ISA.INSTRUCTION_SETS[0].name] is None
         report = {
             "compiler": self.no_compiler or self.version(),
             "openmp": openmp_failure is None,
@@ -249,6 +253,15 @@ class BuildVariants(build_ext):
         return mapping | {str(Path(self.build_lib, REPORT)): REPORT} if self.inplace else mapping
 
 
+class TaggedWheel(bdist_wheel):
+    """A wheel without kernels is py3-none-any, as pure Python is: where one with them is offered, pip takes that."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        if not self.get_finalized_command("build_ext").has_kernels:
+            self.root_is_pure = True
+        return super().get_tag()
+
+
 SOURCES = dict.fromkeys(VARIANTS, f"{COMPILED}/kernels.pyx") | COMMON
 setup(
     ext_modules=[
@@ -268,5 +281,5 @@ setup(
         )
         for name, source in SOURCES.items()
     ],
-    cmdclass={"build_ext": BuildVariants},
+    cmdclass={"build_ext": BuildVariants, "bdist_wheel": TaggedWheel},
 )

@@ -149,6 +149,9 @@ def test_install_without_a_compiler(tmp_path):
     checkout = copy_checkout(tmp_path)
     done = pip_install(checkout, tmp_path / "target", CC="no-such-compiler")
     assert done.returncode == 0, done.stderr
+    [wheel] = (tmp_path / "target").glob("cpubn-*.dist-info/WHEEL")
+    assert "Tag: py3-none-any\n" in wheel.read_text()  # never taken for one with kernels
+    assert "Root-Is-Purelib: true\n" in wheel.read_text()
     program = (
         "import cpubn, numpy as np; assert 'cython' not in cpubn.available_backends(); cpubn.show_config(); "
         "print(cpubn.BatchNorm1d(2, backend='numpy')(np.array([[1., 2.], [3., 4.]], np.float32)).round(2).tolist()); "

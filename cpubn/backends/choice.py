@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -46,7 +48,9 @@ MODULES = {
     "cuda": "cpubn.backends.gpu.passes",
 }
 REMEDIES = {
-    "cython": "install a C compiler and then cpubn again",
+    # pip keeps a wheel that it built without a compiler, and takes it again where it is not told otherwise.
+    "cython": "install a C compiler and then cpubn again, past what pip has cached, with "
+    "pip install --no-cache-dir --force-reinstall --no-deps cpubn (or the path or URL that it came from)",
     "numba": 'install it with pip install "cpubn[numba]"',
     "cuda": 'it needs an NVIDIA GPU with its driver, the CUDA toolkit, and pip install "cpubn[cuda]"',
 }
@@ -140,7 +144,7 @@ def get_backend() -> Backend:
     ------
     ValueError : CPUBN_BACKEND or CPUBN_ISA asks for what is unknown or absent.
     """
-    return resolve()
+    return _current.get() or _first()
 
 
 def available_backends() -> tuple[Backend, ...]:
@@ -187,6 +191,29 @@ def _using(name: Backend) -> Iterator[None]:
 
 @cache
 def _default() -> Backend:
+    """The one of a call that names none, which says once what it costs where that was not chosen and is slow."""
+    name = _first()
+    if name == "numpy" and not os.environ.get("CPUBN_BACKEND"):
+        absent = "".join(f"\n  {name}: {absence(name)}; {REMEDIES[name]}" for name in HOST_BACKENDS if name != "numpy")
+        warnings.warn(
+            f"cpubn computes with NumPy, 4 to 18 times slower than compiled, as no faster backend is there:{absent}\n"
+            'CPUBN_BACKEND=numpy, backend="numpy" or cpubn.use_backend("numpy") chooses it, without this warning.',
+            RuntimeWarning,
+            stacklevel=_levels_to_the_user(),
+        )
+    return name
+
+
+def _levels_to_the_user() -> int:
+    """How far above who asks the first line stands that is neither this package's nor a decorator's in it."""
+    levels, frame = 0, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("cpubn", "contextlib"):
+        levels, frame = levels + 1, frame.f_back
+    return levels + 1
+
+
+@cache
+def _first() -> Backend:
     forced: Any = os.environ.get("CPUBN_BACKEND")
     if forced:
         _check(forced, "CPUBN_BACKEND")

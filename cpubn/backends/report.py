@@ -37,7 +37,7 @@ def config() -> dict[str, Any]:
         "packages": package_versions(),
         "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith("CPUBN_")},
         "cpu": cpus.model(),
-        "backend": _choice(choice.resolve) | _presence({name: choice.absence(name) for name in choice.BACKENDS}),
+        "backend": _choice(choice.get_backend) | _presence({name: choice.absence(name) for name in choice.BACKENDS}),
         "instruction_set": _choice(variants.instruction_set)
         | _presence({name: variants.absence(name) for name in variants.BY_NAME}),
         "threads": _choice(threads.get_num_threads)
