@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from cpubn.ask import remedy
 from cpubn.ask.walk import Walk
 from cpubn.backends.gpu.arrays import DeviceArray
 from cpubn.backends.interface import name_of
@@ -37,13 +38,11 @@ def data(a: ArrayLike, name: str, kinds: tuple[str, ...] = SINGLE_OR_DOUBLE) -> 
     array = array_of(a, name)
     if name_of(array.dtype) not in kinds:
         wanted = "float32" if "float32" in kinds else kinds[0]
-        conversion = f"np.asarray({name}, dtype={wanted!r})"
-        if isinstance(array, DeviceArray):
-            conversion = f"{name}.astype({wanted!r}), a tensor with {name}.to(torch.{wanted})"
         named = (*FLOATS, "integers") if kinds is NUMBERS else kinds
-        got = f"{type(getattr(a, 'given', a)).__name__} of {array.dtype}; convert it, for example with {conversion}"
+        of = "" if array.ndim == 0 and array.dtype.kind == "O" else f" of {array.dtype}"
         raise TypeError(
-            f"{name} must be an array of {alternatives(named)}, got {'None; pass one' if a is None else got}"
+            f"{name} must be an array of {alternatives(named)}, got {type(getattr(a, 'given', a)).__name__}{of}; "
+            f"{remedy.for_numbers(a, array, name, wanted)}"
         )
     return array
 
@@ -56,7 +55,7 @@ def array_of(a: Any, name: str) -> Array:
     try:
         return plain(array)  # type: ignore[no-any-return]
     except Exception as error:  # a list of lists of many lengths, or a tensor that needs detaching first
-        raise TypeError(f"{name} must be an array, got {type(a).__name__}: {error}; pass an array of it") from error
+        raise TypeError(f"{name} must be an array, got {remedy.for_an_array(a, name, error)}") from None
 
 
 def as_array(a: Any) -> Any:
@@ -174,9 +173,9 @@ def vector(v: ArrayLike, name: str, count: int, layout: str, kinds: tuple[str, .
     """A per-channel vector of shape (count,), contiguous; on the host as aligned float64."""
     array = data(v, name, kinds)
     if array.shape != (count,):
+        way = remedy.for_a_vector(v, array.shape, count, name, "pass one value per channel, or check the layout")
         raise ValueError(
-            f"{name} must have shape ({count},), the channels of x (layout {layout!r}), got {array.shape}; "
-            "pass one value per channel, or check the layout"
+            f"{name} must have shape ({count},), the channels of x (layout {layout!r}), got {array.shape}; {way}"
         )
     exact(array, name)
     return place_of(array).vector(array)  # type: ignore[no-any-return]
@@ -203,7 +202,8 @@ def channel_vector(v: ArrayLike, name: str) -> Array:
     """A vector whose length says how many channels there are."""
     array = data(v, name, NUMBERS)
     if array.ndim != 1:
-        raise ValueError(f"{name} must have shape (C,), got {array.shape}; pass one value per channel")
+        way = remedy.for_a_vector(v, array.shape, None, name, "pass one value per channel")
+        raise ValueError(f"{name} must have shape (C,), got {array.shape}; {way}")
     return array
 
 

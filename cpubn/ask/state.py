@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cpubn.ask import check
+from cpubn.ask import check, remedy
 from cpubn.backends.gpu.arrays import DeviceArray
 from cpubn.backends.overlap import overlap, overlaps_itself
 from cpubn.backends.place import located, place_name, to_host
@@ -64,9 +64,8 @@ def _state_value(value: ArrayLike, name: str, current: Array) -> Array:
         return array.reshape(())
     array = check.data(to_host(located(off_torch(value, name), name)), name, check.NUMBERS)
     if array.shape != current.shape:
-        raise ValueError(
-            f"{name} must have shape {current.shape}, got {array.shape}; build the layer for that many channels"
-        )
+        way = remedy.for_a_vector(value, array.shape, current.size, name, "build the layer for that many channels")
+        raise ValueError(f"{name} must have shape {current.shape}, got {array.shape}; {way}")
     check.exact(array, name)
     with np.errstate(all="ignore"):
         cast = array.astype(current.dtype)
@@ -138,9 +137,8 @@ def own_vectors(given: Mapping[str, ArrayLike]) -> dict[str, Vector]:
     shape = vectors["mean"].shape
     for name, value in vectors.items():
         if value.ndim != 1 or value.shape != shape:
-            raise ValueError(
-                f"{name} must have shape (C,), one for mean, m2 and low, got {value.shape}; pass one value per channel"
-            )
+            way = remedy.for_a_vector(given[name], value.shape, None, name, "pass one value per channel")
+            raise ValueError(f"{name} must have shape (C,), one for mean, m2 and low, got {value.shape}; {way}")
     if (vectors["m2"] < 0.0).any():
         raise ValueError(f"m2 must be at least 0, got {vectors['m2'].min()}; pass sum((x - mean)**2)")
     return vectors
@@ -164,7 +162,8 @@ def mergeable(moments: Any, other: Any) -> None:
             f"other must be Moments on {here} like these, got some on {there}; compute both of arrays in one place"
         )
     if other.mean.shape != moments.mean.shape:
+        counts = len(moments.mean), len(other.mean)
         raise ValueError(
-            f"other must have {len(moments.mean)} channels like these moments, got {len(other.mean)}; "
-            "merge moments of the same layer"
+            f"other must have {counts[0]} channels like these moments, got {counts[1]}; "
+            f"{remedy.for_other_channels(counts)}"
         )

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cpubn.ask import check
+from cpubn.ask import check, remedy
 from cpubn.frozen import FrozenBatchNorm
 from cpubn.layers import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from cpubn.typing import Array, Vector
@@ -96,9 +96,9 @@ def channel_values(v: ArrayLike, name: str, count: int, side: Side, form: str) -
     """One value for each channel on one side of a layer."""
     array = check.on_host(v, name, check.FLOATS)
     if array.shape != (count,):
+        way = remedy.for_a_vector(v, array.shape, count, name, f"pass one value for each {side} channel")
         raise ValueError(
-            f"{name} must have shape ({count},), the {side} channels of weight ({form}), got {array.shape}; "
-            f"pass one value for each {side} channel"
+            f"{name} must have shape ({count},), the {side} channels of weight ({form}), got {array.shape}; {way}"
         )
     return array.astype(np.float64)
 
