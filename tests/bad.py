@@ -15,7 +15,7 @@ DATA = {
     "strings": (np.full((4, 3), "1.0"), TypeError, "must be .*float32.* or .*, got .*<U3"),
     "long double": (np.ones((4, 3), np.longdouble), TypeError, "must be .*float32.* or .*, got .*float"),
     "a list of integers": ([[1, 2, 3], [4, 5, 6]], TypeError, "must be .*float32.* or .*, got .*list"),
-    "None": (None, TypeError, "must be .*float32.* or .*, got None; pass one$"),
+    "None": (None, TypeError, "must be .*float32.* or .*, got NoneType; pass an array"),
     "masked": (np.ma.ones((4, 3)), TypeError, r"must be a plain array, got a masked array.*filled\("),
     "masked rows": (
         [np.ma.ones(3), *np.ones((3, 3))],
