@@ -8,7 +8,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from cpubn.ask import check, options
+from cpubn.ask import check, options, remedy
 from cpubn.frozen import FrozenBatchNorm
 from cpubn.typing import Array, Layout, Vector
 
@@ -119,8 +119,9 @@ def _of_channels(v: ArrayLike, name: str, channels: int) -> Vector:
         v = np.full(channels, check.number(v, name, "a finite number, or one for each channel", -1e300, 1e300, 0.5))
     array = check.data(v, name, check.NUMBERS)
     if array.shape != (channels,):
+        otherwise = "channels stand last: of (C, H, W) pass np.moveaxis(image, 0, -1), of RGBA images[..., :3]"
         raise ValueError(
             f"{name} must be a number, or of shape ({channels},), one for each of the channels, got {array.shape}; "
-            "channels stand last: of (C, H, W) pass np.moveaxis(image, 0, -1), of RGBA images[..., :3]"
+            f"{remedy.for_a_vector(v, array.shape, channels, name, otherwise)}"
         )
     return check.vector(array, name, channels, "NHWC")
