@@ -24,6 +24,7 @@ from cpubn.convert._keras import from_keras, to_keras
 from cpubn.convert._norm import UNKNOWN, Norm
 from cpubn.convert._npz import from_npz, to_npz
 from cpubn.convert._onnx import from_onnx, new_onnx, to_onnx
+from cpubn.convert._read import read
 from cpubn.convert._safetensors import from_safetensors, to_safetensors
 from cpubn.convert._torch import from_torch, to_torch
 
@@ -37,6 +38,7 @@ __all__ = [
     "from_safetensors",
     "from_torch",
     "new_onnx",
+    "read",
     "to_flax",
     "to_keras",
     "to_npz",

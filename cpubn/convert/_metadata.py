@@ -6,9 +6,10 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from cpubn.convert._names import build, each, errors_of, own
+from cpubn.convert._names import build, errors_of, listed, own, with_given
 from cpubn.convert._norm import UNKNOWN, Norm
-from cpubn.convert._torch import FIELDS, NAMES, from_torch
+from cpubn.convert._sources import content_errors
+from cpubn.convert._torch import FIELDS, NAMES, of_file
 from cpubn.typing import Array
 
 KEY = "cpubn"  # under which a file holds the JSON
@@ -23,9 +24,19 @@ def norms_of(
     metadata : cpubn's JSON, or None in another's file, which is read as a torch state_dict.
     given : eps and momentum; where they are known, they replace what the file says.
     """
+    keys = list(keys)
     wanted = [key for key in keys if NAMES.split(key)[1] in FIELDS]
+    if metadata is None:
+        prefixes = {NAMES.split(key)[0] for key in wanted if NAMES.split(key)[1] in ("running_mean", "running_var")}
+        if not prefixes:
+            with errors_of(path):
+                raise NAMES.nothing(keys)
+        # What belongs to batch norms alone: the rest may be gigabytes, and of dtypes that NumPy lacks.
+        return of_file(path, {key: take(key) for key in wanted if NAMES.split(key)[0] in prefixes}, **given)
+    with content_errors(path):
+        norms = _own(wanted, take, metadata)
     with errors_of(path):
-        return _foreign(wanted, take, given) if metadata is None else _own(wanted, take, metadata, given)
+        return with_given(norms, **given)
 
 
 def arrays_of(norms: Mapping[str, Any]) -> tuple[dict[str, Array], str]:
@@ -40,23 +51,15 @@ def arrays_of(norms: Mapping[str, Any]) -> tuple[dict[str, Array], str]:
     return arrays, json.dumps(said)
 
 
-def _foreign(wanted: list[str], take: Callable[[str], Any], given: Mapping[str, Any]) -> dict[str, Norm]:
-    """Reads only what belongs to batch norms: the rest may be gigabytes, and of dtypes that NumPy lacks."""
-    prefixes = {NAMES.split(key)[0] for key in wanted if NAMES.split(key)[1] in ("running_mean", "running_var")}
-    return from_torch({key: take(key) for key in wanted if NAMES.split(key)[0] in prefixes}, **given)
-
-
-def _own(wanted: list[str], take: Callable[[str], Any], metadata: str, given: Mapping[str, Any]) -> dict[str, Norm]:
+def _own(wanted: list[str], take: Callable[[str], Any], metadata: str) -> dict[str, Norm]:
     said = _parsed(metadata)
     expected = [NAMES.join(prefix, name) for prefix, fields in said.items() for name in fields["vectors"]]
     if sorted(expected) != sorted(wanted):
         raise ValueError(
-            f"it must hold the arrays that its metadata lists, {', '.join(expected)}, got {', '.join(wanted)}; "
+            f"it must hold the arrays that its metadata lists, {listed(expected)}, got {listed(wanted)}; "
             "write or download it again"
         )
     how = {field: {prefix: fields.get(field, UNKNOWN) for prefix, fields in said.items()} for field in SAID}
-    for keyword, value in given.items():
-        how[keyword] |= {name: v for name, v in each(value, keyword, said).items() if v is not UNKNOWN}
     return build({p: {name: take(NAMES.join(p, name)) for name in said[p]["vectors"]} for p in said}, **how)
 
 

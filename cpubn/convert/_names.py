@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, TypeAlias, TypeVar
 
@@ -17,6 +18,7 @@ from cpubn.convert._norm import UNKNOWN, Norm
 from cpubn.typing import Array, Vector
 
 T = TypeVar("T")
+OTHERS = {"running_var": "from_torch", "moving_variance": "from_keras", "batch_stats": "from_flax"}  # by a name of each
 Each: TypeAlias = T | Mapping[str, T]  # one value for all batch norms, or a mapping by name
 
 
@@ -27,6 +29,7 @@ class Names:
     source: str
     separator: str
     fields: Mapping[str, str]  # its name -> ours
+    ending: str = "$"  # what may stand behind a name, as a regular expression
 
     def find(self, arrays: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """The batch norms by name, each with its values by our names; whatever has no running statistics is ignored."""
@@ -39,7 +42,13 @@ class Names:
         for key, value in arrays.items():
             prefix, field = self.split(key)
             if field in self.fields:
-                found.setdefault(prefix, {})[self.fields[field]] = value
+                values = found.setdefault(prefix, {})
+                if self.fields[field] in values:
+                    raise ValueError(
+                        f"{self.source} must hold each array once, got {self.join(prefix, field)!r} twice; "
+                        "take out one of them"
+                    )
+                values[self.fields[field]] = value
         names = {ours: theirs for theirs, ours in self.fields.items()}
         statistics = {"running_mean", "running_var"}
         norms = {prefix: values for prefix, values in found.items() if statistics & set(values)}
@@ -50,17 +59,25 @@ class Names:
                     f"{prefix!r}, got no {self.join(prefix, names[missing])}; pass the whole of it"
                 )
         if not norms:
-            some = ", ".join(list(arrays)[:4]) or "none"
-            raise ValueError(
-                f"{self.source} must hold a batch norm's {names['running_mean']} and {names['running_var']}, got the "
-                f"keys {some}{', ...' if len(arrays) > 4 else ''}; pass the state of a model with running statistics"
-            )
+            raise self.nothing(arrays)
         return norms
 
     def split(self, key: str) -> tuple[str, str]:
         """The batch norm's name, and which of its values it is."""
-        prefix, _, field = key.rpartition(self.separator)
+        prefix, _, field = re.sub(self.ending, "", key).rpartition(self.separator)
         return prefix, field
+
+    def nothing(self, keys: Iterable[str]) -> ValueError:
+        """What to say where no key is that of running statistics."""
+        names, keys = {ours: theirs for theirs, ours in self.fields.items()}, list(keys)
+        way = "pass the state of a model with running statistics"
+        for mark, reader in OTHERS.items():
+            if mark not in self.fields and any(mark in re.split(r"[/.:]", key) for key in keys):
+                way = f"these names are those of {reader}, which takes arrays by name"
+        return ValueError(
+            f"{self.source} must hold a batch norm's {names['running_mean']} and {names['running_var']}, got the "
+            f"keys {listed(keys)}; {way}"
+        )
 
     def join(self, prefix: str, field: str) -> str:
         return f"{prefix}{self.separator}{field}" if prefix else field
@@ -108,10 +125,34 @@ def each(given: Any, keyword: str, names: Iterable[str]) -> dict[str, Any]:
     strangers = [name for name in given if name not in names]
     if strangers:
         raise ValueError(
-            f"{keyword} must be one value, or a mapping by the batch norms' names {', '.join(map(repr, names))}, "
-            f"got {', '.join(map(repr, strangers))}; leave out what is no batch norm here"
+            f"{keyword} must be one value, or a mapping by the batch norms' names {listed(map(repr, names))}, "
+            f"got {listed(map(repr, strangers))}; leave out what is no batch norm here"
         )
     return {name: given.get(name, UNKNOWN) for name in names}
+
+
+def replaced(said: Mapping[str, Any], given: Any, keyword: str) -> dict[str, Any]:
+    """What is said of each batch norm, or what is given in its place."""
+    return dict(said) | {name: v for name, v in each(given, keyword, said).items() if v is not UNKNOWN}
+
+
+def with_given(norms: Mapping[str, Norm], **given: Any) -> dict[str, Norm]:
+    """The same batch norms with what is given in place of what they say."""
+    said = {
+        keyword: replaced({name: getattr(norm, keyword) for name, norm in norms.items()}, value, keyword)
+        for keyword, value in given.items()
+    }
+    return {
+        name: of_batch_norm(name, replace, norm, **{keyword: values[name] for keyword, values in said.items()})
+        for name, norm in norms.items()
+    }
+
+
+def listed(names: Iterable[str], most: int = 4) -> str:
+    """The first of them, and how many others."""
+    names = list(names)
+    others = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + others
 
 
 def required(given: Any, keyword: str, names: Iterable[str], source: str, usual: float) -> dict[str, Any]:
@@ -120,7 +161,7 @@ def required(given: Any, keyword: str, names: Iterable[str], source: str, usual:
     absent = [name for name, value in values.items() if value is UNKNOWN]
     if absent:
         raise ValueError(
-            f"{keyword} must be given, because {source} does not hold it, got none for {', '.join(map(repr, absent))}; "
+            f"{keyword} must be given, because {source} does not hold it, got none for {listed(map(repr, absent))}; "
             f"pass {keyword}={usual:g} if that is what the model was built with, or a mapping by name"
         )
     return values

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from cpubn.convert._content import ARRAYS, KINDS
 from cpubn.convert._metadata import KEY, arrays_of, norms_of
 from cpubn.convert._names import Each
 from cpubn.convert._norm import UNKNOWN, Momentum, Norm, Unknown
-from cpubn.convert._sources import file_path, reading
+from cpubn.convert._sources import Allowance, file_path, no_other, reading
 
-KIND = "an .npz archive of arrays"
+KIND = KINDS[ARRAYS][0]
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # as NumPy writes them
 
 
 def from_npz(
@@ -31,6 +33,8 @@ def from_npz(
     and momentum replace those of the file. Raises ValueError for a damaged file, of which the checksums tell.
     """
     path = file_path(path)
+    no_other(path, ARRAYS)
+    allowance = Allowance()
     with reading(path, KIND):
         archive = zipfile.ZipFile(path)
     with archive:
@@ -44,7 +48,11 @@ def from_npz(
 
         def take(key: str) -> Any:
             with reading(path, KIND):
-                stream = io.BytesIO(archive.read(f"{key}.npy"))  # whole, so that its checksum is compared
+                entry = archive.getinfo(f"{key}.npy")
+                allowance.take(entry.file_size, key)
+                if entry.compress_type not in PACKED:
+                    raise ValueError(f"{key} is compressed in a way that NumPy does not write")
+                stream = io.BytesIO(archive.read(entry))  # whole, so that its checksum is compared
                 array = np.lib.format.read_array(stream, allow_pickle=False)
                 if stream.read(1):
                     raise ValueError(f"{key} is longer than its shape {array.shape}")

@@ -6,12 +6,13 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from cpubn.convert._content import KINDS, SAFETENSORS
 from cpubn.convert._metadata import KEY, arrays_of, norms_of
 from cpubn.convert._names import Each
 from cpubn.convert._norm import UNKNOWN, Momentum, Norm, Unknown
-from cpubn.convert._sources import file_path, library, reading
+from cpubn.convert._sources import file_path, library, no_other, reading
 
-KIND = "a .safetensors file"
+KIND = KINDS[SAFETENSORS][0]
 
 
 def from_safetensors(
@@ -29,6 +30,7 @@ def from_safetensors(
     path = file_path(path)
     safetensors = library("safetensors")
     library("ml_dtypes")  # registers bfloat16 with NumPy
+    no_other(path, SAFETENSORS)
     with reading(path, KIND):
         file = safetensors.safe_open(path, framework="numpy")
 

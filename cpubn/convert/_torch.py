@@ -2,53 +2,64 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from cpubn.convert._names import Each, Names, build, cast, each, of_batch_norm, own, required
-from cpubn.convert._norm import UNKNOWN, Count, Momentum, Norm, Unknown, plain
+from cpubn.convert._names import Each, Names, build, cast, each, errors_of, of_batch_norm, own, replaced, required
+from cpubn.convert._norm import UNKNOWN, Count, Momentum, Norm, Unknown, finite_vector, plain
+from cpubn.convert._sources import MOST, content_errors, file_path
+from cpubn.convert._torch_files import flat, load
 from cpubn.typing import Array
 
+if TYPE_CHECKING:
+    import torch
+
+Source: TypeAlias = "str | os.PathLike[str] | Mapping[str, Any] | torch.nn.Module"
 FIELDS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 NAMES = Names("a torch state_dict", ".", {name: name for name in FIELDS})
 
 
 def from_torch(
-    state: Mapping[str, Any],
+    source: Source,
     *,
     eps: Each[float | Unknown] = UNKNOWN,
     momentum: Each[Momentum] = UNKNOWN,
 ) -> dict[str, Norm]:
-    """Every batch norm of a state_dict by its prefix, '' for that of a single layer.
+    """Every batch norm of a module, a state_dict or a file by its prefix, '' for that of a single layer.
 
-    state : `model.state_dict()`, of tensors of any floating dtype or arrays. A batch norm is what has `running_mean`
-        and `running_var`; the rest is ignored, and so is a layer with track_running_stats=False. An instance norm that
-        tracks them looks the same.
-    eps, momentum : a state_dict holds neither. One value for all, or a mapping by prefix, for example
+    source : a `torch.nn.Module`; or `model.state_dict()`, of tensors of any floating dtype or arrays; or a file of
+        `torch.save` with a state_dict in it, which takes torch to read (`torch.load(path, weights_only=True)`, so that
+        none of its code runs). Mappings may hold mappings, as a checkpoint does: keys are joined by dots. A batch norm
+        is what has `running_mean` and `running_var`; the rest is ignored, and so is a layer with
+        track_running_stats=False. SyncBatchNorm is one. An instance norm of a module is none, although it may have
+        statistics; in a state_dict it looks the same.
+    eps, momentum : a module says both, and what is given replaces it. A state_dict and a file hold neither. One value
+        for all, or a mapping by prefix, for example
         `{name: m.eps for name, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}`. Without eps
         ValueError asks for it; momentum (None: the cumulative average) can wait until a layer is made.
 
     torch's running variance averages unbiased variances, as cpubn's does (torch/nn/modules/batchnorm.py: "the moving
-    average of variance is calculated via the unbiased estimator").
+    average of variance is calculated via the unbiased estimator"). Raises ValueError for a damaged file.
     """
-    found = NAMES.find(state)
-    for prefix, values in found.items():
-        if "num_batches_tracked" in values:
-            values["num_batches_tracked"] = of_batch_norm(prefix, _count, values["num_batches_tracked"])
-        if "bias" in values and "weight" not in values:
-            raise ValueError(
-                f"a torch state_dict must hold weight where it holds bias, got no {NAMES.join(prefix, 'weight')}; "
-                "pass the whole of it"
-            )
-    return build(
-        found,
-        eps=required(eps, "eps", found, NAMES.source, 1e-5),
-        momentum=each(momentum, "momentum", found),
-        variance=each("unbiased", "variance", found),
-    )
+    if isinstance(source, str | os.PathLike):
+        path = file_path(source)
+        return of_file(path, load(path), eps=eps, momentum=momentum)
+    if hasattr(source, "named_modules"):
+        state, said = _modules(source)
+        return _built(_found(state), said, eps, momentum)
+    return _built(_found(source), {}, eps, momentum)
+
+
+def of_file(path: str, state: Any, *, eps: Any, momentum: Any) -> dict[str, Norm]:
+    """The batch norms of a state_dict that a file holds; whatever is wrong with it is a ValueError."""
+    with content_errors(path):
+        found = _vectors(_found(state))
+    with errors_of(path):
+        return _built(found, {}, eps, momentum)
 
 
 def to_torch(
@@ -76,6 +87,66 @@ def to_torch(
             state[NAMES.join(prefix, name)] = cast(vector, NAMES.join(prefix, name), dtype)
         state[NAMES.join(prefix, "num_batches_tracked")] = count
     return state
+
+
+def _built(
+    found: Mapping[str, Mapping[str, Any]], said: Mapping[str, Mapping[str, Any]], eps: Any, momentum: Any
+) -> dict[str, Norm]:
+    known = {keyword: dict.fromkeys(found, UNKNOWN) | dict(said.get(keyword, {})) for keyword in ("eps", "momentum")}
+    return build(
+        found,
+        eps=required(replaced(known["eps"], eps, "eps"), "eps", found, NAMES.source, 1e-5),
+        momentum=replaced(known["momentum"], momentum, "momentum"),
+        variance=each("unbiased", "variance", found),
+    )
+
+
+def _found(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The batch norms of a state_dict."""
+    found = NAMES.find(flat(state) if isinstance(state, Mapping) and all(isinstance(k, str) for k in state) else state)
+    for prefix, values in found.items():
+        if "num_batches_tracked" in values:
+            values["num_batches_tracked"] = of_batch_norm(prefix, _count, values["num_batches_tracked"])
+        if "bias" in values and "weight" not in values:
+            raise ValueError(
+                f"a torch state_dict must hold weight where it holds bias, got no {NAMES.join(prefix, 'weight')}; "
+                "pass the whole of it"
+            )
+    return found
+
+
+def _vectors(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The same of a file, whose tensors may be views that say to be far longer than they are."""
+    for prefix, values in found.items():
+        for name, value in values.items():
+            if name == "num_batches_tracked":
+                continue
+            if np.prod(np.shape(value), dtype=float) * 8 > MOST:
+                raise ValueError(
+                    f"{NAMES.join(prefix, name)} must have shape (C,), one value per channel, got {np.shape(value)}"
+                )
+            values[name] = of_batch_norm(prefix, finite_vector, value, name)
+    return found
+
+
+def _modules(model: torch.nn.Module) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The state of the batch norms in a module, by their attributes, and what each of them says besides."""
+    state: dict[str, Any] = {}
+    said: dict[str, dict[str, Any]] = {"eps": {}, "momentum": {}}
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        values = {name: value for name in FIELDS if (value := getattr(module, name, None)) is not None}
+        kinds = [getattr(module, "original_name", ""), *(kind.__name__ for kind in type(module).__mro__)]
+        if not {"running_mean", "running_var"} <= set(values) or any("InstanceNorm" in kind for kind in kinds):
+            continue
+        state |= {NAMES.join(prefix, name): value for name, value in values.items()}
+        for keyword, of_modules in said.items():
+            of_modules[prefix] = getattr(module, keyword, UNKNOWN)
+    if not state:
+        raise ValueError(
+            f"the module must hold a batch norm with running statistics, got {type(model).__name__} without; "
+            "pass the model that was trained, with track_running_stats=True"
+        )
+    return state, said
 
 
 def _count(value: Any) -> int:

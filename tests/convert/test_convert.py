@@ -206,12 +206,12 @@ def test_what_weights_do_not_hold_is_asked_for(read, source, eps, momentum):
 
 @pytest.mark.parametrize(("read", "source", "eps", "momentum"), READERS.values(), ids=list(READERS))
 def test_what_is_no_model_state_is_refused(read, source, eps, momentum):
-    for nothing in ([1, 2], None, "file", {1: ONES}):
+    for nothing in ([1, 2], None, {1: ONES}):
         with pytest.raises((TypeError, ValueError), match=r"must (be|hold) .*, got"):
             read(nothing, **{eps: EPS})
     with pytest.raises(ValueError, match=r"must hold a batch norm's .*, got the keys none"):
         read({}, **{eps: EPS})
-    with pytest.raises(ValueError, match=r"must hold a batch norm's .*, got the keys kernel, a.*, \.\.\.; "):
+    with pytest.raises(ValueError, match=r"must hold a batch norm's .*, got the keys kernel, a.* and 6 more; "):
         read({"kernel": ONES, **{f"a{i}": ONES for i in range(9)}}, **{eps: EPS})
 
 
