@@ -2,51 +2,138 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from numpy.typing import DTypeLike
 
+from cpubn.convert._keras_files import Found, norms_in
 from cpubn.convert._layout import axis_of
-from cpubn.convert._names import Each, Names, biased, each, of_batch_norm, their_momentum, with_old_weights
-from cpubn.convert._norm import UNKNOWN, Count, Norm, Unknown
+from cpubn.convert._names import (
+    Each,
+    Names,
+    biased,
+    each,
+    errors_of,
+    listed,
+    of_batch_norm,
+    replaced,
+    their_momentum,
+    with_old_weights,
+)
+from cpubn.convert._norm import UNKNOWN, Count, Norm, Unknown, finite_vector
+from cpubn.convert._sources import content_errors, file_path
 from cpubn.typing import Array
 
 FIELDS = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
-NAMES = Names("a mapping of Keras weights", "/", FIELDS)
+NAMES = Names("a mapping of Keras weights", "/", FIELDS, r"(:\d+|/\.ATTRIBUTES/VARIABLE_VALUE)$")
+Source: TypeAlias = "str | os.PathLike[str] | Mapping[str, Any]"
 
 
 def from_keras(
-    weights: Mapping[str, Any],
+    weights: Source,
     *,
     epsilon: Each[float | Unknown] = UNKNOWN,
     momentum: Each[float | Unknown] = UNKNOWN,
-    axis: Each[int] = -1,
+    axis: Each[Any] = UNKNOWN,
     center: Each[bool | Unknown] = UNKNOWN,
     scale: Each[bool | Unknown] = UNKNOWN,
 ) -> dict[str, Norm]:
-    """Every BatchNormalization among named weights by its path, '' for that of a single layer.
+    """Every BatchNormalization of a file, or among named weights, by its path, '' for that of a single layer.
 
-    weights : `{v.path: v.numpy() for v in model.weights}`, or `v.name` for one layer.
+    weights : `{v.path: v.numpy() for v in model.weights}`, or `v.name`, also with the `:0` of Keras 2, or as a
+        checkpoint of TF2 names its arrays (`.../gamma/.ATTRIBUTES/VARIABLE_VALUE`). Or a file of Keras 3, Keras 2 or
+        tf.keras, .keras, .weights.h5 or .h5, models within models included, which takes h5py and no Keras. Its batch
+        norms are named as the layers are, one within the other; in .h5 files as the weights are.
     epsilon, momentum, axis, center, scale : fields of `layer.get_config()`, in Keras's meanings: one value for all, or
-        a mapping by path. epsilon and momentum are not among the weights: without epsilon ValueError asks for it
-        (Keras's default is 1e-3, torch's 1e-5), momentum can wait until a layer is made. axis is -1 for channels last
-        (Keras's default) or 1. Of center and scale the weights themselves tell: said as well, they must agree.
+        a mapping by path. A whole model's file says them, but not those of layers inside classes of its own; what is
+        given replaces what it says, but one value is not taken for all where it says another of some. epsilon and
+        momentum are not among the weights: without epsilon ValueError asks for it (Keras's default is 1e-3, torch's
+        1e-5), momentum can wait until a layer is made. axis is 1, or the last one: -1 (Keras's default), or as a layer
+        that was built says it, 3 or [3] for images. Of center and scale names tell: said as well, they must agree. A
+        .weights.h5 has no names: one of them is needed where a batch norm has three vectors, and two vectors are one
+        only under the name batch_normalization.
 
     Keras's momentum is the weight of the old average, ours 1 - momentum. Its moving variance averages biased variances
     (keras/src/layers/normalization/batch_normalization.py: `ops.moments`): `.freeze()` uses it as it stands, `.layer()`
     asks for values_per_channel. With renorm=True only inference is the same; training on from it is another method.
+    Raises ValueError for a damaged file and one of another kind; of a file's arrays, only what it holds itself is read.
     """
-    found = NAMES.find(weights)
-    for keyword, given, name, theirs in (("center", center, "bias", "beta"), ("scale", scale, "weight", "gamma")):
-        for prefix, said in each(given, keyword, found).items():
+    given = {"epsilon": epsilon, "momentum": momentum, "axis": axis, "center": center, "scale": scale}
+    if not isinstance(weights, str | os.PathLike):
+        return _built(NAMES.find(weights), given)
+    path = file_path(weights)
+    file = norms_in(path, NAMES)
+    said = {keyword: _said(file, keyword) for keyword in given}
+    with errors_of(path):
+        known = {keyword: _known(said[keyword], value, keyword) for keyword, value in given.items()}
+    with content_errors(path):
+        found = {
+            prefix: of_batch_norm(prefix, _fields, norm.weights, known["center"][prefix], known["scale"][prefix])
+            for prefix, norm in file.items()
+        }
+    with errors_of(path):
+        return _built(found, known)
+
+
+def _said(file: Mapping[str, Found], keyword: str) -> dict[str, Any]:
+    """What a file's config says of each batch norm."""
+    said = {name: norm.config.fields.get(keyword, UNKNOWN) if norm.config else UNKNOWN for name, norm in file.items()}
+    if keyword == "axis":
+        for name, axis in said.items():
+            rank = getattr(file[name].config, "rank", None)
+            if rank is not None and axis in (rank - 1, [rank - 1]):
+                said[name] = -1
+    return said
+
+
+def _known(said: Mapping[str, Any], given: Any, keyword: str) -> dict[str, Any]:
+    """What is said or given; one value that is for those of which nothing is said shall not replace another's."""
+    asked = [name for name, value in said.items() if value is UNKNOWN]
+    others = [name for name, value in said.items() if value is not UNKNOWN and value != given]
+    if asked and others and given is not UNKNOWN and not isinstance(given, Mapping):
+        raise ValueError(
+            f"{keyword} must be given by name, because the file says another than {given!r} of "
+            f"{listed(map(repr, others))}, got one for all; pass {keyword}={{name: {given!r}}} for "
+            f"{listed(map(repr, asked))}"
+        )
+    return replaced(said, given, keyword)
+
+
+def _fields(weights: Mapping[str, Any], center: Any, scale: Any) -> dict[str, Any]:
+    """A file's vectors by our names; those that have numbers get the names that center and scale leave."""
+    if not all(key.isdecimal() for key in weights):
+        return {FIELDS[key]: finite_vector(value, key) for key, value in weights.items()}
+    if len(weights) == 4 or len(weights) == 2:
+        there = [len(weights) == 4] * 2
+    elif UNKNOWN in (center, scale) and center is scale:
+        raise ValueError(
+            f"center or scale must be given, because the file does not say whether its {len(weights)} vectors are with "
+            "gamma or beta, got neither; pass scale=False or center=False, or a mapping by name"
+        )
+    else:
+        there = [
+            bool(scale) if scale is not UNKNOWN else not center,
+            bool(center) if center is not UNKNOWN else not scale,
+        ]
+    names = [name for name, is_there in zip(FIELDS, (*there, True, True), strict=True) if is_there]
+    if len(names) != len(weights):
+        raise ValueError(f"it must hold the vectors {', '.join(names)}, got {len(weights)}; save it again")
+    return {FIELDS[name]: finite_vector(value, name) for name, value in zip(names, weights.values(), strict=True)}
+
+
+def _built(found: Mapping[str, Mapping[str, Any]], given: Mapping[str, Any]) -> dict[str, Norm]:
+    for keyword, name, theirs in (("center", "bias", "beta"), ("scale", "weight", "gamma")):
+        for prefix, said in each(given[keyword], keyword, found).items():
             if said is not UNKNOWN and bool(said) != (name in found[prefix]):
                 raise ValueError(
                     f"{NAMES.join(prefix, theirs)} must be there where {keyword}=True and nowhere else, got "
                     f"{keyword}={said} and {'no ' if said else ''}{theirs}; "
                     "pass the layer's own config and all its weights"
                 )
-    return with_old_weights(found, NAMES.source, epsilon, momentum, axis, usual_epsilon=1e-3)
+    axes = {prefix: -1 if axis is UNKNOWN else axis for prefix, axis in each(given["axis"], "axis", found).items()}
+    return with_old_weights(found, NAMES.source, given["epsilon"], given["momentum"], axes, usual_epsilon=1e-3)
 
 
 def to_keras(
