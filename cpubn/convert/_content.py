@@ -10,7 +10,7 @@ HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 HEAD = 1 << 16  # bytes that are looked at
 
 ARRAYS, TORCH, SCRIPT, KERAS, HDF5 = "npz", "torch", "torchscript", "keras", "hdf5"
-SAFETENSORS, ZIP, TAR, PICKLE, OTHER = "safetensors", "zip", "tar", "pickle", "other"
+SAFETENSORS, ZIP, TAR, PICKLE, LITE, OTHER = "safetensors", "zip", "tar", "pickle", "tflite", "other"
 
 # What to say of each, and what reads it.
 KINDS = {
@@ -23,6 +23,7 @@ KINDS = {
     ZIP: ("a zip archive of other files", None),
     TAR: ("a tar archive", None),
     PICKLE: ("a pickle", None),
+    LITE: ("a TensorFlow Lite model", None),
     OTHER: ("an ONNX model", None),  # or anything else
 }
 
@@ -39,6 +40,8 @@ def content_of(path: str) -> str:
         return TORCH
     if head[257:262] == b"ustar":
         return TAR
+    if head[4:8] == b"TFL3":
+        return LITE
     if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= size - 8:
         return SAFETENSORS
     if head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5"):
