@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 Path: TypeAlias = tuple[str, ...]
 
-SECONDS, MEMORY = 60, 8 << 30  # for one file
+SECONDS, MEMORY = 30, 8 << 30  # for one file
+ALARM = -14  # what a process ends with whose time is over, where there are signals
 OBJECTS, DEPTH = 200_000, 64  # groups and arrays that are looked at, within each other
 
 
@@ -44,7 +45,7 @@ def contents(paths: Sequence[str], most: int, seconds: int = SECONDS) -> Iterato
     most : bytes of vectors that are taken from one; ValueError says where there are more.
     seconds : for each.
     """
-    left = list(paths)
+    left, late = list(paths), f"it took longer than {seconds} s"
     while left:
         command = [sys.executable, "-I", __file__, json.dumps([sys.path, most, seconds])]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -52,11 +53,12 @@ def contents(paths: Sequence[str], most: int, seconds: int = SECONDS) -> Iterato
             output, errors = process.communicate(
                 "\0".join(left).encode(errors="surrogateescape"), timeout=(seconds + 5) * len(left)
             )
-            end = "it ended with " + (errors.decode(errors="replace").strip()[-200:] or f"code {process.returncode}")
+            code = process.returncode
+            end = late if code == ALARM else errors.decode(errors="replace").strip()[-200:] or f"it ended with {code}"
         except subprocess.TimeoutExpired:
             process.kill()
             output, _ = process.communicate()
-            end = f"it took longer than {seconds} s"
+            end = late
         answers = list(_answers(output))
         yield from answers
         if len(answers) < len(left):

@@ -105,8 +105,10 @@ def _chain(owner: Path, file: Contents, config: Config | None) -> Path:
     """The names of the layers down to this one: from the config, else from the file, else those of the groups."""
     if config is not None:
         return config.names
-    ends = (end for end in range(1, len(owner) + 1) if owner[end - 1] not in CONTAINERS)
-    return tuple(file.groups.get((*owner[:end], "vars")) or owner[end - 1] for end in ends)
+    said = [file.groups.get((*owner[:end], "vars")) for end in range(1, len(owner) + 1)]
+    if said and said[-1] is not None:  # a group without is a list in the layer around it
+        return tuple(name for name in said if name is not None)
+    return tuple(part for part in owner if part not in CONTAINERS)
 
 
 def _named(arrays: Mapping[Path, Vector], said: list[Config], names: Names) -> dict[str, Found]:

@@ -254,7 +254,8 @@ def finite_vector(value: ArrayLike, name: str) -> Vector:
         )
     if array.ndim != 1:
         raise ValueError(f"{name} must have shape (C,), got {array.shape}; pass one value per channel")
-    vector = np.array(array, dtype=np.float64, order="C", subok=False)
+    with np.errstate(invalid="ignore"):  # of a signalling NaN, which is refused below
+        vector = np.array(array, dtype=np.float64, order="C", subok=False)
     bad = np.flatnonzero(~np.isfinite(vector))
     if bad.size:
         raise ValueError(

@@ -1,0 +1,114 @@
+"""Damaged files of every format that is read without a framework: refused, or read as other numbers; nothing else."""
+
+import json
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import need_library
+from damage import check_refused_or_read, damaged
+from norms import EPS, trained_layer
+
+from cpubn import convert
+from cpubn.convert import _hdf5, _keras_files
+
+for name in ("h5py", "ml_dtypes", "onnx", "safetensors"):
+    need_library(name, "convert")
+import h5py
+import onnx
+
+COUNTS = pytest.mark.parametrize("count", [200, pytest.param(5000, marks=pytest.mark.slow)])
+
+
+def norms():
+    norm = convert.Norm.of(trained_layer())
+    return {"layer1.0.bn": norm, "layer1.1.bn": replace(norm, weight=None, momentum=None)}
+
+
+def write_onnx(path):
+    onnx.save(convert.new_onnx(trained_layer()), path)
+
+
+CONFIG = {
+    "class_name": "Sequential",
+    "config": {
+        "name": "model",
+        "layers": [{"class_name": "BatchNormalization", "config": {"name": "bn", "epsilon": EPS, "axis": [3]}}],
+    },
+}
+
+
+def write_h5(path):
+    """As Keras 2 does."""
+    weights, _ = convert.to_keras({"bn": trained_layer()}, values_per_channel=None)
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = json.dumps(CONFIG)
+        group = file.create_group("model_weights/bn")
+        group.attrs["weight_names"] = np.array([f"{name}:0".encode() for name in weights])
+        for name, array in weights.items():
+            group[f"{name}:0"] = array
+
+
+def write_numbered_h5(path):
+    """As Keras 3 does."""
+    weights, _ = convert.to_keras({"": trained_layer()}, values_per_channel=None)
+    with h5py.File(path, "w") as file:
+        group = file.create_group("layers/batch_normalization/vars")
+        group.attrs["name"] = "bn"
+        for i, array in enumerate(weights.values()):
+            group[str(i)] = array
+
+
+def write_keras(path):
+    write_numbered_h5(path.with_name("weights"))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", json.dumps(CONFIG))
+        archive.write(path.with_name("weights"), _keras_files.WEIGHTS)
+
+
+WRITE = {
+    "npz": lambda path: convert.to_npz(norms(), path),
+    "safetensors": lambda path: convert.to_safetensors(norms(), path),
+    "onnx": write_onnx,
+    "keras": write_keras,
+}
+
+
+@COUNTS
+@pytest.mark.parametrize("kind", list(WRITE))
+def test_damaged_files(tmp_path, monkeypatch, kind, count):
+    WRITE[kind](tmp_path / kind)
+    options = {"eps": EPS} if kind == "keras" else {}
+    assert convert.read(tmp_path / kind, **options)
+    if kind == "keras":  # the checksum has passed; each other process would take a fifth of a second
+        (weights,) = _hdf5.contents([str(tmp_path / "weights")], 1 << 20)
+        monkeypatch.setattr(_keras_files, "contents", lambda paths, most: [weights])
+    check_refused_or_read(lambda path: convert.read(path, **options), tmp_path / kind, count)
+
+
+@COUNTS
+@pytest.mark.parametrize("write", [write_h5, write_numbered_h5])
+def test_damaged_hdf5_files(tmp_path, monkeypatch, write, count):
+    """Whatever its library does: read a hundred at a time by one process, or by the next where it crashes or hangs."""
+    path = tmp_path / "model"
+    write(path)
+    whole, answers = path.read_bytes(), []
+
+    def before(numbers):
+        assert not answers
+        paths = [tmp_path / str(number) for number in numbers]
+        for number, other in zip(numbers, paths, strict=True):
+            other.write_bytes(damaged(whole, number))
+        answers.extend(_hdf5.contents([str(other) for other in paths], 1 << 20, seconds=1))
+        for other in paths:
+            other.unlink()
+
+    def read(path):
+        answer = answers.pop(0)
+        monkeypatch.setattr(_keras_files, "contents", lambda paths, most: [answer])
+        monkeypatch.setattr(_keras_files, "content_of", lambda path: "hdf5")
+        return convert.from_keras(path, epsilon=EPS)
+
+    monkeypatch.setattr(_keras_files, "no_other", lambda path, *contents: None)
+    check_refused_or_read(read, path, count, before)
