@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from subprocess import PIPE
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -48,17 +49,18 @@ def contents(paths: Sequence[str], most: int, seconds: int = SECONDS) -> Iterato
     left, late = list(paths), f"it took longer than {seconds} s"
     while left:
         command = [sys.executable, "-I", __file__, json.dumps([sys.path, most, seconds])]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        try:
-            output, errors = process.communicate(
-                "\0".join(left).encode(errors="surrogateescape"), timeout=(seconds + 5) * len(left)
-            )
-            code = process.returncode
-            end = late if code == ALARM else errors.decode(errors="replace").strip()[-200:] or f"it ended with {code}"
-        except subprocess.TimeoutExpired:
-            process.kill()
-            output, _ = process.communicate()
-            end = late
+        with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE) as process:
+            given = "\0".join(left).encode(errors="surrogateescape")
+            try:
+                output, errors = process.communicate(given, timeout=(seconds + 5) * len(left))
+                code = process.returncode
+                end = (
+                    late if code == ALARM else errors.decode(errors="replace").strip()[-200:] or f"it ended with {code}"
+                )
+            except subprocess.TimeoutExpired:
+                process.kill()
+                output, _ = process.communicate()
+                end = late
         answers = list(_answers(output))
         yield from answers
         if len(answers) < len(left):
