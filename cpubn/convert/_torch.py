@@ -12,8 +12,7 @@ from numpy.typing import DTypeLike
 from cpubn.convert._names import Each, Names, build, cast, each, errors_of, of_batch_norm, own, replaced, required
 from cpubn.convert._norm import UNKNOWN, Count, Momentum, Norm, Unknown, finite_vector, plain
 from cpubn.convert._sources import MOST, content_errors, file_path
-from cpubn.convert._torch_files import flat, load
-from cpubn.typing import Array
+from cpubn.convert._torch_files import as_tensor, flat, load
 
 if TYPE_CHECKING:
     import torch
@@ -67,26 +66,29 @@ def to_torch(
     *,
     values_per_channel: Each[Count] = UNKNOWN,
     dtype: DTypeLike = "float32",
-) -> dict[str, Array]:
-    """A state_dict's keys, with arrays: `{k: torch.from_numpy(v) for k, v in to_torch(norms).items()}` is its tensors.
+    tensors: bool = False,
+) -> dict[str, Any]:
+    """A state_dict of arrays, or of tensors, that `model.load_state_dict(state, strict=False)` takes into a model.
 
     norms : Norms, layers or FrozenBatchNorms by prefix.
     values_per_channel : needed where the running variance is not unbiased, see Norm.with_variance; also by prefix.
     dtype : of all but num_batches_tracked, which is 0 where it is unknown, as torch takes old state_dicts.
+    tensors : True makes tensors of them, for which torch is imported.
 
     A batch norm with one of weight and bias gets the other as ones or zeros; one with neither has no such keys
-    (affine=False). eps and momentum are for torch's constructor: `norm.eps`, `norm.momentum`.
+    (affine=False). eps and momentum are for torch's constructor: `norm.eps`, `norm.momentum`. strict=False because
+    the rest of the model is not in it: what load_state_dict returns must name none of it as unexpected.
     """
     norms = own(norms)
     counts = each(values_per_channel, "values_per_channel", norms)
-    state: dict[str, Array] = {}
+    state: dict[str, Any] = {}
     for prefix, norm in norms.items():
         values = of_batch_norm(prefix, norm.state_dict, counts[prefix])
         count = values.pop("num_batches_tracked", np.array(0, np.int64))
         for name, vector in values.items():
             state[NAMES.join(prefix, name)] = cast(vector, NAMES.join(prefix, name), dtype)
         state[NAMES.join(prefix, "num_batches_tracked")] = count
-    return state
+    return {name: as_tensor(array) for name, array in state.items()} if tensors else state
 
 
 def _built(
@@ -121,10 +123,9 @@ def _vectors(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for name, value in values.items():
             if name == "num_batches_tracked":
                 continue
-            if np.prod(np.shape(value), dtype=float) * 8 > MOST:
-                raise ValueError(
-                    f"{NAMES.join(prefix, name)} must have shape (C,), one value per channel, got {np.shape(value)}"
-                )
+            shape = tuple(np.shape(value))
+            if np.prod(shape, dtype=float) * 8 > MOST:
+                raise ValueError(f"{NAMES.join(prefix, name)} must have shape (C,), one value per channel, got {shape}")
             values[name] = of_batch_norm(prefix, finite_vector, value, name)
     return found
 

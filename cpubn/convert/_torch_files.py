@@ -8,16 +8,20 @@ import zipfile
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from cpubn.convert._content import KINDS, SCRIPT, TORCH, content_of
 from cpubn.convert._sources import MOST, Allowance, library, no_other, reading
+from cpubn.typing import Array
 
+WAY = "pip install torch"
 ENTRIES, DEPTH = 1_000_000, 32  # of mappings within mappings
 
 
 def load(path: str) -> Any:
     """What torch.save was given."""
     no_other(path, TORCH, SCRIPT)
-    torch = library("torch", "pip install torch")
+    torch = library("torch", WAY)
     if content_of(path) == SCRIPT:
         raise ValueError(
             f"{path} must be a file of torch.save, got a TorchScript program; if you trust it, pass the module "
@@ -54,3 +58,11 @@ def flat(state: Mapping[str, Any]) -> dict[str, Any]:
                 leaves[f"{prefix}{key}"] = value
         branches += reversed(inner)
     return leaves
+
+
+def as_tensor(array: Array) -> Any:
+    """A tensor of the array's own memory."""
+    torch = library("torch", WAY)
+    if array.dtype.name == "bfloat16":  # which torch does not take from NumPy
+        return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
+    return torch.from_numpy(array)

@@ -87,7 +87,7 @@ def test_damaged_files(tmp_path, monkeypatch, kind, count):
     check_refused_or_read(lambda path: convert.read(path, **options), tmp_path / kind, count)
 
 
-@COUNTS
+@pytest.mark.parametrize("count", [100, pytest.param(2500, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("write", [write_h5, write_numbered_h5])
 def test_damaged_hdf5_files(tmp_path, monkeypatch, write, count):
     """Whatever its library does: read a hundred at a time by one process, or by the next where it crashes or hangs."""
