@@ -18,7 +18,7 @@ from cpubn.backends.choice import (
     use_backend,
 )
 from cpubn.backends.report import show_config
-from cpubn.folding import fold_conv, fold_into_next_conv, fold_into_next_linear, fold_linear, verify_fold
+from cpubn.folding import fold_conv, fold_into_next_conv, fold_into_next_linear, fold_linear, surround, verify_fold
 from cpubn.frozen import FrozenBatchNorm
 from cpubn.functional import batch_norm, batch_norm_backward, moments
 from cpubn.images import normalize_images
@@ -75,6 +75,7 @@ __all__ = [
     "normalize_images",
     "set_num_threads",
     "show_config",
+    "surround",
     "use_backend",
     "verify_fold",
 ]

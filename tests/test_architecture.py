@@ -99,6 +99,7 @@ def test_no_file_is_long():
 
 # Functions of more than 6 parameters, beside those that Numba compiles, which take arrays and numbers one by one.
 PUBLIC = {  # users give most of them by name
+    "folding.fold.fold_conv",
     "folding.fold.fold_into_next_conv",
     "folding.verify.verify_fold",
     "frozen.__init__",

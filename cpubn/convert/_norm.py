@@ -75,13 +75,13 @@ class Norm:
                     f"{name} must have shape {shape}, that of running_mean, got {vector.shape}; "
                     "pass one value per channel of the same batch norm"
                 )
-        if (checked["running_var"] < 0.0).any():
+        eps = checked["eps"] = check.epsilon(self.eps, training=False)
+        if (checked["running_var"] + eps < 0.0).any():
             worst = int(checked["running_var"].argmin())
             raise ValueError(
-                f"running_var must be at least 0, got {checked['running_var'][worst]} in channel {worst}; "
-                "pass the variance, neither its logarithm nor a damaged file's"
+                f"running_var + eps must be at least 0, got running_var {checked['running_var'][worst]} and "
+                f"eps {eps:g} in channel {worst}; pass the variance, neither its logarithm nor a damaged file's"
             )
-        checked["eps"] = check.epsilon(self.eps, training=False)
         checked["layout"] = check.layout_name(self.layout)
         if self.momentum is not None and self.momentum is not UNKNOWN:
             checked["momentum"] = check.momentum(self.momentum)

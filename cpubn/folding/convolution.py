@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from cpubn.ask import check
 from cpubn.folding.layer import AffineLayer
+from cpubn.folding.padding import Numbers, Padding, Pairs, PerAxis, pairs_per_axis, per_axis, surrounded
 from cpubn.typing import Array, Vector
 
-PerAxis: TypeAlias = int | Sequence[int]
-Numbers: TypeAlias = tuple[int, ...]  # one for each spatial axis
+Pooling: TypeAlias = Literal["average", "max"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +20,7 @@ class Geometry:
 
     kernel: Numbers
     stride: Numbers
-    padding: Numbers
+    padding: Pairs | None  # None: "same"
     dilation: Numbers
     output_padding: Numbers
     transposed: bool
@@ -32,7 +30,7 @@ class Geometry:
         cls,
         kernel: Numbers,
         stride: PerAxis,
-        padding: PerAxis,
+        padding: Padding,
         dilation: PerAxis,
         output_padding: PerAxis,
         transposed: bool,
@@ -44,10 +42,20 @@ class Geometry:
                 f"output_padding must be 0 where transposed=False, got {output_padding!r}; "
                 "it belongs to a transposed convolution"
             )
+        if isinstance(padding, str):
+            if padding not in ("same", "valid"):
+                raise ValueError(
+                    f"padding must be numbers, 'same' or 'valid', got {padding!r}; pass what the layer has"
+                )
+            if padding == "same" and any(extra):
+                raise ValueError(
+                    f"output_padding must be 0 where padding is 'same', which says the output's shape, got "
+                    f"{output_padding!r}; leave it out"
+                )
         return cls(
             kernel,
             per_axis(stride, "stride", rank, 1),
-            per_axis(padding, "padding", rank, 0),
+            None if padding == "same" else pairs_per_axis(0 if padding == "valid" else padding, rank),
             per_axis(dilation, "dilation", rank, 1),
             extra,
             transposed,
@@ -58,33 +66,35 @@ class Geometry:
         """From a kernel's first tap to its last: dilation * (kernel - 1)."""
         return tuple(d * (k - 1) for d, k in zip(self.dilation, self.kernel, strict=True))
 
+    def pads(self, spatial: Numbers) -> Pairs:
+        """What stands before and after each axis of an input of this shape; what a transposed one cuts off its output.
+
+        "same" is TensorFlow's: an output of ceil(n / stride), transposed of n * stride, and of an odd number the
+        greater half after. torch's, of stride 1, is the same. Where it is negative, a transposed one has to add.
+        """
+        if self.padding is not None:
+            return self.padding
+        pairs = []
+        for n, s, r in zip(spatial, self.stride, self.reach, strict=True):
+            total = r + 1 - s if self.transposed else max((-(-n // s) - 1) * s + r + 1 - n, 0)
+            before = max(total, 0) // 2
+            pairs.append((before, total - before))
+        return tuple(pairs)
+
     def sizes(self, x: Array) -> Numbers:
         """The spatial shape of the output for x of shape (N, in, *spatial)."""
-        axes = zip(x.shape[2:], self.stride, self.padding, self.reach, self.output_padding, strict=True)
+        spatial = x.shape[2:]
+        axes = zip(spatial, self.stride, self.pads(spatial), self.reach, self.output_padding, strict=True)
         if self.transposed:
-            sizes = tuple((n - 1) * s - 2 * p + r + extra + 1 for n, s, p, r, extra in axes)
+            sizes = tuple((n - 1) * s - b - a + r + extra + 1 for n, s, (b, a), r, extra in axes)
         else:
-            sizes = tuple((n + 2 * p - r - 1) // s + 1 for n, s, p, r, _ in axes)
+            sizes = tuple((n + b + a - r - 1) // s + 1 for n, s, (b, a), r, _ in axes)
         if any(n < 1 for n in sizes):
             raise ValueError(
                 f"the layer's output must have at least 1 position on each axis, got spatial shape {sizes} for x of "
-                f"{x.shape[2:]}; pass a larger x, or check padding and dilation"
+                f"{spatial}; pass a larger x, or check padding and dilation"
             )
         return sizes
-
-
-def per_axis(value: Any, name: str, rank: int, low: int) -> Numbers:
-    """One whole number for all spatial axes, or one for each."""
-    values = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,) * rank
-    if len(values) != rank:
-        raise ValueError(
-            f"{name} must be one number, or {rank}, one for each spatial axis of weight, got {value!r}; "
-            "pass what the layer has"
-        )
-    numbers = tuple(check.count(v, name, f"{low} or more") for v in values)
-    if any(v < low for v in numbers):
-        raise ValueError(f"{name} must be at least {low}, got {value!r}; pass what the layer has")
-    return numbers
 
 
 def convolve(x: Array, layer: AffineLayer, geometry: Geometry, pad: Vector) -> Array:
@@ -94,18 +104,39 @@ def convolve(x: Array, layer: AffineLayer, geometry: Geometry, pad: Vector) -> A
     flipped kernel, with stride 1, over x with stride - 1 zeros between its samples and all of the kernel's reach around
     it; its padding is cut off the output (Dumoulin and Visin, 2016, arXiv:1603.07285, section 4).
     """
-    sizes = geometry.sizes(x)
+    sizes, pads = geometry.sizes(x), geometry.pads(x.shape[2:])
     if geometry.transposed:
-        after = tuple(r + extra for r, extra in zip(geometry.reach, geometry.output_padding, strict=True))
-        x = _surround(_spread(x, geometry.stride), geometry.reach, after, pad)
+        around = tuple(
+            (r, r + extra + max(-after, 0))
+            for r, extra, (_, after) in zip(geometry.reach, geometry.output_padding, pads, strict=True)
+        )
+        x = surrounded(_spread(x, geometry.stride), around, pad)
         kernel = np.flip(layer.grouped, tuple(range(3, layer.grouped.ndim)))
-        uncut = tuple(n + 2 * p for n, p in zip(sizes, geometry.padding, strict=True))
+        uncut = tuple(n + before + max(after, 0) for n, (before, after) in zip(sizes, pads, strict=True))
         y = _correlate(x, kernel, uncut, (1,) * len(sizes), geometry.dilation)
-        y = y[_spatial(slice(p, p + n) for n, p in zip(sizes, geometry.padding, strict=True))]
+        y = y[_spatial(slice(before, before + n) for n, (before, _) in zip(sizes, pads, strict=True))]
     else:
-        x = _surround(x, geometry.padding, geometry.padding, pad)
+        x = surrounded(x, pads, pad)
         y = _correlate(x, layer.grouped, sizes, geometry.stride, geometry.dilation)
     return y + _over_space(layer.bias, y)
+
+
+def check_pooling(pooling: Any) -> None:
+    if pooling is not None and not (isinstance(pooling, str) and pooling in ("average", "max")):
+        raise ValueError(f"pooling must be 'average', 'max' or None, got {pooling!r}; no other lets a batch norm pass")
+
+
+def pool(x: Array, pooling: Pooling) -> Array:
+    """The average or the maximum of windows of two on each spatial axis, next to each other."""
+    if any(n < 2 for n in x.shape[2:]):
+        raise ValueError(
+            f"there must be at least 2 positions on each axis to pool, got spatial shape {x.shape[2:]}; pass a larger x"
+        )
+    for axis in range(2, x.ndim):
+        lines = np.moveaxis(x, axis, 0)
+        even, odd = lines[: len(lines) // 2 * 2 : 2], lines[1::2]
+        x = np.moveaxis(np.maximum(even, odd) if pooling == "max" else (even + odd) / 2, 0, axis)
+    return x
 
 
 def _correlate(x: Array, kernel: Array, sizes: Numbers, stride: Numbers, dilation: Numbers) -> Array:
@@ -125,15 +156,6 @@ def _spread(x: Array, stride: Numbers) -> Array:
     spread = np.zeros((*x.shape[:2], *((n - 1) * s + 1 for n, s in zip(x.shape[2:], stride, strict=True))))
     spread[_spatial(slice(None, None, s) for s in stride)] = x
     return spread
-
-
-def _surround(x: Array, before: Numbers, after: Numbers, pad: Vector) -> Array:
-    """x with so many values of `pad` on either side."""
-    sides = list(zip(before, x.shape[2:], after, strict=True))
-    surrounded = np.empty((*x.shape[:2], *map(sum, sides)))
-    surrounded[...] = _over_space(pad, x)
-    surrounded[_spatial(slice(b, b + n) for b, n, _ in sides)] = x
-    return surrounded
 
 
 def _spatial(index: Any) -> tuple[Any, ...]:

@@ -14,8 +14,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cpubn.folding.convolution import PerAxis, per_axis
+from cpubn.folding.convolution import Pooling, check_pooling
 from cpubn.folding.layer import AffineLayer, KernelLayout, Norm, constant_norm, rounded
+from cpubn.folding.padding import PerAxis, per_axis
 from cpubn.frozen import FrozenBatchNorm
 from cpubn.maths import algebra
 from cpubn.typing import Array, Vector
@@ -29,6 +30,7 @@ def fold_conv(
     groups: int = 1,
     transposed: bool = False,
     kernel_layout: KernelLayout = "OIHW",
+    pooling: Pooling | None = None,
 ) -> tuple[Array, Array]:
     """weight' = weight * scale, bias' = (bias - bn.running_mean) * scale + bn.bias, where conv'(x) = bn(conv(x)).
 
@@ -43,15 +45,20 @@ def fold_conv(
         Conv2DTranspose; swap the last two axes of Flax's ConvTranspose, which keeps (*kernel, in, out) by default. A
         depthwise kernel of Keras, (*kernel, in, multiplier), is weight.reshape(*kernel, 1, in * multiplier), groups=in.
     bias : (out,), or None where the convolution has none.
-    bn : a batch norm layer, whose running statistics count in either mode, or a FrozenBatchNorm, of `out` features.
-        Its activation is not folded: apply it to the output of the folded convolution.
+    bn : a batch norm layer, whose running statistics count in either mode, a FrozenBatchNorm, or a Norm of
+        cpubn.convert, of `out` features. Its activation is not folded: apply it to what the folded convolution gives.
     groups, transposed, kernel_layout : the convolution's.
+    pooling : "average" or "max" where a pooling layer, and nothing else, stands between the convolution and bn:
+        pool(conv'(x)) = bn(pool(conv(x))). An average passes every bn, of windows whose padding it does not count; a
+        maximum one with no negative weight, else ValueError.
 
     Returns weight', in weight's shape, and bias', (out,), both in weight's dtype. Raises ValueError where shapes,
     groups and bn do not fit together, where bn has no running statistics, and where a result is not finite in weight's
     dtype (the message names the channel); TypeError for other types.
     """
-    return _fold(AffineLayer.conv(weight, bias, groups, transposed, kernel_layout), bn)
+    layer = AffineLayer.conv(weight, bias, groups, transposed, kernel_layout)
+    _pooled(constant_norm(bn, layer, "output"), pooling)
+    return _fold(layer, bn)
 
 
 def fold_linear(weight: ArrayLike, bias: ArrayLike | None, bn: Norm) -> tuple[Array, Array]:
@@ -73,12 +80,13 @@ def fold_into_next_conv(
     kernel_layout: KernelLayout = "OIHW",
     zero_padding: bool = True,
     stride: PerAxis | None = None,
+    pooling: Pooling | None = None,
 ) -> tuple[Array, Array, Array | None]:
     """weight' = weight * scale, bias' = bias + sum(weight * shift), pad = -shift / scale: conv'(x) = conv(bn(x)).
 
     For each input channel scale = bn.weight / sqrt(bn.running_var + bn.eps), shift = bn.bias - bn.running_mean * scale;
     the sum runs over input channels and kernel. Where conv pads bn(x) with zeros, conv' must pad x with `pad`, the
-    value that bn maps to zero in each channel: surround x with it, and convolve with padding=0.
+    value that bn maps to zero in each channel: `cpubn.surround(x, padding, pad)`, and convolve with padding=0.
 
     A transposed convolution, too, reads zeros that are not bn(x). With stride 1 they lie around x: surround it with
     dilation * (kernel - 1) + output_padding values of `pad` on each side, and add that number to the layer's padding.
@@ -92,6 +100,7 @@ def fold_into_next_conv(
     zero_padding : False says that the convolution reads no zeros around bn(x), because its padding is 0 or its padding
         mode another (transposed: padding is at least dilation * (kernel - 1) + output_padding). `pad` is then None.
     stride : the convolution's; needed where it is transposed, and of no matter elsewhere.
+    pooling : as in fold_conv, of a pooling layer between bn and the convolution: conv'(pool(x)) = conv(pool(bn(x))).
 
     Returns weight', in weight's shape, bias', (out,), and pad, (in,), all in weight's dtype. Raises as fold_conv does,
     and ValueError where zero_padding needs a pad and a channel has scale = 0 and shift != 0: no x gives bn(x) = 0
@@ -99,6 +108,7 @@ def fold_into_next_conv(
     """
     layer = AffineLayer.conv(weight, bias, groups, transposed, kernel_layout)
     frozen = _norm_before(bn, layer)
+    _pooled(frozen, pooling)
     if transposed:
         _shift_must_be_uniform(frozen, stride, layer.grouped.ndim - 3)
     folded = _fold_into_next(layer, frozen)
@@ -146,6 +156,20 @@ def _affine(frozen: FrozenBatchNorm, centre: Vector) -> tuple[Vector, Vector]:
     with np.errstate(all="ignore"):
         return algebra.affine(
             frozen.running_mean, 0.0, frozen.running_var, frozen.weight, frozen.bias, frozen.eps, centre
+        )
+
+
+def _pooled(frozen: FrozenBatchNorm, pooling: Pooling | None) -> None:
+    """Whether the map of each channel can change places with a pooling layer."""
+    check_pooling(pooling)
+    if pooling != "max":
+        return
+    scale, _ = _affine(frozen, centre=np.zeros(frozen.num_features))
+    if (scale < 0.0).any():
+        channel = int(np.argmax(scale < 0.0))
+        raise ValueError(
+            "bn must have no negative weight to pass a max pooling, which would have to be a minimum, got scale "
+            f"{scale[channel]:g} in channel {channel}; keep bn"
         )
 
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cpubn.ask import check, remedy
 from cpubn.frozen import FrozenBatchNorm
-from cpubn.layers import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from cpubn.typing import Array, Vector
 
 KernelLayout: TypeAlias = Literal["OIHW", "HWIO"]
 Side: TypeAlias = Literal["input", "output"]
-LAYERS = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
-Norm: TypeAlias = FrozenBatchNorm | BatchNorm1d | BatchNorm2d | BatchNorm3d
+
+
+class Freezable(Protocol):
+    """A layer, or a Norm of cpubn.convert."""
+
+    def freeze(self) -> FrozenBatchNorm: ...
+
+
+Norm: TypeAlias = FrozenBatchNorm | Freezable
 
 
 @dataclass(frozen=True)
@@ -105,23 +111,24 @@ def channel_values(v: ArrayLike, name: str, count: int, side: Side, form: str) -
 
 def constant_norm(bn: Norm, layer: AffineLayer, side: Side) -> FrozenBatchNorm:
     """bn with constants, of as many features as the layer has channels on one side."""
-    if not isinstance(bn, (FrozenBatchNorm, *LAYERS)):
+    constant = bn if isinstance(bn, FrozenBatchNorm) else bn.freeze() if hasattr(bn, "freeze") else None
+    if not isinstance(constant, FrozenBatchNorm):
         raise TypeError(
-            f"bn must be a BatchNorm1d, BatchNorm2d, BatchNorm3d or FrozenBatchNorm, got {type(bn).__name__}; "
-            "build cpubn.FrozenBatchNorm from its weight, bias, running_mean, running_var and eps"
+            f"bn must be a BatchNorm1d, BatchNorm2d, BatchNorm3d, FrozenBatchNorm or convert.Norm, got "
+            f"{type(bn).__name__}; build cpubn.FrozenBatchNorm from its weight, bias, running_mean, running_var and eps"
         )
-    if isinstance(bn, FrozenBatchNorm) and bn.is_quantized:
+    if constant.is_quantized:
         raise ValueError(
             "bn must not be quantized, got one whose scales and zero points a fold would lose; "
             "build cpubn.FrozenBatchNorm from its weight, bias, running_mean, running_var and eps"
         )
     channels = layer.outputs if side == "output" else layer.inputs
-    if bn.num_features != channels:
+    if constant.num_features != channels:
         raise ValueError(
-            f"bn must have {channels} features, the {side} channels of weight ({layer.form}), got {bn.num_features}; "
-            "check which layer bn belongs to, and the layer's groups, transposed and kernel_layout"
+            f"bn must have {channels} features, the {side} channels of weight ({layer.form}), got "
+            f"{constant.num_features}; check which layer bn belongs to, and the layer's groups, transposed and "
+            "kernel_layout"
         )
-    constant = bn if isinstance(bn, FrozenBatchNorm) else bn.freeze()
     return constant.to_host() if constant.backend == "cuda" else constant
 
 

@@ -1,5 +1,6 @@
 """Norms, and whole models as named arrays: what is converted, what is asked for, what is refused."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -130,7 +131,7 @@ BAD = {
     "a NaN": ("weight", [1, np.nan, 1], ValueError, "weight must be finite, got nan in channel 1"),
     "an infinity": ("running_mean", [1, 1, np.inf], ValueError, "running_mean must be finite, got inf in channel 2"),
     "a NaN variance": ("running_var", [np.nan, 1, 1], ValueError, "running_var must be finite, got nan in channel 0"),
-    "a negative variance": ("running_var", [1, -2, 1], ValueError, "running_var must be at least 0, got -2.0 in chann"),
+    "a negative variance": ("running_var", [1, -2, 1], ValueError, r"running_var \+ eps .* got running_var -2.0"),
     "another length": (
         "bias",
         np.ones(4),
@@ -251,10 +252,10 @@ def test_keras_config_and_weights_agree(keyword, name):
         convert.from_keras(without, epsilon=EPS, **{keyword: True})
 
 
-@pytest.mark.parametrize("axis", [0, 2, 3, True, None, "last"])
+@pytest.mark.parametrize("axis", [0, -2, 5, True, None, "last", [1, 2]])
 @pytest.mark.parametrize(("read", "source"), [(convert.from_keras, KERAS), (convert.from_flax, FLAX)])
 def test_an_axis_is_the_second_or_the_last(read, source, axis):
-    with pytest.raises(ValueError, match=f"axis must be -1 .channels last. or 1, got {axis!r}"):
+    with pytest.raises(ValueError, match=f"axis must be -1 .channels last; .* or 1, got {re.escape(repr(axis))}"):
         read(source, epsilon=EPS, axis=axis)
 
 

@@ -112,3 +112,35 @@ def test_damaged_hdf5_files(tmp_path, monkeypatch, write, count):
 
     monkeypatch.setattr(_keras_files, "no_other", lambda path, *contents: None)
     check_refused_or_read(read, path, count, before)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "packing", "match"),
+    [
+        (
+            "running_mean",
+            257 << 20,
+            zipfile.ZIP_DEFLATED,
+            "take more than 256 MiB once unpacked, which no batch norms do",
+        ),
+        ("running_mean", 10, zipfile.ZIP_LZMA, "running_mean is compressed in a way that NumPy does not write"),
+    ],
+)
+def test_a_bomb_in_an_npz(tmp_path, name, size, packing, match):
+    convert.to_npz(norms(), tmp_path / "a")
+    with zipfile.ZipFile(tmp_path / "a") as whole, zipfile.ZipFile(tmp_path / "b", "w") as bomb:
+        for entry in whole.namelist():
+            content = bytes(size) if entry.endswith(f"{name}.npy") else whole.read(entry)
+            bomb.writestr(entry, content, packing)
+    assert (tmp_path / "b").stat().st_size < 1 << 21
+    with pytest.raises(ValueError, match=match):
+        convert.read(tmp_path / "b")
+
+
+def test_a_bomb_in_a_keras_file(tmp_path):
+    for name in ("config.json", _keras_files.WEIGHTS):
+        with zipfile.ZipFile(tmp_path / "a.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("config.json", bytes(257 << 20) if name == "config.json" else "{}")
+            archive.writestr(_keras_files.WEIGHTS, bytes(257 << 20))
+        with pytest.raises(ValueError, match=f"{name} and what was read before it take more than 256 MiB"):
+            convert.read(tmp_path / "a.keras", eps=EPS)
