@@ -1,22 +1,26 @@
-"""Batch norms from and to torch, Keras 3, Flax, ONNX, .safetensors and .npz; no framework is imported for it.
+"""Batch norms from and to torch, Keras, Flax, ONNX, .safetensors and .npz; no framework is imported but torch for .pth.
 
-    norms = convert.from_torch(model.state_dict(), eps=1e-5, momentum=0.1)  # {"layer1.0.bn1": Norm(...), ...}
+    norms = convert.read("model.onnx")  # {"layer1.0.bn1": Norm(...), ...}; also .pth, .keras, .h5, .safetensors, .npz
+    norms = convert.from_torch(model)  # a module, or its state_dict() with eps=1e-5, momentum=0.1
     frozen = norms["layer1.0.bn1"].freeze()  # FrozenBatchNorm, for inference
     bn = norms["layer1.0.bn1"].layer(cpubn.BatchNorm2d)  # to train on
     convert.to_safetensors(norms, "norms.safetensors")
 
-Every from_ function returns the batch norms of a whole model by name, as Norms; every to_ function takes such a
-mapping, of Norms, layers or FrozenBatchNorms. Nothing is guessed: what a source does not hold is asked for by name, in
+`read` and every from_ function return the batch norms of a whole model by name, as Norms; every to_ function takes such
+a mapping, of Norms, layers or FrozenBatchNorms. Nothing is guessed: what a source does not hold is asked for by name, in
 the meaning that the source's framework gives it, and can be one value for all or a mapping by name.
 
 | | momentum | running variance averages | eps, momentum |
 |---|---|---|---|
-| cpubn, torch | weight of the new batch | unbiased variances | not in a state_dict |
-| Keras, Flax | weight of the old average | biased variances | not among the weights |
+| cpubn, torch | weight of the new batch | unbiased variances | in a module, not in a state_dict |
+| Keras, Flax | weight of the old average | biased variances | in a whole model's file, not among the weights |
 | ONNX | weight of the old average | biased ones in training nodes, else what the exporter had | in each node |
 
 Inference divides by the running variance as it stands in all of them, so that `.freeze()` agrees with the source. To
 train on in the other convention takes the number of values per channel, `values_per_channel`: see Norm.with_variance.
+
+No file is trusted: what is wrong in one is a ValueError, nothing in it is executed, no link leads out of it, and at
+most 256 MiB beyond its own size are unpacked.
 """
 
 from cpubn.convert._flax import from_flax, to_flax
