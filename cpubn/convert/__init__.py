@@ -7,8 +7,8 @@
     convert.to_safetensors(norms, "norms.safetensors")
 
 `read` and every from_ function return the batch norms of a whole model by name, as Norms; every to_ function takes such
-a mapping, of Norms, layers or FrozenBatchNorms. Nothing is guessed: what a source does not hold is asked for by name, in
-the meaning that the source's framework gives it, and can be one value for all or a mapping by name.
+a mapping, of Norms, layers or FrozenBatchNorms. Nothing is guessed: what a source does not hold is asked for by name,
+in the meaning that the framework gives it, and can be one value for all or a mapping by name.
 
 | | momentum | running variance averages | eps, momentum |
 |---|---|---|---|

@@ -32,7 +32,7 @@ def from_flax(
         tree holds both.
     epsilon, momentum, axis : of the modules, in Flax's meanings: one value for all, or a mapping by path. No tree holds
         them: without epsilon ValueError asks for it, momentum can wait until a layer is made. axis is -1 (Flax's
-        default) or 1. use_scale=False and use_bias=False show in the tree.
+        default), the same by its number, or 1. use_scale=False and use_bias=False show in the tree.
 
     Flax's momentum is the weight of the old average, ours 1 - momentum. Its running variance averages biased variances
     (flax/linen/normalization.py: `_compute_stats`): `.freeze()` uses it as it stands, `.layer()` asks for

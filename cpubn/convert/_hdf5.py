@@ -43,9 +43,11 @@ class Vector:
 def contents(paths: Sequence[str], most: int, seconds: int = SECONDS) -> Iterator[Contents | str]:
     """Of each file, or why it cannot be read.
 
-    most : bytes of vectors that are taken from one; ValueError says where there are more.
+    most : bytes of vectors that are taken from one; where there are more, that is why.
     seconds : for each.
     """
+    if getattr(sys, "frozen", False):  # where the executable is no Python, but the program itself
+        raise RuntimeError("HDF5 files are read by a second Python, which a frozen program does not have")
     left, late = list(paths), f"it took longer than {seconds} s"
     while left:
         command = [sys.executable, "-I", __file__, json.dumps([sys.path, most, seconds])]

@@ -73,7 +73,7 @@ class Names:
         way = "pass the state of a model with running statistics"
         for mark, reader in OTHERS.items():
             if mark not in self.fields and any(mark in re.split(r"[/.:]", key) for key in keys):
-                way = f"these names are those of {reader}, which takes arrays by name"
+                way = f"these names are those that {reader} takes; pass it the arrays by name"
         return ValueError(
             f"{self.source} must hold a batch norm's {names['running_mean']} and {names['running_var']}, got the "
             f"keys {listed(keys)}; {way}"

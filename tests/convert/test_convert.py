@@ -32,7 +32,7 @@ def test_reading_arrays_imports_no_framework(tmp_path):
         "convert.from_keras({'moving_mean': a, 'moving_variance': a}, epsilon=1e-3); "
         "convert.from_flax({'batch_stats': {'mean': a, 'var': a}}, epsilon=1e-5); "
         "convert.to_npz({'': convert.Norm(a, a, 1e-5)}, sys.argv[1]); convert.from_npz(sys.argv[1]); "
-        "print(*{'torch', 'keras', 'jax', 'flax', 'onnx', 'safetensors', 'ml_dtypes'} & set(sys.modules))"
+        "print(*{'torch', 'keras', 'jax', 'flax', 'onnx', 'safetensors', 'ml_dtypes', 'h5py'} & set(sys.modules))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "norms.npz")], capture_output=True, text=True, check=True

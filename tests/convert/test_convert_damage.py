@@ -27,7 +27,17 @@ def norms():
 
 
 def write_onnx(path):
-    onnx.save(convert.new_onnx(trained_layer()), path)
+    """Two nodes: of float16 initializers, and of Constants."""
+    model = convert.new_onnx(trained_layer())
+    (node,) = model.graph.node
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), tensor.name))
+        constant = onnx.helper.make_node("Constant", [], [f"{tensor.name}.1"], value_floats=values.tolist())
+        model.graph.node.insert(0, constant)
+    second = [node.output[0], *(f"{name}.1" for name in node.input[1:])]
+    model.graph.node.append(onnx.helper.make_node("BatchNormalization", second, ["Z"], epsilon=EPS))
+    onnx.save(model, path)
 
 
 CONFIG = {

@@ -91,7 +91,7 @@ def test_keras_names_in_an_npz(tmp_path):
     with np.load(tmp_path / "keras.npz", allow_pickle=False) as file:
         got = convert.from_keras(file, **{name: config["a/bn"][name] for name in ("epsilon", "momentum", "axis")})
     np.testing.assert_allclose(got["a/bn"].running_var, trained_layer().running_var, rtol=1e-7)
-    with pytest.raises(ValueError, match=r"got the keys a/bn/gamma, .*; these names are those of from_keras"):
+    with pytest.raises(ValueError, match=r"got the keys a/bn/gamma, .*; these names are those that from_keras takes"):
         convert.from_npz(tmp_path / "keras.npz", eps=EPS)
 
 
