@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 from numpy.typing import DTypeLike
 
+from cpubn.ask import check
 from cpubn.convert._keras_files import Found, norms_in
-from cpubn.convert._layout import axis_of
+from cpubn.convert._layout import axis_of, layout_of
 from cpubn.convert._names import (
     Each,
     Names,
@@ -18,16 +20,22 @@ from cpubn.convert._names import (
     errors_of,
     listed,
     of_batch_norm,
+    old_weight,
     replaced,
     their_momentum,
     with_old_weights,
 )
 from cpubn.convert._norm import UNKNOWN, Count, Norm, Unknown, finite_vector
 from cpubn.convert._sources import content_errors, file_path
-from cpubn.typing import Array
+from cpubn.typing import Array, Vector
 
 FIELDS = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
-NAMES = Names("a mapping of Keras weights", "/", FIELDS, r"(:\d+|/\.ATTRIBUTES/VARIABLE_VALUE)$")
+NAMES = Names("a set of Keras weights", "/", FIELDS, r"(:\d+|/\.ATTRIBUTES/VARIABLE_VALUE)$")
+CHECKS: dict[str, Callable[[Any], Any]] = {
+    "epsilon": partial(check.epsilon, training=False),
+    "momentum": old_weight,
+    "axis": layout_of,
+}
 Source: TypeAlias = "str | os.PathLike[str] | Mapping[str, Any]"
 
 
@@ -65,7 +73,8 @@ def from_keras(
         return _built(NAMES.find(weights), given)
     path = file_path(weights)
     file = norms_in(path, NAMES)
-    said = {keyword: _said(file, keyword) for keyword in given}
+    with content_errors(path):
+        said = {keyword: _said(file, keyword) for keyword in given}
     with errors_of(path):
         known = {keyword: _known(said[keyword], value, keyword) for keyword, value in given.items()}
     with content_errors(path):
@@ -78,13 +87,12 @@ def from_keras(
 
 
 def _said(file: Mapping[str, Found], keyword: str) -> dict[str, Any]:
-    """What a file's config says of each batch norm."""
-    said = {name: norm.config.fields.get(keyword, UNKNOWN) if norm.config else UNKNOWN for name, norm in file.items()}
-    if keyword == "axis":
-        for name, axis in said.items():
-            rank = getattr(file[name].config, "rank", None)
-            if rank is not None and axis in (rank - 1, [rank - 1]):
-                said[name] = -1
+    """What a file's config says of each batch norm, checked."""
+    said: dict[str, Any] = {}
+    for name, norm in file.items():
+        said[name] = value = norm.config.fields.get(keyword, UNKNOWN) if norm.config else UNKNOWN
+        if value is not UNKNOWN and keyword in CHECKS:
+            of_batch_norm(name, CHECKS[keyword], value)
     return said
 
 
@@ -104,7 +112,7 @@ def _known(said: Mapping[str, Any], given: Any, keyword: str) -> dict[str, Any]:
 def _fields(weights: Mapping[str, Any], center: Any, scale: Any) -> dict[str, Any]:
     """A file's vectors by our names; those that have numbers get the names that center and scale leave."""
     if not all(key.isdecimal() for key in weights):
-        return {FIELDS[key]: finite_vector(value, key) for key, value in weights.items()}
+        return {FIELDS[key]: _vector(value, key) for key, value in weights.items()}
     if len(weights) == 4 or len(weights) == 2:
         there = [len(weights) == 4] * 2
     elif UNKNOWN in (center, scale) and center is scale:
@@ -120,7 +128,13 @@ def _fields(weights: Mapping[str, Any], center: Any, scale: Any) -> dict[str, An
     names = [name for name, is_there in zip(FIELDS, (*there, True, True), strict=True) if is_there]
     if len(names) != len(weights):
         raise ValueError(f"it must hold the vectors {', '.join(names)}, got {len(weights)}; save it again")
-    return {FIELDS[name]: finite_vector(value, name) for name, value in zip(names, weights.values(), strict=True)}
+    return {FIELDS[name]: _vector(value, name) for name, value in zip(names, weights.values(), strict=True)}
+
+
+def _vector(value: Any, name: str) -> Vector:
+    if value is None:
+        raise ValueError(f"{name} must be a vector of floating numbers in the file itself, got another kind of array")
+    return finite_vector(value, name)
 
 
 def _built(found: Mapping[str, Mapping[str, Any]], given: Mapping[str, Any]) -> dict[str, Norm]:

@@ -19,25 +19,43 @@ class Config:
     place: str | None  # its group in a file of Keras 3, where that can be told
     names: tuple[str, ...]  # of the layers around it and its own, without the model's
     fields: dict[str, Any]
-    rank: int | None  # of its input
 
 
-def configs(text: str | bytes) -> list[Config]:
-    """Of every batch norm of a model, in its order."""
-    model = json.loads(text)
-    return list(_inside(model, "", ())) if isinstance(model, dict) else []
+class Configs:
+    """What is said of every batch norm of a model, in its order, looked up by place or name."""
 
+    def __init__(self, text: str | bytes | None) -> None:
+        model = None if text is None else json.loads(text)
+        said = list(_inside(model, "", ())) if isinstance(model, dict) else []
+        self.order = {id(config): i for i, config in enumerate(said)}
+        self._places = {config.place: config for config in said}
+        self._by: dict[tuple[Any, ...], list[Config]] = {}
+        for config in said:
+            outer = config.names[:1]
+            for key in {("last", config.names[-1:]), ("in", outer), ("exact", config.names)}:
+                self._by.setdefault(key, []).append(config)
+            for name in set(config.names):
+                self._by.setdefault(("around", outer, name), []).append(config)
 
-def of_weights(said: list[Config], names: tuple[str, ...]) -> Config | None:
-    """Which of them is the batch norm of these names: the layer of the model that it stands in, then those inside.
+    def of_group(self, path: tuple[str, ...], name: str | None) -> Config | None:
+        """That of a group of weights in a file of Keras 3, and of the layer's name, if the file says it."""
+        config = self._places.get("".join(f"/{part}" for part in path))
+        if name is None or (config is not None and config.names[-1:] == (name,)):
+            return config
+        return self._only("last", (name,))
 
-    A wrapper's weights may bear its own name instead of that of the layer in it.
-    """
-    here = [config for config in said if config.names[:1] == names[:1]]
-    if len(here) > 1:
-        exact = [config for config in here if config.names == names]
-        here = exact or [config for config in here if names[-1] in config.names]
-    return here[0] if len(here) == 1 else None
+    def of_weights(self, names: tuple[str, ...]) -> Config | None:
+        """That of weights of these names: of the layer of the model that they stand in, then of those inside.
+
+        A wrapper's weights may bear its own name instead of that of the layer in it.
+        """
+        outer = names[:1]
+        return self._only("in", outer) or self._only("exact", names) or self._only("around", outer, names[-1])
+
+    def _only(self, *key: Any) -> Config | None:
+        """The one that there is, if there are no others."""
+        found = self._by.get(key, [])
+        return found[0] if len(found) == 1 else None
 
 
 def _inside(node: Any, place: str | None, names: tuple[str, ...]) -> Iterator[Config]:
@@ -54,7 +72,11 @@ def _inside(node: Any, place: str | None, names: tuple[str, ...]) -> Iterator[Co
             yield from _inside(item, None, names)
         return
     if isinstance(config, dict) and (CLASSES.fullmatch(node["class_name"]) or "moving_variance_initializer" in config):
-        yield Config(place, names, {name: config[name] for name in FIELDS if name in config}, _rank(node))
+        fields = {name: config[name] for name in FIELDS if name in config}
+        last = _rank(node) - 1
+        if last > 0 and fields.get("axis") in (last, [last]):
+            fields["axis"] = -1
+        yield Config(place, names, fields)
         return
     layers = config.get("layers") if isinstance(config, dict) else config
     if isinstance(layers, list):
@@ -82,10 +104,11 @@ def _name(layer: Any) -> tuple[str, ...]:
     return (name,) if isinstance(name, str) else ()
 
 
-def _rank(node: dict[str, Any]) -> int | None:
+def _rank(node: dict[str, Any]) -> int:
+    """Of a layer's input, or 0 where it is not said."""
     build = node.get("build_config")
     shape = build.get("input_shape") if isinstance(build, dict) else None
-    return len(shape) if isinstance(shape, list) else None
+    return len(shape) if isinstance(shape, list) else 0
 
 
 def _snake_case(name: str) -> str:

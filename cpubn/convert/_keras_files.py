@@ -14,7 +14,7 @@ from typing import Any
 
 from cpubn.convert._content import HDF5, KERAS, KINDS, content_of
 from cpubn.convert._hdf5 import Contents, Path, Vector, contents
-from cpubn.convert._keras_config import Config, configs, of_weights
+from cpubn.convert._keras_config import Config, Configs
 from cpubn.convert._names import Names, listed
 from cpubn.convert._sources import MOST, Allowance, library, no_other, reading
 
@@ -46,12 +46,13 @@ def norms_in(path: str, names: Names) -> dict[str, Found]:
             text = None if isinstance(read, str) else read.config
         if isinstance(read, str):
             raise ValueError(read)
-        said = [] if text is None else configs(text)
+        said = Configs(text)
         found = _numbered(read, said, names) or _named(read.arrays, said, names)
     if not found:
         raise ValueError(f"{path}: {names.nothing(map('/'.join, read.arrays))}")
-    order = {id(config): i for i, config in enumerate(said)}  # that of the model
-    return dict(sorted(found.items(), key=lambda item: (order.get(id(item[1].config), len(said)), _natural(item[0]))))
+    last = len(said.order)
+    order = {name: (said.order.get(id(norm.config), last), _natural(name)) for name, norm in found.items()}
+    return {name: found[name] for name in sorted(found, key=order.__getitem__)}
 
 
 def _unpacked(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -72,24 +73,20 @@ def _copied(archive: zipfile.ZipFile, folder: str) -> str:
     return copy
 
 
-def _numbered(file: Contents, said: list[Config], names: Names) -> dict[str, Found]:
+def _numbered(file: Contents, said: Configs, names: Names) -> dict[str, Found]:
     """Those of Keras 3, which numbers a layer's weights: gamma, beta, moving_mean, moving_variance, those there are.
 
     Without a config, what stands under the name of the class is one; and under another name three and more vectors of
     one length, as no other layer of Keras has.
     """
     found: dict[Path, tuple[Path, Found]] = {}
-    places = {config.place: config for config in said if config.place is not None}
     weights: dict[Path, dict[str, Vector]] = {}
     for path, vector in file.arrays.items():
         if path[-2:-1] == ("vars",):
             weights.setdefault(path[:-2], {})[path[-1]] = vector
     for path, vectors in weights.items():
         owner = tuple("layers" if part == CONTAINERS[1] else part for part in path)
-        own, config = file.groups.get((*path, "vars")), places.get("".join(f"/{part}" for part in owner))
-        if own is not None and (config is None or config.names[-1:] != (own,)):
-            same = [other for other in said if other.names[-1:] == (own,)]
-            config = same[0] if len(same) == 1 else None
+        config = said.of_group(owner, file.groups.get((*path, "vars")))
         keys = [str(i) for i in range(len(vectors))]
         shapes = {vector.shape for vector in vectors.values()}
         alike = set(vectors) == set(keys) and len(shapes) == 1 and len(next(iter(shapes))) == 1
@@ -111,7 +108,7 @@ def _chain(owner: Path, file: Contents, config: Config | None) -> Path:
     return tuple(part for part in owner if part not in CONTAINERS)
 
 
-def _named(arrays: Mapping[Path, Vector], said: list[Config], names: Names) -> dict[str, Found]:
+def _named(arrays: Mapping[Path, Vector], said: Configs, names: Names) -> dict[str, Found]:
     """Those of other files, whose weights have names, within the group of the model's layer that they belong to."""
     weights: dict[str, Any] = {}
     layers: dict[str, str] = {}
@@ -133,7 +130,7 @@ def _named(arrays: Mapping[Path, Vector], said: list[Config], names: Names) -> d
     found = {}
     for prefix, values in names.find(weights).items():
         chain = (layers[prefix], *prefix.rpartition(layers[prefix])[2].split(names.separator)[1:])
-        found[prefix] = Found({ours[name]: value for name, value in values.items()}, of_weights(said, chain))
+        found[prefix] = Found({ours[name]: value for name, value in values.items()}, said.of_weights(chain))
     return found
 
 

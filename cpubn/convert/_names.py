@@ -119,7 +119,7 @@ def errors_of(what: str) -> Iterator[None]:
 
 def each(given: Any, keyword: str, names: Iterable[str]) -> dict[str, Any]:
     """A value for every batch norm, from one for all or from a mapping by name."""
-    names = list(names)
+    names = dict.fromkeys(names)
     if not isinstance(given, Mapping):
         return dict.fromkeys(names, given)
     strangers = [name for name in given if name not in names]

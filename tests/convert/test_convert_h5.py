@@ -10,7 +10,8 @@ from conftest import need_library
 from norms import EPS
 
 from cpubn import convert
-from cpubn.convert import _hdf5
+from cpubn.convert import _hdf5, _keras, _keras_files
+from cpubn.convert._keras_config import Configs
 
 need_library("h5py", "convert")
 import h5py
@@ -153,11 +154,11 @@ HOSTILE = {
     soft: "it must hold its arrays itself, got a link at 'bn/gamma'",
     external: "it must hold its arrays itself, got a link at 'bn/gamma'",
     circle: "it must hold at most .* in 64 levels, got more",
-    outside: "gamma must be an array of .*got NoneType",
-    virtual: "gamma must be an array of .*got NoneType",
+    outside: "gamma must be a vector of floating numbers in the file itself",
+    virtual: "gamma must be a vector of floating numbers in the file itself",
     bomb: "its vectors must take at most 256 MiB, got more at '/bn/gamma'",
-    integers: "gamma must be an array of .*got NoneType",
-    scalar: "gamma must be an array of .*got NoneType",
+    integers: "gamma must be a vector of floating numbers in the file itself",
+    scalar: "gamma must be a vector of floating numbers in the file itself",
 }
 
 
@@ -177,6 +178,40 @@ def test_a_config_of_another_kind(tmp_path, config):
         fill(file, "bn/", 1)
     with pytest.raises(ValueError, match=r"cannot be read|epsilon must be given"):
         convert.read(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "match"),
+    [
+        ("epsilon", "1e-3", "batch norm 'bn': eps must be .* got '1e-3'"),
+        ("epsilon", 10**400, "batch norm 'bn': eps must be .* got inf"),
+        ("epsilon", float("nan"), "batch norm 'bn': eps must be .* got nan"),
+        ("momentum", None, "batch norm 'bn': momentum must be .* got None"),
+        ("axis", [1, 2], r"batch norm 'bn': axis must be .* got \[1, 2\]"),
+        ("axis", {"a": 1}, "batch norm 'bn': axis must be .* got {'a': 1}"),
+        ("scale", False, "gamma must be there where scale=True .* got scale=False and gamma"),
+    ],
+)
+def test_a_config_of_other_values(tmp_path, field, value, match):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        one = layer("BatchNormalization", "bn", **{"epsilon": 1e-3} | {field: value})
+        file.attrs["model_config"] = json.dumps(layer("Functional", "model", layers=[one]))
+        fill(file, "bn/", 1)
+    with pytest.raises(ValueError, match=match):
+        convert.read(tmp_path / "a.h5")
+
+
+def test_many_layers_are_looked_up(tmp_path):
+    """Twenty thousand of them, in one model within another."""
+    count = 20_000
+    many = [layer("BatchNormalization", f"bn_{i}", epsilon=1e-3) for i in range(count)]
+    config = layer("Functional", "model", layers=[layer("Sequential", "inner", layers=many)])
+    vector = _hdf5.Vector(("inner",), (1,), np.ones(1, np.float32))
+    said = Configs(json.dumps(config))
+    arrays = {("inner", f"bn_{i}", f"{field}:0"): vector for i in range(count) for field in FIELDS}
+    found = _keras_files._named(arrays, said, _keras.NAMES)
+    assert len(found) == count
+    assert all(one.config.names[-1] == name.split("/")[-1] for name, one in found.items())
 
 
 def test_no_batch_norm(tmp_path):
