@@ -1,62 +1,67 @@
-"""ONNX: from and to the BatchNormalization nodes of a model, opset 7 to the newest."""
+"""ONNX: from and to the BatchNormalization nodes of a model, whatever its opset."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import chain, count
+import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cpubn.convert._names import Each, biased, cast, each, of_batch_norm, old_weight, own, their_momentum
+from cpubn.convert._names import Each, biased, cast, each, of_batch_norm, own, their_momentum
 from cpubn.convert._norm import UNKNOWN, Count, Norm, Unknown, Variance
-from cpubn.convert._onnx_nodes import (
-    BatchNormalization,
-    Source,
-    batch_normalizations,
-    graphs_inside,
-    open_model,
-    with_data,
-)
+from cpubn.convert._onnx_model import Names, Source, drop_unread, open_model, with_data
+from cpubn.convert._onnx_nodes import INPUTS, BatchNormalization, batch_normalizations
 from cpubn.convert._sources import library
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto
-
-INPUTS = {1: "weight", 2: "bias", 3: "running_mean", 4: "running_var"}
+    from onnx import ModelProto
 
 
-def from_onnx(model: Source, *, variance: Each[Variance | Unknown] = UNKNOWN) -> dict[str, Norm]:
+def from_onnx(model: Source, *, variance: Each[Variance | Unknown] = UNKNOWN, skip: bool = False) -> dict[str, Norm]:
     """Every BatchNormalization node by its name, or its output's where it has none; also inside If, Loop and functions.
 
-    model : a file, or an onnx.ModelProto. Weights are initializers, external data, Constant nodes or Identities of
-        them, in any floating dtype.
+    model : a file, or an onnx.ModelProto. Weights are of any floating dtype: initializers, sparse ones and external
+        data in the model's own folder too, and what is computed from such constants, by Cast, Reshape, Transpose,
+        DequantizeLinear, ConstantOfShape, arithmetic and so on, which onnx's reference evaluator computes: up to 2**26
+        numbers each. An initializer that is an input besides counts as a constant.
     variance : which variance the running one averages, "unbiased" in models of torch, "biased" in models of Keras and
         Flax; one for all, or a mapping by name. ONNX says it of training nodes alone (biased), so that others have it
         UNKNOWN: `.freeze()` does not need it, `.layer()` and the other formats ask for it.
+    skip : leave out nodes that cannot be read, with one warning that names them and says why.
 
     epsilon and momentum are the node's, or the operator's own 1e-5 and 0.9 where it has no such attribute; as float32
     they are read as the shortest decimal that they stand for. ONNX's momentum is the weight of the old average, ours
     1 - momentum. Data are NCHW. A node with training_mode=1 (to opset 13: with more than one output) normalizes by its
-    batch; what is read are its running statistics. Raises ValueError for a damaged file, an opset before 7, spatial=0,
-    weights that are computed, and two nodes of one name.
+    batch; what is read are its running statistics. What is older than opset 7 is read as onnx's version converter makes
+    opset 7 of it. Raises ValueError for a damaged file, spatial=0, weights that depend on the model's inputs, and two
+    nodes of one name.
 
     Source: github.com/onnx/onnx/blob/main/docs/Changelog.md, BatchNormalization-7, -9, -14, -15.
+
+    Examples
+    --------
+    >>> model = convert.new_onnx(cpubn.BatchNorm2d(3).freeze())
+    >>> convert.from_onnx(model)["BatchNormalization"].eps
+    1e-05
     """
-    proto, folder = open_model(model)
-    nodes = batch_normalizations(proto)
+    if not isinstance(skip, bool):
+        raise TypeError(f"skip must be True or False, got {skip!r}; True leaves out what cannot be read")
+    left: dict[str, str] = {}
+    nodes = batch_normalizations(*open_model(model), left if skip else None)
     variances = each(variance, "variance", nodes)
-    return {
-        name: of_batch_norm(
-            name,
-            Norm,
-            **{field: node.vector(i, folder) for i, field in INPUTS.items()},
-            eps=node.attributes["epsilon"],
-            momentum=of_batch_norm(name, old_weight, node.attributes["momentum"]),
-            variance="biased" if node.training and variances[name] is UNKNOWN else variances[name],
-        )
-        for name, node in nodes.items()
-    }
+    norms = {}
+    for name, node in nodes.items():
+        try:
+            norms[name] = node.norm(variances[name])
+        except ValueError as error:
+            if not skip:
+                raise
+            left[name] = str(error)
+    if left:
+        reasons = "\n".join(f"  {name!r}: {reason}" for name, reason in left.items())
+        warnings.warn(f"{len(left)} of {len(left) + len(norms)} batch norms are left out:\n{reasons}", stacklevel=2)
+    return norms
 
 
 def to_onnx(
@@ -76,7 +81,7 @@ def to_onnx(
     onnx = library("onnx")
     norms = own(norms)
     proto, folder = open_model(model)
-    nodes = batch_normalizations(proto)
+    nodes = batch_normalizations(proto, folder)
     strangers = [name for name in norms if name not in nodes]
     if strangers:
         raise ValueError(
@@ -86,25 +91,18 @@ def to_onnx(
     training = {name: norm for name, norm in norms.items() if nodes[name].training}
     counts = each(values_per_channel, "values_per_channel", norms)
     norms |= biased(training, {name: counts[name] for name in training})
-    new = {name: _values(norm, nodes[name], folder) for name, norm in norms.items()}
+    new = {name: _values(norm, nodes[name]) for name, norm in norms.items()}
     with_data(proto, folder)
-    taken, replaced = _taken(proto), set()
+    names, replaced = Names(proto), set()
     for name, (tensors, attributes) in new.items():
-        node, graph = nodes[name].node, nodes[name].graph
+        node = nodes[name].node
         for i, tensor in tensors.items():
             replaced.add(node.input[i])
-            free = (
-                name for name in chain([tensor.name], (f"{tensor.name}.{k}" for k in count(1))) if name not in taken
-            )
-            tensor.name = node.input[i] = next(free)
-            taken.add(tensor.name)
-            graph.initializer.append(tensor)
-            if proto.ir_version < 4:  # to which initializers had to be inputs too
-                graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+            node.input[i] = names.add(tensor)
         kept = [attribute for attribute in node.attribute if attribute.name not in attributes]
         del node.attribute[:]
         node.attribute.extend([*kept, *(onnx.helper.make_attribute(*item) for item in attributes.items())])
-    _drop(replaced, proto)
+    drop_unread(replaced, proto)
     return proto
 
 
@@ -137,12 +135,12 @@ def new_onnx(norm: Any, ndim: int = 4) -> ModelProto:
     return onnx.helper.make_model(graph, producer_name="cpubn", ir_version=8, opset_imports=[opset])
 
 
-def _values(norm: Norm, node: BatchNormalization, folder: str) -> tuple[dict[int, Any], dict[str, float]]:
+def _values(norm: Norm, node: BatchNormalization) -> tuple[dict[int, Any], dict[str, float]]:
     """New inputs of a node, in the dtypes of the old, and new attributes."""
     onnx = library("onnx")
     tensors = {}
     for i, field in INPUTS.items():
-        old = node.vector(i, folder)
+        old = node.vector(i)
         vector = norm.vectors().get(field, np.full(norm.num_features, 1.0 if field == "weight" else 0.0))
         if old.shape != vector.shape:
             raise ValueError(
@@ -160,33 +158,3 @@ def _attributes(norm: Norm) -> dict[str, float]:
     if np.isinf(eps) or (eps == 0.0) != (norm.eps == 0.0):
         raise ValueError(f"eps must fit float32, in which ONNX keeps it, got {norm.eps}; take another, usually 1e-5")
     return {"epsilon": eps} | ({} if norm.momentum is UNKNOWN else {"momentum": their_momentum(norm, "ONNX")})
-
-
-def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    """A graph and those inside its nodes."""
-    yield graph
-    for node in graph.node:
-        for inner in graphs_inside(node):
-            yield from _graphs(inner)
-
-
-def _taken(model: ModelProto) -> set[str]:
-    """The names of all values."""
-    taken: set[str] = set()
-    for graph in _graphs(model.graph):
-        taken.update(value.name for value in [*graph.input, *graph.initializer])
-        taken.update(output for node in graph.node for output in node.output)
-    return taken
-
-
-def _drop(names: set[str], model: ModelProto) -> None:
-    """Take out initializers of these names that nothing reads any more."""
-    graphs = list(_graphs(model.graph))
-    read = {name for graph in graphs for node in graph.node for name in node.input}
-    read |= {output.name for graph in graphs for output in graph.output}
-    for graph in graphs:
-        dropped = {tensor.name for tensor in graph.initializer} & names - read
-        for values in (graph.initializer, graph.input):
-            kept = [value for value in values if value.name not in dropped]
-            del values[:]
-            values.extend(kept)
