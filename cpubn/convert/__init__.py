@@ -24,6 +24,7 @@ most 256 MiB beyond its own size are unpacked.
 """
 
 from cpubn.convert._flax import from_flax, to_flax
+from cpubn.convert._fold_onnx import FoldReport, fold_onnx
 from cpubn.convert._keras import from_keras, to_keras
 from cpubn.convert._norm import UNKNOWN, Norm
 from cpubn.convert._npz import from_npz, to_npz
@@ -34,7 +35,9 @@ from cpubn.convert._torch import from_torch, to_torch
 
 __all__ = [
     "UNKNOWN",
+    "FoldReport",
     "Norm",
+    "fold_onnx",
     "from_flax",
     "from_keras",
     "from_npz",

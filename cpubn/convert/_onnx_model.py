@@ -110,7 +110,8 @@ def graphs_of(graph: GraphProto) -> Iterator[GraphProto]:
 
 def scopes_of(graph: GraphProto, outer: Scope | None = None) -> Iterator[tuple[GraphProto, Scope]]:
     """A graph and those inside its nodes, each with what the names that it may use stand for."""
-    scope = (outer or ChainMap()).new_child({value.name: value for value in graph.input})
+    inputs = {value.name: value for value in graph.input}
+    scope = ChainMap(inputs) if outer is None else outer.new_child(inputs)
     scope.update({tensor.values.name: tensor for tensor in graph.sparse_initializer})
     scope.update({tensor.name: tensor for tensor in graph.initializer})
     scope.update({output: node for node in graph.node for output in node.output if output})
@@ -222,17 +223,16 @@ def drop_unread(names: Iterable[str], model: ModelProto) -> None:
             pending.append(source)
     for graph in graphs:
         stored = {tensor.name for tensor in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
-        given = unread & stored
-        keep(graph.node, lambda node: gone.isdisjoint(node.output))
-        keep(graph.initializer, lambda tensor: tensor.name not in unread)
-        keep(graph.sparse_initializer, lambda tensor: tensor.values.name not in unread)
-        keep(graph.input, lambda value, given=given: value.name not in given)
-        keep(graph.value_info, lambda value: value.name not in unread)
+        _drop(graph.node, gone, lambda node: node.output)
+        _drop(graph.initializer, unread, lambda tensor: [tensor.name])
+        _drop(graph.sparse_initializer, unread, lambda tensor: [tensor.values.name])
+        _drop(graph.input, unread & stored, lambda value: [value.name])
+        _drop(graph.value_info, unread, lambda value: [value.name])
 
 
-def keep(values: Any, wanted: Callable[[Any], bool]) -> None:
-    """Of a repeated field, those that are wanted."""
-    kept = [value for value in values if wanted(value)]
+def _drop(values: Any, gone: set[str], names_of: Callable[[Any], Iterable[str]]) -> None:
+    """Take those out of a repeated field that have one of these names."""
+    kept = [value for value in values if gone.isdisjoint(names_of(value))]
     if len(kept) < len(values):
         del values[:]
         values.extend(kept)

@@ -76,18 +76,19 @@ class BatchNormalization:
     def norm(self, variance: Variance | Unknown = UNKNOWN) -> Norm:
         """Its numbers; `variance` holds where the node does not say which one it averages."""
         attributes = self.attributes
-        return of_batch_norm(
-            self.name,
-            Norm,
-            **{field: self.vector(i) for i, field in INPUTS.items()},
-            eps=attributes["epsilon"],
-            momentum=of_batch_norm(self.name, old_weight, attributes["momentum"]),
-            variance="biased" if self.training and variance is UNKNOWN else variance,
-        )
+        with np.errstate(invalid="ignore"):  # a NaN may be one that signals
+            return of_batch_norm(
+                self.name,
+                Norm,
+                **{field: self.vector(i) for i, field in INPUTS.items()},
+                eps=attributes["epsilon"],
+                momentum=of_batch_norm(self.name, old_weight, attributes["momentum"]),
+                variance="biased" if self.training and variance is UNKNOWN else variance,
+            )
 
 
 def batch_normalizations(
-    model: ModelProto, folder: str, left: dict[str, str] | None = None
+    model: ModelProto, folder: str = "", left: dict[str, str] | None = None
 ) -> dict[str, BatchNormalization]:
     """All nodes by name.
 

@@ -1,0 +1,162 @@
+"""One graph of an ONNX model while norms are folded in it: who gives each value, and who reads it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cpubn.convert._onnx_model import DOMAINS, Scope, graphs_inside, graphs_of
+from cpubn.convert._sources import library
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto
+
+T = TypeVar("T", int, float, str, list[int])
+Shapes = dict[str, "list[int | None]"]  # by the name of a value; None for a dimension that is not known
+
+
+class Left(ValueError):
+    """Why a norm is left alone."""
+
+
+class Graph:
+    """A graph's nodes, which are put back by `write`."""
+
+    def __init__(self, graph: GraphProto, scope: Scope) -> None:
+        self.graph, self.scope = graph, scope
+        self.nodes: list[NodeProto] = []
+        self.makers: dict[str, NodeProto] = {}
+        self.readers: defaultdict[str, list[NodeProto]] = defaultdict(list)
+        for node in graph.node:
+            self.enter(node, len(self.nodes))
+        self.outputs = {output.name for output in graph.output}
+        inner = [each for node in graph.node for child in graphs_inside(node) for each in graphs_of(child)]
+        self.captured = {name for each in inner for node in each.node for name in node.input}
+        self.captured |= {output.name for each in inner for output in each.output}
+
+    def enter(self, node: NodeProto, place: int) -> None:
+        self.nodes.insert(place, node)
+        self.makers.update({output: node for output in node.output if output})
+        for name in node.input:
+            self.readers[name].append(node)
+
+    def place(self, node: NodeProto) -> int:
+        return next(i for i, each in enumerate(self.nodes) if each is node)
+
+    def maker(self, name: str) -> NodeProto:
+        """The node that gives a value which one node alone reads."""
+        self.only_reader(name)
+        if name not in self.makers:
+            raise Left(f"its input {name!r} is given from outside")
+        return self.makers[name]
+
+    def all_readers(self, name: str) -> list[NodeProto]:
+        """The nodes that read a value, if they are all that do."""
+        if name in self.outputs:
+            raise Left(f"{name!r} is an output")
+        if name in self.captured:
+            raise Left(f"{name!r} is read inside the graphs of an If, Loop or Scan")
+        if not self.readers[name]:
+            raise Left(f"nothing reads {name!r}")
+        return self.readers[name]
+
+    def only_reader(self, name: str) -> NodeProto:
+        readers = self.all_readers(name)
+        if len(readers) > 1:
+            raise Left(f"{len(readers)} nodes read {name!r}: {', '.join(map(said, readers[:4]))}")
+        return readers[0]
+
+    def read(self, node: NodeProto, index: int, name: str) -> None:
+        """A node reads another value than before, as an input that it may not have had."""
+        while len(node.input) <= index:
+            node.input.append("")
+        if node.input[index]:
+            self._forget(node, node.input[index])
+        node.input[index] = name
+        self.readers[name].append(node)
+
+    def _forget(self, node: NodeProto, name: str) -> None:
+        at = next(i for i, each in enumerate(self.readers[name]) if each is node)
+        del self.readers[name][at]
+
+    def take_out(self, node: NodeProto) -> None:
+        del self.nodes[self.place(node)]
+        for name in node.input:
+            self._forget(node, name)
+        for name in node.output:
+            self.makers.pop(name, None)
+
+    def bypass(self, node: NodeProto, name: str) -> None:
+        """Take out a node which alone reads a value: what gives that, gives now what the node gave."""
+        self.take_out(node)
+        self.rename(name, node.output[0])
+
+    def rename(self, name: str, new: str) -> None:
+        """The maker of a value gives it by another name; those who read it are not told."""
+        maker = self.makers.pop(name)
+        maker.output[list(maker.output).index(name)] = new
+        self.makers[new] = maker
+
+    def write(self) -> None:
+        given = set(self.makers) | {value.name for value in self.graph.input}
+        del self.graph.node[:]
+        self.graph.node.extend(self.nodes)
+        infos = [info for info in self.graph.value_info if info.name in given]
+        del self.graph.value_info[:]
+        self.graph.value_info.extend(infos)
+
+
+def said(node: NodeProto) -> str:
+    """A node for a message."""
+    return f"{node.op_type} {(node.name or next(iter(node.output), ''))!r}"
+
+
+def is_of(node: NodeProto, *operators: str) -> bool:
+    """Whether a node is one of these operators of ONNX's own."""
+    return node.domain in DOMAINS and node.op_type in operators
+
+
+def attribute(node: NodeProto, name: str, default: T) -> T:
+    """An attribute of a node, of the type of its default."""
+    onnx = library("onnx")
+    types = onnx.AttributeProto
+    fields = {int: ("i", types.INT), float: ("f", types.FLOAT), str: ("s", types.STRING), list: ("ints", types.INTS)}
+    field, kind = fields[type(default)]
+    for each in node.attribute:
+        if each.name == name:
+            if each.type != kind:
+                raise Left(f"{said(node)} has an attribute {name!r} of another type than ONNX's")
+            value = getattr(each, field)
+            return type(default)(value.decode("utf-8", "replace") if isinstance(value, bytes) else value)
+    return default
+
+
+def set_attributes(node: NodeProto, **values: Any) -> None:
+    """Attributes of a node; None takes one out."""
+    onnx = library("onnx")
+    kept = [each for each in node.attribute if each.name not in values]
+    del node.attribute[:]
+    given = [onnx.helper.make_attribute(name, value) for name, value in values.items() if value is not None]
+    node.attribute.extend([*kept, *given])
+
+
+def shapes_of(model: ModelProto) -> Shapes:
+    """What onnx's shape inference finds."""
+    onnx = library("onnx")
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except Exception:  # of a model that is damaged, or too large for it
+        return {}
+    shapes: Shapes = {}
+    for graph in graphs_of(inferred.graph):
+        for name, shape in _typed(graph):
+            shapes[name] = shape if shapes.get(name, shape) == shape else []
+    return {name: shape for name, shape in shapes.items() if shape}
+
+
+def _typed(graph: GraphProto) -> Iterator[tuple[str, list[int | None]]]:
+    for info in (*graph.input, *graph.value_info, *graph.output):
+        tensor = info.type.tensor_type
+        if tensor.HasField("shape"):
+            yield info.name, [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
