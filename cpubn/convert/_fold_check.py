@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cpubn.convert._onnx_model import elements
+from cpubn.convert._onnx_model import elements, opset_of
 from cpubn.convert._sources import library
+from cpubn.functional import batch_norm
 from cpubn.typing import Array
 
 if TYPE_CHECKING:
@@ -66,7 +67,9 @@ def compare(given: ModelProto, folded: ModelProto, inputs: Mapping[str, Any] | N
             largest = max((float(np.nanmax(abs(a[np.isfinite(a)]), initial=0.0)) for a, _ in pairs), default=0.0)
             return Comparison(difference, largest, f"{engine.__name__[1:]}, {kind} inputs")
     if inputs is not None:
-        raise ValueError(f"inputs must be such that the model runs on them, got: {reason}; check names, shapes and types")
+        raise ValueError(
+            f"inputs must be such that the model runs on them, got: {reason}; check names, shapes and types"
+        )
     return Comparison(None, 0.0, reason)
 
 
@@ -87,8 +90,22 @@ def _onnxruntime(model: ModelProto, feeds: Mapping[str, Array]) -> list[Any]:
 def _reference(model: ModelProto, feeds: Mapping[str, Array]) -> list[Any]:
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        outputs: list[Any] = library("onnx.reference").ReferenceEvaluator(model).run(None, dict(feeds))
+        new = [_inference()] if opset_of(model) < 14 else []
+        outputs: list[Any] = library("onnx.reference").ReferenceEvaluator(model, new_ops=new).run(None, dict(feeds))
     return outputs
+
+
+def _inference() -> Any:
+    """BatchNormalization before opset 14, which the evaluator computes as training."""
+
+    class BatchNormalization(library("onnx.reference.op_run").OpRun):  # type: ignore[misc]
+        op_domain = ""
+
+        def _run(self, x: Array, *vectors: Array, epsilon: float = 1e-5, **_: Any) -> tuple[Array]:
+            weight, bias, mean, var = vectors
+            return (batch_norm(x, mean, var, weight, bias, eps=epsilon),)
+
+    return BatchNormalization
 
 
 def _flat(outputs: Any) -> Iterator[Array]:

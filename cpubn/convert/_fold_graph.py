@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cpubn.convert._onnx_model import DOMAINS, Scope, graphs_inside, graphs_of
@@ -16,7 +16,7 @@ T = TypeVar("T", int, float, str, list[int])
 Shapes = dict[str, "list[int | None]"]  # by the name of a value; None for a dimension that is not known
 
 
-class Left(ValueError):
+class LeftError(ValueError):
     """Why a norm is left alone."""
 
 
@@ -48,23 +48,23 @@ class Graph:
         """The node that gives a value which one node alone reads."""
         self.only_reader(name)
         if name not in self.makers:
-            raise Left(f"its input {name!r} is given from outside")
+            raise LeftError(f"its input {name!r} is given from outside")
         return self.makers[name]
 
     def all_readers(self, name: str) -> list[NodeProto]:
         """The nodes that read a value, if they are all that do."""
         if name in self.outputs:
-            raise Left(f"{name!r} is an output")
+            raise LeftError(f"{name!r} is an output")
         if name in self.captured:
-            raise Left(f"{name!r} is read inside the graphs of an If, Loop or Scan")
+            raise LeftError(f"{name!r} is read inside the graphs of an If, Loop or Scan")
         if not self.readers[name]:
-            raise Left(f"nothing reads {name!r}")
+            raise LeftError(f"nothing reads {name!r}")
         return self.readers[name]
 
     def only_reader(self, name: str) -> NodeProto:
         readers = self.all_readers(name)
         if len(readers) > 1:
-            raise Left(f"{len(readers)} nodes read {name!r}: {', '.join(map(said, readers[:4]))}")
+            raise LeftError(f"{len(readers)} nodes read {name!r}: {', '.join(map(said, readers[:4]))}")
         return readers[0]
 
     def read(self, node: NodeProto, index: int, name: str) -> None:
@@ -126,9 +126,11 @@ def attribute(node: NodeProto, name: str, default: T) -> T:
     for each in node.attribute:
         if each.name == name:
             if each.type != kind:
-                raise Left(f"{said(node)} has an attribute {name!r} of another type than ONNX's")
-            value = getattr(each, field)
-            return type(default)(value.decode("utf-8", "replace") if isinstance(value, bytes) else value)
+                raise LeftError(f"{said(node)} has an attribute {name!r} of another type than ONNX's")
+            value: Any = getattr(each, field)
+            if isinstance(value, bytes):
+                value = value.decode("utf-8", "replace")
+            return list(value) if isinstance(default, list) else value  # type: ignore[return-value]
     return default
 
 
@@ -160,3 +162,13 @@ def _typed(graph: GraphProto) -> Iterator[tuple[str, list[int | None]]]:
         tensor = info.type.tensor_type
         if tensor.HasField("shape"):
             yield info.name, [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
+
+
+def product(sizes: Iterable[int | None]) -> int | None:
+    """None if one of them is not known."""
+    total = 1
+    for n in sizes:
+        if n is None:
+            return None
+        total *= n
+    return total

@@ -1,4 +1,4 @@
-"""The layers of an ONNX graph that a norm can be folded into: their weight and bias as the folds take them, and back."""
+"""The layers of an ONNX graph that a norm can be folded into: weight and bias as the folds take them, and back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cpubn.convert._fold_graph import Graph, Left, attribute, is_of, said, set_attributes
+from cpubn.convert._fold_graph import Graph, LeftError, attribute, is_of, said, set_attributes
 from cpubn.convert._names import cast
 from cpubn.convert._onnx_constants import Constants
 from cpubn.convert._onnx_model import Names
@@ -33,7 +33,7 @@ class Context:
     def constant(self, name: str, what: str) -> Array:
         value = self.constants.value(name, self.graph.scope, what)
         if value.dtype.kind != "f" and value.dtype.name != "bfloat16":
-            raise Left(f"{what} is {value.dtype}")
+            raise LeftError(f"{what} is {value.dtype}")
         return value
 
     def is_constant(self, name: str) -> bool:
@@ -70,11 +70,11 @@ class Layer:
 
     @property
     def convolution(self) -> bool:
-        return self.node.op_type in CONVOLUTIONS
+        return bool(self.node.op_type in CONVOLUTIONS)
 
     @property
     def transposed(self) -> bool:
-        return self.node.op_type == "ConvTranspose"
+        return bool(self.node.op_type == "ConvTranspose")
 
     @property
     def groups(self) -> int:
@@ -92,10 +92,15 @@ class Layer:
         value = self.context.constant(name, f"input {name!r} of {said(add)}")
         shape = (1,) * (rank - value.ndim) + value.shape
         if value.ndim > rank or any(n not in (1, self.outputs if i == axis else 1) for i, n in enumerate(shape)):
-            raise Left(f"{said(add)} adds {list(value.shape)}, which is no number for each channel")
+            raise LeftError(f"{said(add)} adds {list(value.shape)}, which is no number for each channel")
         vector = np.broadcast_to(value.ravel().astype(np.float64), (self.outputs,))
         self.bias = vector if self.bias is None else self.bias + vector
         self.add, self.trailing = (add, constant), rank - axis - 1
+
+    def rounded(self, weight: Array, bias: Array) -> tuple[Array, Array]:
+        """Folded numbers in the node's own type."""
+        what = f"of {said(self.node)}"
+        return cast(weight, f"the weight {what}", self.dtype), cast(bias, f"the bias {what}", self.dtype)
 
     def put(self, weight: Array, bias: Array) -> None:
         """Folded numbers in place of the node's own."""
@@ -105,7 +110,6 @@ class Layer:
             self._put_behind(bias)
             return
         if node.op_type == "Gemm":
-            weight, bias = (cast(v, f"{name} of {said(node)}", self.dtype) for name, v in (("B", weight), ("C", bias)))
             weight = weight if attribute(node, "transB", 0) else weight.T
             set_attributes(node, alpha=None, beta=None)
         self.context.store(node, 1, np.ascontiguousarray(weight))
@@ -134,27 +138,29 @@ class Layer:
 def layer_of(context: Context, node: NodeProto) -> Layer:
     """A node with constant weights."""
     if not is_of(node, *LAYERS):
-        raise Left(f"{said(node)} is none of {', '.join(LAYERS)}")
+        raise LeftError(f"{said(node)} is none of {', '.join(LAYERS)}")
     index = 1
     if node.op_type == "MatMul" and len(node.input) == 2 and context.is_constant(node.input[0]):
         index = 0
     if len(node.input) <= index or len(node.output) != 1:
-        raise Left(f"{said(node)} has {len(node.input)} inputs and {len(node.output)} outputs")
+        raise LeftError(f"{said(node)} has {len(node.input)} inputs and {len(node.output)} outputs")
     what = f"the weight {node.input[index]!r} of {said(node)}"
     weight = context.constant(node.input[index], what)
     if "DequantizeLinear" in context.constants.made_by(node.input[index], context.graph.scope, what):
-        raise Left(f"{what} is quantized, and would be no longer")
+        raise LeftError(f"{what} is quantized, and would be no longer")
     layer = Layer(context, node, index, weight, None, weight.dtype)
     if not layer.convolution:
         if weight.ndim != 2:
-            raise Left(f"{what} has shape {list(weight.shape)}, which is none of a linear layer")
+            raise LeftError(f"{what} has shape {list(weight.shape)}, which is none of a linear layer")
         layer.weight = weight if index == 0 or (node.op_type == "Gemm" and attribute(node, "transB", 0)) else weight.T
     elif weight.ndim < 3:
-        raise Left(f"{what} has shape {list(weight.shape)}, which is none of a convolution")
+        raise LeftError(f"{what} has shape {list(weight.shape)}, which is none of a convolution")
     if node.op_type != "MatMul" and len(node.input) > 2 and node.input[2]:
         own = context.constant(node.input[2], f"the bias {node.input[2]!r} of {said(node)}").astype(np.float64)
         if any(n != 1 for n in own.shape[:-1]) or own.shape[-1:] not in ((), (1,), (layer.outputs,)):
-            raise Left(f"the bias of {said(node)} has shape {list(own.shape)}, which is no number for each channel")
+            raise LeftError(
+                f"the bias of {said(node)} has shape {list(own.shape)}, which is no number for each channel"
+            )
         layer.bias = np.broadcast_to(own.ravel(), (layer.outputs,))
     if node.op_type == "Gemm":
         layer.weight = layer.weight.astype(np.float64) * attribute(node, "alpha", 1.0)
@@ -168,7 +174,7 @@ def padding_of(node: NodeProto, kernel: tuple[int, ...], shape: list[Any] | None
     if how == "NOTSET":
         pads = attribute(node, "pads", [0] * 2 * rank)
         if len(pads) != 2 * rank:
-            raise Left(f"{said(node)} has {len(pads)} pads for {rank} axes")
+            raise LeftError(f"{said(node)} has {len(pads)} pads for {rank} axes")
         return pads
     if how == "VALID" or set(kernel) == {1}:
         return [0] * 2 * rank
@@ -176,7 +182,7 @@ def padding_of(node: NodeProto, kernel: tuple[int, ...], shape: list[Any] | None
         return None
     strides, dilations = (attribute(node, name, [1] * rank) for name in ("strides", "dilations"))
     if min(*strides, 1) < 1 or len(strides) != rank or len(dilations) != rank:
-        raise Left(f"{said(node)} has strides {strides} and dilations {dilations}")
+        raise LeftError(f"{said(node)} has strides {strides} and dilations {dilations}")
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     totals = [max((-(-n // s) - 1) * s + r - n, 0) for n, s, r in zip(shape[2:], strides, reach, strict=True)]
     less, more = [n // 2 for n in totals], [n - n // 2 for n in totals]

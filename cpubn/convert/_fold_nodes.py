@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cpubn.convert._fold_graph import Left, Shapes, attribute, is_of, said, set_attributes
+from cpubn.convert._fold_graph import LeftError, Shapes, attribute, is_of, product, said, set_attributes
 from cpubn.convert._fold_layers import Context, Layer, layer_of, padding_of
 from cpubn.convert._sources import library
 from cpubn.folding import fold_conv, fold_into_next_conv, fold_into_next_linear, fold_linear
@@ -31,14 +31,14 @@ def fold_before(node: NodeProto, bn: FrozenBatchNorm, context: Context, shapes: 
         if is_of(maker, "Transpose") and maker.input:
             perm = attribute(maker, "perm", list(range(rank or 0))[::-1])
             if sorted(perm) != list(range(len(perm))) or len(perm) <= axis:
-                raise Left(f"{said(maker)} stands between, of axes {perm}")
+                raise LeftError(f"{said(maker)} stands between, of axes {perm}")
             name, axis, rank = maker.input[0], perm[axis], len(perm)
         elif is_of(maker, "Identity") and maker.input:
             name = maker.input[0]
         elif is_of(maker, "Add") and len(maker.input) == 2 and not adds:
             constants = [i for i in (0, 1) if context.is_constant(maker.input[i])]
             if len(constants) != 1:
-                raise Left(f"{said(maker)} adds two values that are no constants")
+                raise LeftError(f"{said(maker)} adds two values that are no constants")
             adds.append((maker, constants[0], axis))
             name = maker.input[1 - constants[0]]
         else:
@@ -46,16 +46,16 @@ def fold_before(node: NodeProto, bn: FrozenBatchNorm, context: Context, shapes: 
     layer = layer_of(context, maker)
     rank = layer.weight.ndim if layer.convolution else 2 if maker.op_type == "Gemm" else rank
     if rank is None:
-        raise Left(f"the rank of {name!r} is not known")
+        raise LeftError(f"the rank of {name!r} is not known")
     expected = rank - 2 + layer.index if maker.op_type == "MatMul" else CHANNELS
     if axis != expected:
-        raise Left(f"it normalizes axis {axis} of what {said(maker)} gives, whose channels are axis {expected}")
+        raise LeftError(f"it normalizes axis {axis} of what {said(maker)} gives, whose channels are axis {expected}")
     for add, constant, at in adds:
         layer.take(add, constant, at, rank)
     if layer.convolution:
         folded = fold_conv(layer.weight, layer.bias, bn, groups=layer.groups, transposed=layer.transposed)
     else:
-        folded = fold_linear(layer.weight, layer.bias, bn)
+        folded = layer.rounded(*fold_linear(layer.weight, layer.bias, bn))
     layer.put(*folded)
     graph.bypass(node, node.input[0])
     return f"{said(maker)} before it"
@@ -77,13 +77,13 @@ def fold_after(node: NodeProto, bn: FrozenBatchNorm, context: Context, shapes: S
     graph, output = context.graph, node.output[0]
     readers = list(graph.all_readers(output))
     found = [_after(reader, output, bn, context, shapes) for reader in readers]
+    for reader in readers:
+        graph.read(reader, list(reader.input).index(output), node.input[0])
+    graph.take_out(node)
     for after in found:
         after.layer.put(after.weight, after.bias)
         if after.pads is not None:
             _pad(context, after.layer.node, after.pads, after.value)
-    graph.take_out(node)
-    for reader in readers:
-        graph.read(reader, list(reader.input).index(output), node.input[0])
     return " and ".join(f"{said(after.layer.node)} after it" for after in found)
 
 
@@ -94,7 +94,7 @@ def _after(reader: NodeProto, name: str, bn: FrozenBatchNorm, context: Context, 
         if is_of(reader, "Transpose") and not flat:
             perm = attribute(reader, "perm", list(range(rank or 0))[::-1])
             if sorted(perm) != list(range(len(perm))) or axis not in perm:
-                raise Left(f"{said(reader)} stands between, of axes {perm}")
+                raise LeftError(f"{said(reader)} stands between, of axes {perm}")
             axis, rank = perm.index(axis), len(perm)
         elif is_of(reader, "Flatten", "Reshape") and not flat and axis == CHANNELS:
             sizes = _flattened(reader, name, context, shapes)
@@ -106,28 +106,30 @@ def _after(reader: NodeProto, name: str, bn: FrozenBatchNorm, context: Context, 
     layer = layer_of(context, reader)
     data = 1 - layer.index if reader.op_type == "MatMul" else 0
     if list(reader.input).count(name) != 1 or reader.input[data] != name:
-        raise Left(f"{said(reader)} reads {name!r} otherwise than as its data")
+        raise LeftError(f"{said(reader)} reads {name!r} otherwise than as its data")
     if layer.convolution:
         if axis != CHANNELS or flat:
-            raise Left(f"its channels are axis {axis} of what {said(reader)} reads")
+            raise LeftError(f"its channels are axis {axis} of what {said(reader)} reads")
         return _after_convolution(layer, bn, name, shapes)
     if reader.op_type == "Gemm":
         contracted = 0 if attribute(reader, "transA", 0) else 1
     elif rank is None:
-        raise Left(f"the rank of {name!r} is not known")
+        raise LeftError(f"the rank of {name!r} is not known")
     else:
         contracted = rank - 2 + layer.index
         _take_add(layer, context)
     if axis != contracted:
-        raise Left(f"its channels are axis {axis} of what {said(reader)} reads, which sums over axis {contracted}")
+        raise LeftError(f"its channels are axis {axis} of what {said(reader)} reads, which sums over axis {contracted}")
     if not flat:
-        return After(layer, *fold_into_next_linear(layer.weight, layer.bias, bn))
+        return After(layer, *layer.rounded(*fold_into_next_linear(layer.weight, layer.bias, bn)))
     outputs, inputs = layer.weight.shape
     if inputs % bn.num_features or inputs != (sizes or inputs):
-        raise Left(f"{said(reader)} reads {inputs} values, which are not as many for each of {bn.num_features} channels")
+        raise LeftError(
+            f"{said(reader)} reads {inputs} values, which are not as many for each of {bn.num_features} channels"
+        )
     taps = layer.weight.reshape(outputs, bn.num_features, -1)
     weight, bias, _ = fold_into_next_conv(taps, layer.bias, bn, zero_padding=False)
-    return After(layer, weight.reshape(outputs, inputs), bias)
+    return After(layer, *layer.rounded(weight.reshape(outputs, inputs), bias))
 
 
 def _after_convolution(layer: Layer, bn: FrozenBatchNorm, name: str, shapes: Shapes) -> After:
@@ -149,9 +151,11 @@ def _after_convolution(layer: Layer, bn: FrozenBatchNorm, name: str, shapes: Sha
     if pad is None or not pad.any():
         return After(layer, weight, bias)
     if pads is None or layer.transposed:
-        raise Left(f"{said(node)} reads zeros around it, of which it is not known how many, and they would be others")
+        raise LeftError(
+            f"{said(node)} reads zeros around it, of which it is not known how many, and they would be others"
+        )
     if (pad != pad[0]).any():
-        raise Left(
+        raise LeftError(
             f"{said(node)} pads it with zeros, in the place of which {pad.min():g} to {pad.max():g} would have to "
             "stand, a number for each channel, which ONNX cannot pad with"
         )
@@ -190,7 +194,7 @@ def _take_add(layer: Layer, context: Context) -> None:
 def _flattened(node: NodeProto, name: str, context: Context, shapes: Shapes) -> int | None:
     """The values of a sample, if they are known, of a node that makes (N, C * ...) of (N, C, ...)."""
     shape = shapes.get(name)
-    inner = None if shape is None or len(shape) < 2 or None in shape[1:] else int(np.prod(shape[1:], dtype=object))
+    inner = None if shape is None or len(shape) < 2 else product(shape[1:])
     if node.op_type == "Flatten":
         kept = attribute(node, "axis", 1) == 1
     else:
@@ -198,7 +202,7 @@ def _flattened(node: NodeProto, name: str, context: Context, shapes: Shapes) -> 
         same = target[:1] == [0] and not attribute(node, "allowzero", 0)
         kept = len(target) == 2 and target[1] in (-1, inner) and (same or inner is not None)
     if not kept:
-        raise Left(f"{said(node)} stands between, which does not keep samples apart as far as is known")
+        raise LeftError(f"{said(node)} stands between, which does not keep samples apart as far as is known")
     return inner
 
 

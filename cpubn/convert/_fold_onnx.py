@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from cpubn.convert._fold_check import Comparison, compare
-from cpubn.convert._fold_graph import Graph, Left, Shapes, shapes_of
+from cpubn.convert._fold_graph import Graph, LeftError, Shapes, shapes_of
 from cpubn.convert._fold_layers import Context
 from cpubn.convert._fold_nodes import fold_after, fold_before
 from cpubn.convert._onnx_model import Names, Source, drop_unread, open_model, scopes_of, with_data
@@ -99,7 +100,7 @@ def fold_onnx(
 class Folding:
     """The norms of one model in turn: first into the layers before them, then what is left into those after."""
 
-    def __init__(self, model: ModelProto, nodes: Mapping[str, BatchNormalization]) -> None:
+    def __init__(self, model: ModelProto, nodes: dict[str, BatchNormalization]) -> None:
         self.model, self.nodes = model, nodes
         self.shapes: Shapes = shapes_of(model)
         self.names, self.replaced = Names(model), set[str]()
@@ -114,8 +115,9 @@ class Folding:
         for name, bn in self.nodes.items():
             try:
                 if bn.training:
-                    raise Left("it normalizes by its batch")
-                frozen[name] = bn.norm().freeze()
+                    raise LeftError("it normalizes by its batch")
+                norm = bn.norm()
+                frozen[name] = replace(norm, eps=float(np.float32(norm.eps))).freeze()  # what the node computes with
                 report.folded[name] = fold_before(bn.node, frozen[name], self._context(bn), self.shapes)
             except ValueError as error:
                 reasons[name] = str(error)
