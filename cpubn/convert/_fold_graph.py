@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from cpubn.convert._onnx_model import DOMAINS, Scope, graphs_inside, graphs_of
 from cpubn.convert._sources import library
@@ -130,7 +130,7 @@ def attribute(node: NodeProto, name: str, default: T) -> T:
             value: Any = getattr(each, field)
             if isinstance(value, bytes):
                 value = value.decode("utf-8", "replace")
-            return list(value) if isinstance(default, list) else value  # type: ignore[return-value]
+            return cast(T, list(value) if isinstance(default, list) else value)
     return default
 
 
