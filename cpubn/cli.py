@@ -49,6 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         benchmark.add_arguments(bench)
         bench.set_defaults(run=benchmark.run)
 
+    fold = commands.add_parser("fold", help="write an ONNX model whose batch norms are part of the layers beside them")
+    if words[:1] == ["fold"]:
+        from cpubn.convert import _fold_command as folding
+
+        folding.add_arguments(fold)
+        fold.set_defaults(run=folding.run)
+
     options = parser.parse_args(words)
     try:
         status: int = options.run(options)

@@ -45,7 +45,8 @@ class FoldReport:
         lines += [f"left {len(self.left)}"] * bool(self.left)
         lines += [f"  {name}: {why}" for name, why in self.left.items()]
         lines += [str(self.comparison)] if self.comparison is not None else []
-        return "\n".join(lines)
+        text = "\n".join(lines)  # of names that a file may make up
+        return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def fold_onnx(

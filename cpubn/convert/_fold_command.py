@@ -1,0 +1,81 @@
+"""python -m cpubn fold: an ONNX model without its batch norms."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from cpubn.convert._fold_onnx import FoldReport, fold_onnx
+
+TOLERANCE = 0.01  # of the largest output
+LARGEST = 2**31 - 1  # bytes of a file of ONNX's
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="which is left as it is")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDED.onnx", help="the file to write")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help=f"run both on random inputs; write nothing where that fails or outputs differ by over {TOLERANCE:.0%}%",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Fold a model and say what became of its norms; 1 where a check fails, 2 where it cannot be read or written."""
+    model, output = arguments.model, arguments.output
+    if not output.parent.is_dir() or output.is_dir():
+        return refuse(f"--output must name a file in a folder that exists, got '{output}'", 2)
+    if output.exists() and model.exists() and output.samefile(model):
+        return refuse(f"--output must be another file than the model, got '{output}'", 2)
+    try:
+        folded, report = fold_onnx(model, check=arguments.check)
+    except OSError as error:
+        return refuse(f"the model must be a file that can be read, got '{model}': {error.strerror or error}", 2)
+    except (ValueError, ModuleNotFoundError) as error:
+        return refuse(str(error), 2)
+    print(report)
+    reason = failure(report)
+    if reason:
+        return refuse(f"{reason}; nothing is written", 1)
+    if folded.ByteSize() > LARGEST:
+        return refuse("the folded model must be below 2 GB to be one file; save what fold_onnx returns in parts", 2)
+    try:
+        write(folded.SerializeToString(), output)
+    except OSError as error:
+        return refuse(f"--output must name a file that can be written, got '{output}': {error.strerror or error}", 2)
+    print(f"wrote {output}, {output.stat().st_size / 1e6:.1f} MB; {model} has {model.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def failure(report: FoldReport) -> str | None:
+    """What a check found wrong."""
+    comparison = report.comparison
+    if comparison is None or (comparison.relative is not None and comparison.relative <= TOLERANCE):
+        return None
+    if comparison.relative is None:
+        return "the models could not be compared"
+    return f"the outputs differ by more than {TOLERANCE:.0%} of the largest"
+
+
+def write(content: bytes, path: Path) -> None:
+    """The whole file or none."""
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(handle, "wb") as file:
+            file.write(content)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(part, 0o666 & ~umask)  # as any new file has it
+        os.replace(part, path)
+    except BaseException:
+        os.unlink(part)
+        raise
+
+
+def refuse(reason: str, status: int) -> int:
+    print(f"cpubn fold: {reason}", file=sys.stderr)
+    return status
