@@ -6,6 +6,8 @@
     bn = norms["layer1.0.bn1"].layer(cpubn.BatchNorm2d)  # to train on
     convert.to_safetensors(norms, "norms.safetensors")
 
+    model, report = convert.fold_onnx("model.onnx")  # a whole ONNX model without its batch norms
+
 `read` and every from_ function return the batch norms of a whole model by name, as Norms; every to_ function takes such
 a mapping, of Norms, layers or FrozenBatchNorms. Nothing is guessed: what a source does not hold is asked for by name,
 in the meaning that the framework gives it, and can be one value for all or a mapping by name.

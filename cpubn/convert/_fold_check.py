@@ -60,17 +60,24 @@ def compare(given: ModelProto, folded: ModelProto, inputs: Mapping[str, Any] | N
             except Exception as error:  # of an operator that it does not have, a shape that does not fit
                 reason = f"{engine.__name__[1:]} does not run the model: {type(error).__name__}: {str(error)[:300]}"
                 continue
-            got = engine(folded, feeds)
+            try:
+                got = engine(folded, feeds)
+            except Exception as error:
+                return Comparison(None, 0.0, f"{engine.__name__[1:]} does not run the folded model: {error}")
             kind = "random" if inputs is None else "given"
-            pairs = list(zip(_flat(expected), _flat(got), strict=True))
-            difference = max((_difference(a, b) for a, b in pairs), default=0.0)
-            largest = max((float(np.nanmax(abs(a[np.isfinite(a)]), initial=0.0)) for a, _ in pairs), default=0.0)
-            return Comparison(difference, largest, f"{engine.__name__[1:]}, {kind} inputs")
+            return _compared(list(_flat(expected)), list(_flat(got)), f"{engine.__name__[1:]}, {kind} inputs")
     if inputs is not None:
         raise ValueError(
             f"inputs must be such that the model runs on them, got: {reason}; check names, shapes and types"
         )
     return Comparison(None, 0.0, reason)
+
+
+def _compared(expected: list[Array], got: list[Array], by: str) -> Comparison:
+    largest = max((float(abs(a[np.isfinite(a)]).max(initial=0.0)) for a in expected), default=0.0)
+    if len(got) != len(expected):
+        return Comparison(float("inf"), largest, by)
+    return Comparison(max((_difference(a, b) for a, b in zip(expected, got, strict=True)), default=0.0), largest, by)
 
 
 def _onnxruntime(model: ModelProto, feeds: Mapping[str, Array]) -> list[Any]:

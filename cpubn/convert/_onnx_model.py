@@ -35,6 +35,7 @@ def open_model(source: Source) -> tuple[ModelProto, str]:
         with reading(path, KIND):
             model = onnx.load_model(path, format="protobuf", load_external_data=False)
     if opset_of(model) < OLDEST:
+        with_data(model, folder)
         model = _by_onnx("version_converter", "convert_version", model, OLDEST)
     if model.functions:
         _functions_must_be_few(model)
