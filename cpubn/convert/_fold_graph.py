@@ -30,6 +30,7 @@ class Graph:
         self.readers: defaultdict[str, list[NodeProto]] = defaultdict(list)
         for node in graph.node:
             self.enter(node, len(self.nodes))
+        self.known = set(self.makers)
         self.outputs = {output.name for output in graph.output}
         inner = [each for node in graph.node for child in graphs_inside(node) for each in graphs_of(child)]
         self.captured = {name for each in inner for node in each.node for name in node.input}
@@ -99,10 +100,10 @@ class Graph:
         self.makers[new] = maker
 
     def write(self) -> None:
-        given = set(self.makers) | {value.name for value in self.graph.input}
+        gone = self.known - set(self.makers)
         del self.graph.node[:]
         self.graph.node.extend(self.nodes)
-        infos = [info for info in self.graph.value_info if info.name in given]
+        infos = [info for info in self.graph.value_info if info.name not in gone]
         del self.graph.value_info[:]
         self.graph.value_info.extend(infos)
 

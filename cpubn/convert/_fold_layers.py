@@ -130,7 +130,7 @@ class Layer:
             inner = context.names.new(f"{output}.product")
             graph.rename(output, inner)
             helper = library("onnx").helper
-            add = helper.make_node("Add", [inner], [output], name=f"{node.name or output}.bias")
+            add = helper.make_node("Add", [inner], [output], name=context.names.new(f"{output}.bias"))
             graph.enter(add, graph.place(node) + 1)
             context.store(add, 1, bias.reshape(-1, *(1,) * (1 - self.index)))
 

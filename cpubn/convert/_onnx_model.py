@@ -169,7 +169,7 @@ def with_data(model: ModelProto, folder: str) -> None:
 
 
 class Names:
-    """The names of a model's values: those that are taken, and new ones."""
+    """The names of a model's values and nodes: those that are taken, and new ones."""
 
     def __init__(self, model: ModelProto) -> None:
         self.model = model
@@ -177,7 +177,7 @@ class Names:
         for graph in graphs_of(model.graph):
             values = chain(graph.input, graph.initializer, (tensor.values for tensor in graph.sparse_initializer))
             self.taken.update(value.name for value in values)
-            self.taken.update(output for node in graph.node for output in node.output)
+            self.taken.update(name for node in graph.node for name in (node.name, *node.output))
 
     def new(self, wish: str) -> str:
         """A name that nothing else has."""
