@@ -6,12 +6,17 @@ import argparse
 import os
 import sys
 import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
-from cpubn.convert._fold_onnx import FoldReport, fold_onnx
+from cpubn.convert._fold_onnx import FoldReport, fold_and_say, printable
 
 TOLERANCE = 0.01  # of the largest output,
 FLOOR = 1e-6  # and this: engines compute a sigmoid to about 1e-7, whatever its size
+PATIENCE = 1.0  # seconds without a word
 LARGEST = 2**31 - 1  # bytes of a file of ONNX's
 
 
@@ -33,7 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     if output.exists() and model.exists() and output.samefile(model):
         return refuse(f"--output must be another file than the model, got '{output}'", 2)
     try:
-        folded, report = fold_onnx(model, check=arguments.check)
+        with progress() as say:
+            folded, report = fold_and_say(model, None, arguments.check, say)
     except OSError as error:
         return refuse(f"the model must be a file that can be read, got '{model}': {error.strerror or error}", 2)
     except (ValueError, ModuleNotFoundError) as error:
@@ -50,6 +56,29 @@ def run(arguments: argparse.Namespace) -> int:
         return refuse(f"--output must name a file that can be written, got '{output}': {error.strerror or error}", 2)
     print(f"wrote {output}, {output.stat().st_size / 1e6:.1f} MB; {model} has {model.stat().st_size / 1e6:.1f} MB")
     return 0
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """A function to say what is being done, which a terminal shows once it takes over a second."""
+    if find_spec("rich") is None or not sys.stderr.isatty():
+        yield lambda what: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task("", total=None)
+    timer = threading.Timer(PATIENCE, bar.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield lambda what: bar.update(task, description=what)
+    finally:
+        timer.cancel()
+        timer.join()
+        bar.stop()
 
 
 def failure(report: FoldReport) -> str | None:
@@ -80,5 +109,5 @@ def write(content: bytes, path: Path) -> None:
 
 
 def refuse(reason: str, status: int) -> int:
-    print(f"cpubn fold: {reason}", file=sys.stderr)
+    print(f"cpubn fold: {printable(reason)}", file=sys.stderr)
     return status

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +45,7 @@ class FoldReport:
         lines += [f"left {len(self.left)}"] * bool(self.left)
         lines += [f"  {name}: {why}" for name, why in self.left.items()]
         lines += [str(self.comparison)] if self.comparison is not None else []
-        text = "\n".join(lines)  # of names that a file may make up
-        return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+        return "\n".join(map(printable, lines))
 
 
 def fold_onnx(
@@ -86,16 +85,26 @@ def fold_onnx(
     >>> print(report)
     >>> onnx.save(folded, "folded.onnx")
     """
+    return fold_and_say(model, inputs, check, lambda what: None)
+
+
+def fold_and_say(
+    model: Source, inputs: Mapping[str, ArrayLike] | None, check: bool, say: Callable[[str], None]
+) -> tuple[ModelProto, FoldReport]:
+    """The same, which says what it does."""
+    say("reading the model")
     proto, folder = open_model(model)
     left: dict[str, str] = {}
     nodes = batch_normalizations(proto, folder, left)
     with_data(proto, folder)
     given = _copy(proto) if check or inputs is not None else None
+    say("folding its norms")
     report = FoldReport(left=left)
     with np.errstate(all="ignore"):  # the folds look at their results
         Folding(proto, nodes).run(report)
     if given is None:
         return proto, report
+    say("comparing both models")
     return proto, FoldReport(report.folded, report.left, compare(given, proto, inputs))
 
 
@@ -141,6 +150,11 @@ class Folding:
     def _context(self, bn: BatchNormalization) -> Context:
         graph = next(each for each in self.graphs if each.graph is bn.graph)
         return Context(graph, bn.constants, self.names, self.replaced)
+
+
+def printable(line: str) -> str:
+    """A line of names that a file has made up, which could steer a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 def _copy(model: ModelProto) -> ModelProto:
