@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from cpubn.convert._onnx_model import DOMAINS, Scope, graphs_inside, graphs_of
 from cpubn.convert._sources import library
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import GraphProto, NodeProto
 
 T = TypeVar("T", int, float, str, list[int])
-Shapes = dict[str, "list[int | None]"]  # by the name of a value; None for a dimension that is not known
 
 
 class LeftError(ValueError):
@@ -142,27 +141,6 @@ def set_attributes(node: NodeProto, **values: Any) -> None:
     del node.attribute[:]
     given = [onnx.helper.make_attribute(name, value) for name, value in values.items() if value is not None]
     node.attribute.extend([*kept, *given])
-
-
-def shapes_of(model: ModelProto) -> Shapes:
-    """What onnx's shape inference finds."""
-    onnx = library("onnx")
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except Exception:  # of a model that is damaged, or too large for it
-        return {}
-    shapes: Shapes = {}
-    for graph in graphs_of(inferred.graph):
-        for name, shape in _typed(graph):
-            shapes[name] = shape if shapes.get(name, shape) == shape else []
-    return {name: shape for name, shape in shapes.items() if shape}
-
-
-def _typed(graph: GraphProto) -> Iterator[tuple[str, list[int | None]]]:
-    for info in (*graph.input, *graph.value_info, *graph.output):
-        tensor = info.type.tensor_type
-        if tensor.HasField("shape"):
-            yield info.name, [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
 
 
 def product(sizes: Iterable[int | None]) -> int | None:

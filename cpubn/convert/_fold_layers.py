@@ -30,6 +30,14 @@ class Context:
     names: Names
     replaced: set[str]  # the weights that were read before
 
+    def shape(self, name: str) -> list[int | None] | None:
+        known = self.constants.types.get(name)
+        return None if known is None else known.shape
+
+    def rank(self, name: str) -> int | None:
+        shape = self.shape(name)
+        return None if shape is None else len(shape)
+
     def constant(self, name: str, what: str) -> Array:
         value = self.constants.value(name, self.graph.scope, what)
         if value.dtype.kind != "f" and value.dtype.name != "bfloat16":

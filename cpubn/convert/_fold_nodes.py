@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cpubn.convert._fold_graph import LeftError, Shapes, attribute, is_of, product, said, set_attributes
+from cpubn.convert._fold_graph import LeftError, attribute, is_of, product, said, set_attributes
 from cpubn.convert._fold_layers import Context, Layer, layer_of, padding_of
 from cpubn.convert._sources import library
 from cpubn.folding import fold_conv, fold_into_next_conv, fold_into_next_linear, fold_linear
@@ -21,10 +21,10 @@ CHANNELS = 1  # their axis in the input and output of BatchNormalization
 MOST_BETWEEN = 20  # nodes between a norm and its layer
 
 
-def fold_before(node: NodeProto, bn: FrozenBatchNorm, context: Context, shapes: Shapes) -> str:
+def fold_before(node: NodeProto, bn: FrozenBatchNorm, context: Context) -> str:
     """bn(layer(x)) = layer'(x); what it was folded into."""
     graph = context.graph
-    name, axis, rank = node.input[0], CHANNELS, _rank(node.input[0], shapes)
+    name, axis, rank = node.input[0], CHANNELS, context.rank(node.input[0])
     adds: list[tuple[NodeProto, int, int]] = []  # with the constant's place among its inputs, and the channels' axis
     for _ in range(MOST_BETWEEN):
         maker = graph.maker(name)
@@ -72,11 +72,11 @@ class After:
     value: Any = None  # with this value
 
 
-def fold_after(node: NodeProto, bn: FrozenBatchNorm, context: Context, shapes: Shapes) -> str:
+def fold_after(node: NodeProto, bn: FrozenBatchNorm, context: Context) -> str:
     """layer(bn(x)) = layer'(x), in each of the layers that read bn(x); what it was folded into."""
     graph, output = context.graph, node.output[0]
     readers = list(graph.all_readers(output))
-    found = [_after(reader, output, bn, context, shapes) for reader in readers]
+    found = [_after(reader, output, bn, context) for reader in readers]
     for reader in readers:
         graph.read(reader, list(reader.input).index(output), node.input[0])
     graph.take_out(node)
@@ -87,8 +87,8 @@ def fold_after(node: NodeProto, bn: FrozenBatchNorm, context: Context, shapes: S
     return " and ".join(f"{said(after.layer.node)} after it" for after in found)
 
 
-def _after(reader: NodeProto, name: str, bn: FrozenBatchNorm, context: Context, shapes: Shapes) -> After:
-    axis, rank, flat = CHANNELS, _rank(name, shapes), False
+def _after(reader: NodeProto, name: str, bn: FrozenBatchNorm, context: Context) -> After:
+    axis, rank, flat = CHANNELS, context.rank(name), False
     sizes: int | None = None  # of a sample that was flattened
     for _ in range(MOST_BETWEEN):
         if is_of(reader, "Transpose") and not flat:
@@ -97,7 +97,7 @@ def _after(reader: NodeProto, name: str, bn: FrozenBatchNorm, context: Context, 
                 raise LeftError(f"{said(reader)} stands between, of axes {perm}")
             axis, rank = perm.index(axis), len(perm)
         elif is_of(reader, "Flatten", "Reshape") and not flat and axis == CHANNELS:
-            sizes = _flattened(reader, name, context, shapes)
+            sizes = _flattened(reader, name, context)
             flat, rank = True, 2
         elif not is_of(reader, "Identity"):
             break
@@ -110,7 +110,7 @@ def _after(reader: NodeProto, name: str, bn: FrozenBatchNorm, context: Context, 
     if layer.convolution:
         if axis != CHANNELS or flat:
             raise LeftError(f"its channels are axis {axis} of what {said(reader)} reads")
-        return _after_convolution(layer, bn, name, shapes)
+        return _after_convolution(layer, bn, name)
     if reader.op_type == "Gemm":
         contracted = 0 if attribute(reader, "transA", 0) else 1
     elif rank is None:
@@ -132,7 +132,7 @@ def _after(reader: NodeProto, name: str, bn: FrozenBatchNorm, context: Context, 
     return After(layer, *layer.rounded(weight.reshape(outputs, inputs), bias))
 
 
-def _after_convolution(layer: Layer, bn: FrozenBatchNorm, name: str, shapes: Shapes) -> After:
+def _after_convolution(layer: Layer, bn: FrozenBatchNorm, name: str) -> After:
     node, kernel = layer.node, layer.weight.shape[2:]
     how: dict[str, Any] = {"groups": layer.groups, "transposed": layer.transposed}
     pads: list[int] | None
@@ -145,7 +145,7 @@ def _after_convolution(layer: Layer, bn: FrozenBatchNorm, name: str, shapes: Sha
         reach = [d * (k - 1) + e for d, k, e in zip(dilations, kernel, extra, strict=True)] * 2
         pads = [0] * 2 * rank if sure and all(p >= r for p, r in zip(given, reach, strict=True)) else None
     else:
-        pads = padding_of(node, kernel, shapes.get(name))
+        pads = padding_of(node, kernel, layer.context.shape(name))
     padded = pads is None or any(pads)
     weight, bias, pad = fold_into_next_conv(layer.weight, layer.bias, bn, zero_padding=padded, **how)
     if pad is None or not pad.any():
@@ -191,9 +191,9 @@ def _take_add(layer: Layer, context: Context) -> None:
         return
 
 
-def _flattened(node: NodeProto, name: str, context: Context, shapes: Shapes) -> int | None:
+def _flattened(node: NodeProto, name: str, context: Context) -> int | None:
     """The values of a sample, if they are known, of a node that makes (N, C * ...) of (N, C, ...)."""
-    shape = shapes.get(name)
+    shape = context.shape(name)
     inner = None if shape is None or len(shape) < 2 else product(shape[1:])
     if node.op_type == "Flatten":
         kept = attribute(node, "axis", 1) == 1
@@ -204,7 +204,3 @@ def _flattened(node: NodeProto, name: str, context: Context, shapes: Shapes) -> 
     if not kept:
         raise LeftError(f"{said(node)} stands between, which does not keep samples apart as far as is known")
     return inner
-
-
-def _rank(name: str, shapes: Shapes) -> int | None:
-    return len(shapes[name]) if name in shapes else None

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cpubn.convert._fold_check import Comparison, compare
-from cpubn.convert._fold_graph import Graph, LeftError, Shapes, shapes_of
+from cpubn.convert._fold_graph import Graph, LeftError
 from cpubn.convert._fold_layers import Context
 from cpubn.convert._fold_nodes import fold_after, fold_before
 from cpubn.convert._onnx_model import Names, Source, drop_unread, open_model, scopes_of, with_data
@@ -113,7 +113,8 @@ class Folding:
 
     def __init__(self, model: ModelProto, nodes: dict[str, BatchNormalization]) -> None:
         self.model, self.nodes = model, nodes
-        self.shapes: Shapes = shapes_of(model)
+        for bn in nodes.values():
+            _ = bn.constants.types  # found while the model is as it was
         self.names, self.replaced = Names(model), set[str]()
         wanted = [bn.graph for bn in nodes.values()]
         self.graphs = [
@@ -129,7 +130,7 @@ class Folding:
                     raise LeftError("it normalizes by its batch")
                 norm = bn.norm()
                 frozen[name] = replace(norm, eps=float(np.float32(norm.eps))).freeze()  # what the node computes with
-                report.folded[name] = fold_before(bn.node, frozen[name], self._context(bn), self.shapes)
+                report.folded[name] = fold_before(bn.node, frozen[name], self._context(bn))
             except ValueError as error:
                 reasons[name] = str(error)
             if name in report.folded:
@@ -137,7 +138,7 @@ class Folding:
         for name in [name for name in reversed(self.nodes) if name in reasons and name in frozen]:
             bn = self.nodes[name]
             try:
-                report.folded[name] = fold_after(bn.node, frozen[name], self._context(bn), self.shapes)
+                report.folded[name] = fold_after(bn.node, frozen[name], self._context(bn))
             except ValueError as error:
                 reasons[name] = f"before it, {reasons[name]}; after it, {error}"
             else:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cpubn.convert._onnx_model import DOMAINS, Scope, elements, external_data_must_be_here, opset_of
+from cpubn.convert._onnx_model import (
+    DOMAINS,
+    Scope,
+    Type,
+    elements,
+    external_data_must_be_here,
+    opset_of,
+    types_of,
+)
 from cpubn.convert._sources import library
 from cpubn.typing import Array
 
@@ -33,10 +42,14 @@ class Constants:
     """The values of a model that are the same whatever its inputs are."""
 
     def __init__(self, model: ModelProto, folder: str) -> None:
-        self.folder, self.opset = folder, opset_of(model)
+        self.model, self.folder, self.opset = model, folder, opset_of(model)
         self.computed: dict[tuple[int, str], tuple[Array, frozenset[str]]] = {}  # by where a name stands, and the name
         self.places: dict[int, Any] = {}  # that are known by their id, which so stays theirs
         self.total = 0
+
+    @cached_property
+    def types(self) -> dict[str, Type]:
+        return types_of(self.model)
 
     def value(self, name: str, scope: Scope, what: str) -> Array:
         """What a name stands for; an initializer that is an input besides is a constant, too."""
@@ -65,7 +78,7 @@ class Constants:
             name, scope = pending[-1]
             scope = _where(name, scope)
             key, source = (id(scope.maps[0]), name), scope[name]
-            inputs = [] if not hasattr(source, "op_type") else [other for other in source.input if other]
+            inputs = _needed(source)
             keys = [(id(_where(other, scope).maps[0]), other) for other in inputs]
             missing = [other for other, its in zip(inputs, keys, strict=True) if its not in known]
             if key in known:
@@ -83,11 +96,18 @@ class Constants:
             else:
                 _may_be_computed(source)
                 values = {other: known[its][0] for other, its in zip(inputs, keys, strict=True)}
+                values |= {other: self._like(other) for other in source.input if other and other not in values}
                 made_by = frozenset([source.op_type]).union(*(known[its][1] for its in keys))
                 self.places[key[0]] = scope.maps[0]
                 for output, value in self._run(source, values).items():
                     known[key[0], output] = self.computed[key[0], output] = value, made_by
         return known[key]
+
+    def _like(self, name: str) -> Array:
+        """Nothing, of the type of a value."""
+        if name not in self.types:
+            raise ValueError(f"one of the type of {name!r}, which is not known")
+        return np.empty(0, library("onnx").helper.tensor_dtype_to_np_dtype(self.types[name].kind))
 
     def _stored(self, source: Any) -> Array:
         """An initializer."""
@@ -169,6 +189,13 @@ def _where(name: str, scope: Scope) -> Scope:
         if name in names:
             return type(scope)(*scope.maps[depth:])
     raise ValueError(f"{name!r}, which nothing gives")
+
+
+def _needed(source: Any) -> list[str]:
+    """The inputs of a node whose values it depends on; of the other of CastLike it is the type."""
+    if not hasattr(source, "op_type"):
+        return []
+    return [name for name in (source.input[:1] if source.op_type == "CastLike" else source.input) if name]
 
 
 def _may_be_computed(node: NodeProto) -> None:

@@ -6,7 +6,7 @@ import os
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, count
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from cpubn.convert._sources import file_path, library, reading
 
@@ -20,6 +20,13 @@ DOMAINS = ("", "ai.onnx")  # two names of one operator set
 KIND = "an ONNX model"
 OLDEST = 7  # opset that is read; what is older, onnx converts to it
 MOST_NODES = 1_000_000  # of a model whose functions stand where they are called
+
+
+class Type(NamedTuple):
+    """Of a value: its elements, as ONNX numbers types, and its shape, in which None is not known."""
+
+    kind: int
+    shape: list[int | None] | None
 
 
 def open_model(source: Source) -> tuple[ModelProto, str]:
@@ -120,6 +127,25 @@ def scopes_of(graph: GraphProto, outer: Scope | None = None) -> Iterator[tuple[G
     for node in graph.node:
         for inner in graphs_inside(node):
             yield from scopes_of(inner, scope)
+
+
+def types_of(model: ModelProto) -> dict[str, Type]:
+    """What onnx's shape inference finds, of values whose type is known."""
+    onnx = library("onnx")
+    try:
+        graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    except Exception:  # of a model that is damaged, or too large for it
+        graph = model.graph
+    types: dict[str, Type] = {}
+    for inner in graphs_of(graph):
+        for info in (*inner.input, *inner.value_info, *inner.output):
+            tensor = info.type.tensor_type
+            dims = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
+            found = Type(tensor.elem_type, dims if tensor.HasField("shape") else None)
+            old = types.setdefault(info.name, found)
+            if old != found:  # of one name in two branches
+                types[info.name] = Type(old.kind if old.kind == found.kind else 0, None)
+    return types
 
 
 def external_data_must_be_here(tensor: TensorProto, folder: str) -> None:

@@ -84,6 +84,11 @@ WAYS = {  # nodes, tensors, opset
         [tensor(VALUES), tensor(0, name="z")],
         15,
     ),
+    "CastLike, of which the type of an input is known": (
+        [node("CastLike", "t", "X", output="u"), node("Shape", "t", output="n"), node("Expand", "u", "n")],
+        [tensor(VALUES, np.float64)],
+        15,
+    ),
     "sparse Constant": ([node("Constant", sparse_value=SPARSE)], [], 15),
     "sparse Constant of places": ([node("Constant", sparse_value=SPARSE2)], [], 15),
 }
@@ -149,6 +154,11 @@ REFUSED = {  # nodes, tensors, why
     "text": ([node("Cast", "t", to=TensorProto.STRING)], [tensor(VALUES)], "an output of Cast that is no number"),
     "shapes that do not fit": ([node("Add", "t", "running_var")], [tensor([1, 2, 3])], "InferenceError"),
     "whole numbers": ([node("Cast", "t", to=7)], [tensor(VALUES)], "got int64; export the model again, or take"),
+    "the type of what is not known": (
+        [node("Unheard", "X", output="u", domain="com.example"), node("CastLike", "t", "u")],
+        [tensor(VALUES)],
+        "one of the type of 'u', which is not known",
+    ),
     "two dimensions": ([node("Identity", "t")], [tensor(VALUES[None])], r"running_mean must have shape \(C,\), got"),
 }
 

@@ -195,6 +195,7 @@ def test_models_that_torch_exports(name, tmp_path):
     new, report = convert.fold_onnx(path, check=True)
     assert report.left == {}
     assert len(report.folded) == sum(isinstance(each, nn.BatchNorm1d | nn.BatchNorm2d) for each in made.modules())
+    assert report.comparison.by == "onnxruntime, random inputs"
     assert report.comparison.relative < 1e-5
     onnx.checker.check_model(new, full_check=True)
     with torch.no_grad():
