@@ -24,25 +24,27 @@ class Graph:
 
     def __init__(self, graph: GraphProto, scope: Scope) -> None:
         self.graph, self.scope = graph, scope
-        self.nodes: list[NodeProto] = []
+        self.nodes = list(graph.node)
+        self.beside: dict[int, list[NodeProto]] = {id(node): [node] for node in self.nodes}  # with new ones around it
         self.makers: dict[str, NodeProto] = {}
         self.readers: defaultdict[str, list[NodeProto]] = defaultdict(list)
-        for node in graph.node:
-            self.enter(node, len(self.nodes))
+        for node in self.nodes:
+            self._enter(node)
         self.known = set(self.makers)
         self.outputs = {output.name for output in graph.output}
         inner = [each for node in graph.node for child in graphs_inside(node) for each in graphs_of(child)]
         self.captured = {name for each in inner for node in each.node for name in node.input}
         self.captured |= {output.name for each in inner for output in each.output}
 
-    def enter(self, node: NodeProto, place: int) -> None:
-        self.nodes.insert(place, node)
+    def enter(self, node: NodeProto, other: NodeProto, *, before: bool) -> None:
+        """A new node beside one that was there from the start."""
+        self.beside[id(other)].insert(0 if before else len(self.beside[id(other)]), node)
+        self._enter(node)
+
+    def _enter(self, node: NodeProto) -> None:
         self.makers.update({output: node for output in node.output if output})
         for name in node.input:
             self.readers[name].append(node)
-
-    def place(self, node: NodeProto) -> int:
-        return next(i for i, each in enumerate(self.nodes) if each is node)
 
     def maker(self, name: str) -> NodeProto:
         """The node that gives a value which one node alone reads."""
@@ -81,7 +83,8 @@ class Graph:
         del self.readers[name][at]
 
     def take_out(self, node: NodeProto) -> None:
-        del self.nodes[self.place(node)]
+        beside = self.beside[id(node)]
+        del beside[next(i for i, each in enumerate(beside) if each is node)]
         for name in node.input:
             self._forget(node, name)
         for name in node.output:
@@ -101,7 +104,7 @@ class Graph:
     def write(self) -> None:
         gone = self.known - set(self.makers)
         del self.graph.node[:]
-        self.graph.node.extend(self.nodes)
+        self.graph.node.extend(each for node in self.nodes for each in self.beside[id(node)])
         infos = [info for info in self.graph.value_info if info.name not in gone]
         del self.graph.value_info[:]
         self.graph.value_info.extend(infos)

@@ -139,7 +139,7 @@ class Layer:
             graph.rename(output, inner)
             helper = library("onnx").helper
             add = helper.make_node("Add", [inner], [output], name=context.names.new(f"{output}.bias"))
-            graph.enter(add, graph.place(node) + 1)
+            graph.enter(add, node, before=False)
             context.store(add, 1, bias.reshape(-1, *(1,) * (1 - self.index)))
 
 

@@ -173,7 +173,7 @@ def _pad(context: Context, node: NodeProto, pads: list[int], value: Any) -> None
         pad = onnx.helper.make_node("Pad", [name], [padded], name=padded, pads=both, value=float(value))
     else:
         pad = onnx.helper.make_node("Pad", [name], [padded], name=padded)
-    graph.enter(pad, graph.place(node))
+    graph.enter(pad, node, before=True)
     if context.constants.opset >= 11:
         context.store(pad, 1, np.array(both, np.int64))
         context.store(pad, 2, np.array(value))

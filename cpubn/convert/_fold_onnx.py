@@ -13,7 +13,7 @@ from cpubn.convert._fold_check import Comparison, compare
 from cpubn.convert._fold_graph import Graph, LeftError
 from cpubn.convert._fold_layers import Context
 from cpubn.convert._fold_nodes import fold_after, fold_before
-from cpubn.convert._onnx_model import Names, Source, drop_unread, open_model, scopes_of, with_data
+from cpubn.convert._onnx_model import Names, Source, drop_unread, open_model, with_data
 from cpubn.convert._onnx_nodes import BatchNormalization, batch_normalizations
 
 if TYPE_CHECKING:
@@ -116,10 +116,8 @@ class Folding:
         for bn in nodes.values():
             _ = bn.constants.types  # found while the model is as it was
         self.names, self.replaced = Names(model), set[str]()
-        wanted = [bn.graph for bn in nodes.values()]
-        self.graphs = [
-            Graph(graph, scope) for graph, scope in scopes_of(model.graph) if any(each is graph for each in wanted)
-        ]
+        places = {id(bn.graph): (bn.graph, bn.scope) for bn in nodes.values()}
+        self.graphs = {key: Graph(*place) for key, place in places.items()}
 
     def run(self, report: FoldReport) -> None:
         reasons: dict[str, str] = {}
@@ -144,13 +142,12 @@ class Folding:
             else:
                 self.replaced.update(bn.node.input[1:])
         report.left.update({name: reasons[name] for name in self.nodes if name not in report.folded})
-        for graph in self.graphs:
+        for graph in self.graphs.values():
             graph.write()
         drop_unread(self.replaced, self.model)
 
     def _context(self, bn: BatchNormalization) -> Context:
-        graph = next(each for each in self.graphs if each.graph is bn.graph)
-        return Context(graph, bn.constants, self.names, self.replaced)
+        return Context(self.graphs[id(bn.graph)], bn.constants, self.names, self.replaced)
 
 
 def printable(line: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,7 @@ class Constants:
 
     def _depth_first(self, name: str, scope: Scope) -> tuple[Array, frozenset[str]]:
         """A node after those that it depends on, without recursion."""
-        known = dict(self.computed)
+        known = ChainMap[tuple[int, str], tuple[Array, frozenset[str]]]({}, self.computed)
         begun: set[tuple[int, str]] = set()
         pending = [(name, scope)]
         while pending:

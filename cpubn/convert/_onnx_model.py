@@ -200,14 +200,19 @@ class Names:
     def __init__(self, model: ModelProto) -> None:
         self.model = model
         self.taken: set[str] = set()
+        self.numbers: dict[str, count[int]] = {}  # the next one behind a name
         for graph in graphs_of(model.graph):
             values = chain(graph.input, graph.initializer, (tensor.values for tensor in graph.sparse_initializer))
             self.taken.update(value.name for value in values)
             self.taken.update(name for node in graph.node for name in (node.name, *node.output))
 
+    def free(self, name: str) -> bool:
+        return name not in self.taken
+
     def new(self, wish: str) -> str:
         """A name that nothing else has."""
-        name = next(name for name in chain([wish], (f"{wish}.{k}" for k in count(1))) if name not in self.taken)
+        numbers = self.numbers.setdefault(wish, count(1))
+        name = wish if wish not in self.taken else next(filter(self.free, (f"{wish}.{k}" for k in numbers)))
         self.taken.add(name)
         return name
 
