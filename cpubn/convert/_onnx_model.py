@@ -47,6 +47,7 @@ def open_model(source: Source) -> tuple[ModelProto, str]:
     if model.functions:
         _functions_must_be_few(model)
         model = _by_onnx("inliner", "inline_local_functions", model)
+    _names_must_be_text(model)
     return model, folder
 
 
@@ -61,6 +62,25 @@ def opset_of(model: ModelProto) -> int:
             "update onnx, or export the model again"
         )
     return int(versions[0])
+
+
+def _names_must_be_text(model: ModelProto) -> None:
+    """protobuf gives bytes for a string that is no UTF-8, as in a damaged file."""
+
+    def names() -> Iterator[str | bytes]:
+        for graph in graphs_of(model.graph):
+            yield from (each.name for each in (*graph.input, *graph.output, *graph.value_info, *graph.initializer))
+            yield from (tensor.values.name for tensor in graph.sparse_initializer)
+            for node in graph.node:
+                yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+                yield from (attribute.name for attribute in node.attribute)
+        yield from (entry.domain for entry in model.opset_import)
+
+    wrong = next((name for name in names() if isinstance(name, bytes)), None)
+    if wrong is not None:
+        raise ValueError(
+            f"the names in an ONNX model must be UTF-8, got {wrong[:60]!r}; export it again, or take an undamaged file"
+        )
 
 
 def _by_onnx(module: str, function: str, model: ModelProto, *arguments: Any) -> ModelProto:

@@ -148,6 +148,14 @@ def test_weights_of_other_dtypes(dtype):
         np.testing.assert_array_equal(got, expected.astype(dtype).astype(np.float64))
 
 
+@pytest.mark.parametrize("name", ["running_mean", "BatchNormalization", "epsilon", "Y"])
+def test_names_that_are_no_text_are_refused(name, tmp_path):
+    content = model().SerializeToString().replace(name.encode(), name[:-1].encode() + b"\xff")
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(ValueError, match=r"the names in an ONNX model must be UTF-8, got b'.*xff'; export it again"):
+        convert.from_onnx(tmp_path / "model.onnx")
+
+
 def branches():
     """A batch norm in each branch of an If: one of weights outside, one of its own."""
     inner = model().graph
