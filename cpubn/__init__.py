@@ -29,12 +29,15 @@ from cpubn.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from cpubn import convert as convert, typing as typing
+    from cpubn.inspection.health import health as health
 else:
 
     def __getattr__(name):
-        """cpubn.convert, which most programs do not need, is imported when it is first asked for."""
+        """What most programs do not need is imported when it is first asked for."""
         if name == "convert":
             return import_module("cpubn.convert")
+        if name == "health":
+            return import_module("cpubn.inspection.health").health
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -70,6 +73,7 @@ __all__ = [
     "get_backend",
     "get_include",
     "get_num_threads",
+    "health",
     "moments",
     "no_grad",
     "normalize_images",

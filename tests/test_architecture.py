@@ -20,6 +20,7 @@ ROWS = (
     ("ask",),
     ("functional", "frozen", "statistics", "layers", "images", "folding"),
     ("convert",),
+    ("inspection",),
     ("",),  # the package itself, whose names are those of the rows above
     ("bench", "demo", "capi"),
     ("cli", "__main__"),
@@ -27,6 +28,7 @@ ROWS = (
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}
 # Who imports more than NumPy, beside bench and demo, which run what they show.
 LIBRARIES = {"backends.jit": {"numba", "llvmlite"}, "backends.gpu": {"numba"}}
+LIBRARIES |= {"inspection.command": {"rich"}, "inspection.table": {"rich"}, "inspection.plot": {"matplotlib"}}
 LIBRARIES["frozen"] = {"typing_extensions"}  # for type checkers alone
 
 

@@ -48,6 +48,7 @@ def test_import_is_light():
     }
     assert not heavy & modules
     assert not {"importlib.metadata", "json", "cpubn.cli", "cpubn.demo", "cpubn.backends.jit.passes"} & modules
+    assert not any(name.startswith(("cpubn.convert", "cpubn.inspection")) for name in modules)
 
 
 def test_info_needs_numpy_alone():
