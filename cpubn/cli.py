@@ -56,6 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folding.add_arguments(fold)
         fold.set_defaults(run=folding.run)
 
+    norms = commands.add_parser("norms", help="list the batch norms of a file, where they stand, and what is wrong")
+    if words[:1] == ["norms"]:
+        from cpubn.inspection import command as inspection
+
+        inspection.add_arguments(norms)
+        norms.set_defaults(run=inspection.run)
+
     options = parser.parse_args(words)
     try:
         status: int = options.run(options)

@@ -24,6 +24,8 @@ def test_no_command_prints_help():
         (["info", "more", "--json"], "cpubn info", "unrecognized arguments: more"),
         (["demo", "--wrong"], "cpubn demo", "unrecognized arguments: --wrong"),
         (["bench", "--wrong", "3"], "cpubn bench", "unrecognized arguments: --wrong 3"),
+        (["norms", "a.npz", "--wrong"], "cpubn norms", "unrecognized arguments: --wrong"),
+        (["norms"], "cpubn norms", "the following arguments are required: FILE"),
         (["--wrong", "info"], "cpubn", "unrecognized arguments: --wrong"),
         (["--wrong"], "cpubn", "unrecognized arguments: --wrong"),
         (["inform"], "cpubn", "inform"),

@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     if missing:
         return refuse(f'the demo needs {" and ".join(missing)}; install with: pip install "cpubn[demo]"')
     if arguments.plot:
-        from cpubn.demo.plot import refusal
+        from cpubn.inspection.plot import refusal
 
         reason = refusal(arguments.plot)
         if reason:

@@ -19,23 +19,6 @@ TICKS = (10, 50, 80, 90, 95, 97, 99)
 BEST = 99.5
 
 
-def refusal(path: Path) -> str | None:
-    """Why a picture cannot be written to `path`, or None; found out before the training, not after."""
-    kinds = Figure().canvas.get_supported_filetypes()
-    if path.suffix.lower().removeprefix(".") not in kinds:
-        return (
-            f"--plot must name a file that ends in .png (or .{', .'.join(sorted(set(kinds) - {'png'}))}), got '{path}'"
-        )
-    existed = path.exists()
-    try:
-        path.open("ab").close()
-    except OSError as error:
-        return f"--plot must name a file that can be written, got '{path}': {error.strerror}; choose another"
-    if not existed:
-        path.unlink()
-    return None
-
-
 def draw(runs: Mapping[float, tuple[Run, Run]], epochs: int, path: Path) -> None:
     figure = Figure(figsize=(12, 6), dpi=150, layout="constrained")
     figure.suptitle("The same network on handwritten digits, without and with batch norm", color=INK)

@@ -77,7 +77,7 @@ class NormHealth:
 
     def __repr__(self) -> str:
         found = "; ".join(map(str, self.findings)) or "nothing found"
-        return f"<{self.name or 'norm'}: {self.num_features} channels; {found}>"
+        return f"<{printable(self.name) or 'norm'}: {self.num_features} channels; {found}>"
 
     def to_dict(self) -> dict[str, Any]:
         told: dict[str, Any] = {
@@ -131,7 +131,7 @@ class Health(Mapping[str, NormHealth]):
     def __str__(self) -> str:
         channels = sum(norm.num_features for norm in self.norms.values())
         lines = [
-            f"{name or 'norm'}: {finding} ({finding.meaning})"
+            f"{printable(name) or 'norm'}: {finding} ({finding.meaning})"
             for name, norm in self.norms.items()
             for finding in norm.findings
         ]
@@ -148,6 +148,11 @@ class Health(Mapping[str, NormHealth]):
 
 def counted(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
+
+
+def printable(name: str) -> str:
+    """A name from a file, without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
 
 
 def finite(value: float) -> float | None:

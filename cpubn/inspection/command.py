@@ -1,0 +1,154 @@
+"""python -m cpubn norms FILE: every batch norm of a file, where it stands, and its health."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cpubn.convert import Norm, read
+from cpubn.convert._content import KINDS, OTHER, content_of
+from cpubn.inspection.contents import shapes_of
+from cpubn.inspection.health import health
+from cpubn.inspection.places import Place, by_names
+from cpubn.inspection.report import Health, counted
+
+NEEDED = {"rich": "rich"}
+NEEDED_FOR_PLOT = {"matplotlib": "matplotlib"}
+PATIENCE = 1.0  # seconds without a word
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="ONNX, .safetensors, .npz, or of torch or Keras")
+    parser.add_argument("--eps", type=eps, help="of all norms, where the file does not hold it, as torch's do not")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the scales and shifts of each norm")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the norms; 0, or 2 where the file cannot be read, a library is missing or the plot cannot be written."""
+    wanted = ({} if arguments.json else NEEDED) | (NEEDED_FOR_PLOT if arguments.plot else {})
+    missing = [name for module, name in wanted.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        return refuse(f'the norms command needs {" and ".join(missing)}; install with: pip install "cpubn[inspect]"')
+    if arguments.plot:
+        from cpubn.inspection.plot import refusal
+
+        reason = refusal(arguments.plot)
+        if reason:
+            return refuse(reason)
+    try:
+        with progress() as say:
+            say("reading the file")
+            norms = read_norms(arguments.file, arguments.eps)
+            say("looking where its norms stand")
+            places = places_of(arguments.file, norms)
+            say("judging its norms")
+            report = health(norms)
+            title = title_of(arguments.file, report)
+            if arguments.plot:
+                say("drawing")
+                from cpubn.inspection.plot import draw
+
+                draw(title, report, arguments.plot)
+    except OSError as error:
+        return refuse(f"FILE must be one that can be read, got '{arguments.file}': {error.strerror or error}")
+    except (ValueError, TypeError, ModuleNotFoundError) as error:
+        return refuse(str(error))
+    if arguments.json:
+        print(json.dumps(told(arguments.file, report, places), indent=2, allow_nan=False))
+        return 0
+    show(title, report, places)
+    return 0
+
+
+def read_norms(path: Path, given: float | None) -> dict[str, Norm]:
+    if given is not None:
+        return read(path, eps=given)
+    try:
+        return read(path)
+    except ValueError as error:
+        try:
+            read(path, eps=1e-5)
+        except ValueError:
+            raise error from None
+        raise ValueError(
+            f"eps must be given, because {path} does not hold it; add --eps 1e-5, torch's default, or --eps 1e-3, "
+            "that of Keras, if the model was built with it"
+        ) from None
+
+
+def places_of(path: Path, norms: dict[str, Norm]) -> dict[str, Place]:
+    if content_of(str(path)) == OTHER:
+        from cpubn.inspection.onnx_places import in_graph
+
+        return in_graph(str(path))
+    return by_names({name: norm.num_features for name, norm in norms.items()}, shapes_of(str(path)))
+
+
+def title_of(path: Path, report: Health) -> str:
+    channels = sum(norm.num_features for norm in report.values())
+    return f"{path.name}: {counted(len(report), 'batch norm')}, {counted(channels, 'channel')}"
+
+
+def told(path: Path, report: Health, places: dict[str, Place]) -> dict[str, Any]:
+    said = report.to_dict()
+    for norm in said["norms"]:
+        norm["place"] = places[norm["name"]].to_dict()
+    return {"file": str(path), "kind": KINDS[content_of(str(path))][0], **said}
+
+
+def show(title: str, report: Health, places: dict[str, Place]) -> None:
+    from rich.console import Console
+
+    from cpubn.inspection import table
+
+    console = Console()
+    # The table is wider than 80 columns; where the output is no terminal it need not be cut to that.
+    if not console.is_terminal:
+        console = Console(width=200)
+    table.show(console, title, report, places)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """A function to say what is being done, which a terminal shows, once it takes over a second, with the time."""
+    if importlib.util.find_spec("rich") is None or not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task("", total=None)
+    timer = threading.Timer(PATIENCE, bar.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield lambda text: bar.update(task, description=text)
+    finally:
+        timer.cancel()
+        timer.join()
+        bar.stop()
+
+
+def refuse(reason: str) -> int:
+    print(f"cpubn norms: {reason}", file=sys.stderr)
+    return 2
+
+
+def eps(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0.0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of at least 0, got '{text}'")
+    return number

@@ -1,0 +1,66 @@
+"""Where a norm stands in a model, and what it folds into: as a graph says, or as is likely by names and shapes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+Shape = tuple[int, ...]
+
+# What comes last in the name of a matrix or kernel, and on which axis its outputs are.
+OUTPUTS = {"weight": 0, "kernel": -1, "depthwise_kernel": -2, "pointwise_kernel": -1}
+# What names say of a layer's kind, and not of which one it is.
+KIND = re.compile(r"batch_?norm(alization)?(_?v\d)?|bn|norm|conv(olution)?(_?\dd)?|linear|dense|fc|[\W_]+", re.I)
+
+
+class Place(NamedTuple):
+    """folds: into what, or why not; foldable: whether it does, None where a file's names and shapes alone tell."""
+
+    stands: str
+    folds: str
+    foldable: bool | None
+
+    def to_dict(self) -> dict[str, str | bool | None]:
+        return self._asdict()
+
+
+def by_names(norms: Mapping[str, int], shapes: Mapping[str, Shape]) -> dict[str, Place]:
+    """The places of norms, given with their channels, among the arrays of a file, in its order."""
+    layers = list(_layers(shapes))
+    return {name: _place(name, channels, layers, shapes) for name, channels in norms.items()}
+
+
+class Layer(NamedTuple):
+    name: str
+    shape: Shape
+    outputs: int
+    at: int  # in the file
+
+
+def _layers(shapes: Mapping[str, Shape]) -> Iterable[Layer]:
+    for at, (key, shape) in enumerate(shapes.items()):
+        field = re.split(r"[./]", key)[-1]
+        if len(shape) < 2 or field not in OUTPUTS:
+            continue
+        outputs = shape[OUTPUTS[field]] * (shape[-1] if field == "depthwise_kernel" else 1)
+        yield Layer(key[: len(key) - len(field)].rstrip("./"), shape, outputs, at)
+
+
+def _place(name: str, channels: int, layers: list[Layer], shapes: Mapping[str, Shape]) -> Place:
+    at = next((at for at, key in enumerate(shapes) if re.split(r"[./](?=[^./]*$)", key)[0] == name), 0)
+    before = [layer for layer in layers if layer.at < at]
+    parent, own = _split(name)
+    twins = [layer for layer in layers if _split(layer.name) == (parent, own) and layer.outputs == channels]
+    near = before[-1:] if before and before[-1].outputs == channels else []
+    for layer in twins[-1:] or near:
+        what = f"{layer.name} ({'x'.join(map(str, layer.shape))})"
+        return Place(f"likely after {what}", f"likely into {layer.name}, if nothing stands between", None)
+    last = f"; {before[-1].name}, just before it, has {before[-1].outputs}" if before else ""
+    return Place("unknown", f"unknown: no layer of {channels} outputs just before it{last}", None)
+
+
+def _split(name: str) -> tuple[str, str]:
+    """What a layer is in, and what is left of its own name without its kind."""
+    *parents, own = re.split(r"[./]", name)
+    return ".".join(parents), KIND.sub("", own)
