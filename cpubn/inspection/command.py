@@ -12,11 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cpubn.convert import Norm, read
-from cpubn.convert._content import KINDS, OTHER, content_of
-from cpubn.inspection.contents import shapes_of
+from cpubn.convert._content import KINDS, content_of
+from cpubn.inspection.files import Contents, look_into
 from cpubn.inspection.health import health
-from cpubn.inspection.places import Place, by_names
 from cpubn.inspection.report import Health, counted
 
 NEEDED = {"rich": "rich"}
@@ -45,12 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
             return refuse(reason)
     try:
         with progress() as say:
-            say("reading the file")
-            norms = read_norms(arguments.file, arguments.eps)
-            say("looking where its norms stand")
-            places = places_of(arguments.file, norms)
+            contents = look_into(str(arguments.file), arguments.eps, say)
             say("judging its norms")
-            report = health(norms)
+            report = health(contents.norms)
             title = title_of(arguments.file, report)
             if arguments.plot:
                 say("drawing")
@@ -62,34 +57,10 @@ def run(arguments: argparse.Namespace) -> int:
     except (ValueError, TypeError, ModuleNotFoundError) as error:
         return refuse(str(error))
     if arguments.json:
-        print(json.dumps(told(arguments.file, report, places), indent=2, allow_nan=False))
+        print(json.dumps(told(arguments.file, report, contents), indent=2, allow_nan=False))
         return 0
-    show(title, report, places)
+    show(title, report, contents)
     return 0
-
-
-def read_norms(path: Path, given: float | None) -> dict[str, Norm]:
-    if given is not None:
-        return read(path, eps=given)
-    try:
-        return read(path)
-    except ValueError as error:
-        try:
-            read(path, eps=1e-5)
-        except ValueError:
-            raise error from None
-        raise ValueError(
-            f"eps must be given, because {path} does not hold it; add --eps 1e-5, torch's default, or --eps 1e-3, "
-            "that of Keras, if the model was built with it"
-        ) from None
-
-
-def places_of(path: Path, norms: dict[str, Norm]) -> dict[str, Place]:
-    if content_of(str(path)) == OTHER:
-        from cpubn.inspection.onnx_places import in_graph
-
-        return in_graph(str(path))
-    return by_names({name: norm.num_features for name, norm in norms.items()}, shapes_of(str(path)))
 
 
 def title_of(path: Path, report: Health) -> str:
@@ -97,14 +68,14 @@ def title_of(path: Path, report: Health) -> str:
     return f"{path.name}: {counted(len(report), 'batch norm')}, {counted(channels, 'channel')}"
 
 
-def told(path: Path, report: Health, places: dict[str, Place]) -> dict[str, Any]:
+def told(path: Path, report: Health, contents: Contents) -> dict[str, Any]:
     said = report.to_dict()
     for norm in said["norms"]:
-        norm["place"] = places[norm["name"]].to_dict()
-    return {"file": str(path), "kind": KINDS[content_of(str(path))][0], **said}
+        norm["place"] = contents.places[norm["name"]].to_dict()
+    return {"file": str(path), "kind": KINDS[content_of(str(path))][0], **said, "unread": contents.unread}
 
 
-def show(title: str, report: Health, places: dict[str, Place]) -> None:
+def show(title: str, report: Health, contents: Contents) -> None:
     from rich.console import Console
 
     from cpubn.inspection import table
@@ -113,7 +84,7 @@ def show(title: str, report: Health, places: dict[str, Place]) -> None:
     # The table is wider than 80 columns; where the output is no terminal it need not be cut to that.
     if not console.is_terminal:
         console = Console(width=200)
-    table.show(console, title, report, places)
+    table.show(console, title, report, contents)
 
 
 @contextmanager

@@ -1,28 +1,56 @@
-"""Where the norms of an ONNX model stand, and which of them fold_onnx folds, and why it leaves the others."""
+"""The norms of an ONNX model: where they stand in its graph, and what fold_onnx does with each of them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from cpubn.convert._onnx_nodes import batch_normalizations, open_model
+from cpubn.convert._onnx_model import open_model
+from cpubn.convert._onnx_nodes import BatchNormalization, batch_normalizations
+from cpubn.inspection.files import Contents, Say
 from cpubn.inspection.places import Place
 
-
-def in_graph(path: str) -> dict[str, Place]:
-    model, _ = open_model(path)
-    return {
-        name: Place(_between(node.node, node.graph), "unknown", None)
-        for name, node in batch_normalizations(model).items()
-    }
+SHOWN = 3  # kinds of nodes after a norm
 
 
-def _between(node: Any, graph: Any) -> str:
-    """The nodes before and after it."""
-    before = next((other for other in graph.node if node.input[0] in other.output), None)
-    after = [other for other in graph.node if node.output[0] in other.input]
-    parts = [f"after {before.op_type} {before.name}".rstrip() if before is not None else "at an input"]
-    if any(output.name == node.output[0] for output in graph.output):
-        parts.append("at an output")
-    if after:
-        parts.append(f"before {', '.join(dict.fromkeys(other.op_type for other in after))}")
-    return ", ".join(parts)
+def look_into_onnx(path: str, eps: float | None, say: Say) -> Contents:
+    """What cannot be read of a model is left out with the reason, unless it is all of them: ValueError."""
+    model, folder = open_model(path)
+    unread: dict[str, str] = {}
+    nodes = batch_normalizations(model, folder, unread)
+    norms = {}
+    for at, (name, node) in enumerate(nodes.items()):
+        say(f"reading norm {at + 1} of {len(nodes)}")
+        try:
+            norms[name] = node.norm() if eps is None else replace(node.norm(), eps=eps)
+        except ValueError as error:
+            unread[name] = str(error)
+    if not norms:
+        raise ValueError(f"{path}: none of its batch norms can be read; {next(iter(unread.values()))}")
+    say("looking where its norms stand")
+    graphs = {id(node.graph): Neighbours(node.graph) for node in nodes.values()}
+    stands = {name: graphs[id(nodes[name].graph)].of(nodes[name]) for name in norms}
+    return Contents(norms, {name: Place(stands[name], "unknown", None) for name in norms}, unread)
+
+
+class Neighbours:
+    """Who gives and who takes the values of a graph."""
+
+    def __init__(self, graph: Any) -> None:
+        self.givers = {value: node for node in graph.node for value in node.output}
+        self.takers: dict[str, list[Any]] = {}
+        for node in graph.node:
+            for value in node.input:
+                self.takers.setdefault(value, []).append(node)
+        self.outputs = {value.name for value in graph.output}
+
+    def of(self, norm: BatchNormalization) -> str:
+        given, made = norm.node.input[0], norm.node.output[0]
+        before = self.givers.get(given)
+        after = list(dict.fromkeys(node.op_type for node in self.takers.get(made, [])))
+        if len(after) > SHOWN:
+            after[SHOWN:] = [f"{len(after) - SHOWN} more"]
+        parts = [f"after {before.op_type} {before.name}".rstrip() if before is not None else f"after input {given}"]
+        parts += [f"before {', '.join(after)}"] if after else []
+        parts += ["gives an output"] if made in self.outputs else []
+        return ", ".join(parts)

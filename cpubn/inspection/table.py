@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cpubn.inspection.files import Contents
 from cpubn.inspection.findings import MEANINGS, Kind
 from cpubn.inspection.places import Place
 from cpubn.inspection.report import Finding, Health, NormHealth, counted, printable, spread
@@ -18,9 +19,9 @@ STYLES: dict[Kind, str] = {"broken": SEVERE, "negative variance": SEVERE}
 NORMS = 8  # of one kind that are named
 
 
-def show(console: Console, title: str, report: Health, places: Mapping[str, Place]) -> None:
-    console.print(table_of(title, report, places))
-    for line in lines_of(report):
+def show(console: Console, title: str, report: Health, contents: Contents) -> None:
+    console.print(table_of(title, report, contents.places))
+    for line in [*lines_of(report), *unread_lines(contents)]:
         console.print(line, soft_wrap=not console.is_terminal)
 
 
@@ -76,3 +77,8 @@ def lines_of(report: Health) -> Iterator[Text]:
             yield Text(f"    {printable(name) or 'norm'}: {finding.where}", style="dim")
         if len(found) > NORMS:
             yield Text(f"    and {len(found) - NORMS} more norms; --json has all", style="dim")
+
+
+def unread_lines(contents: Contents) -> Iterator[Text]:
+    for name, reason in contents.unread.items():
+        yield Text.assemble((f"{printable(name)} could not be read: ", SEVERE), printable(reason))

@@ -1,0 +1,52 @@
+"""A file looked into: its norms, where each of them stands, and those that could not be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cpubn.convert import Norm, read
+from cpubn.convert._content import HDF5, KERAS, OTHER, content_of
+from cpubn.inspection.contents import shapes_of
+from cpubn.inspection.keras_places import by_config, layers_of
+from cpubn.inspection.places import Place, by_names
+
+Say = Callable[[str], None]  # what is being done
+
+
+@dataclass
+class Contents:
+    norms: dict[str, Norm]
+    places: dict[str, Place]
+    unread: dict[str, str] = field(default_factory=dict)  # by name, with the reason
+
+
+def look_into(path: str, eps: float | None, say: Say) -> Contents:
+    """Raises as convert.read does."""
+    say("reading the file")
+    if content_of(path) == OTHER:
+        from cpubn.inspection.onnx_places import look_into_onnx
+
+        return look_into_onnx(path, eps, say)
+    norms = _norms(path, eps)
+    say("looking where its norms stand")
+    layers = layers_of(path) if content_of(path) in (KERAS, HDF5) else {}
+    if layers:
+        return Contents(norms, by_config(norms, layers))
+    return Contents(norms, by_names({name: norm.num_features for name, norm in norms.items()}, shapes_of(path)))
+
+
+def _norms(path: str, eps: float | None) -> dict[str, Norm]:
+    if eps is not None:
+        return read(path, eps=eps)
+    try:
+        return read(path)
+    except ValueError as error:
+        try:
+            read(path, eps=1e-5)
+        except ValueError:
+            raise error from None
+        raise ValueError(
+            f"eps must be given, because {path} does not hold it; add --eps 1e-5, torch's default, or --eps 1e-3, "
+            "that of Keras, if the model was built with it"
+        ) from None
