@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from cpubn.convert._content import KINDS, content_of
-from cpubn.inspection.files import Contents, look_into
+from cpubn.inspection.files import look_into
 from cpubn.inspection.health import health
+from cpubn.inspection.places import Contents
 from cpubn.inspection.report import Health, counted
 
 NEEDED = {"rich": "rich"}

@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
 from cpubn.convert import Norm, read
 from cpubn.convert._content import HDF5, KERAS, OTHER, content_of
 from cpubn.inspection.contents import shapes_of
 from cpubn.inspection.keras_places import by_config, layers_of
-from cpubn.inspection.places import Place, by_names
-
-Say = Callable[[str], None]  # what is being done
-
-
-@dataclass
-class Contents:
-    norms: dict[str, Norm]
-    places: dict[str, Place]
-    unread: dict[str, str] = field(default_factory=dict)  # by name, with the reason
+from cpubn.inspection.onnx_places import look_into_onnx
+from cpubn.inspection.places import Contents, Say, by_names
 
 
 def look_into(path: str, eps: float | None, say: Say) -> Contents:
     """Raises as convert.read does."""
     say("reading the file")
     if content_of(path) == OTHER:
-        from cpubn.inspection.onnx_places import look_into_onnx
-
         return look_into_onnx(path, eps, say)
     norms = _norms(path, eps)
     say("looking where its norms stand")
-    layers = layers_of(path) if content_of(path) in (KERAS, HDF5) else {}
+    of_keras = content_of(path) in (KERAS, HDF5)
+    layers = layers_of(path) if of_keras else {}
     if layers:
         return Contents(norms, by_config(norms, layers))
-    return Contents(norms, by_names({name: norm.num_features for name, norm in norms.items()}, shapes_of(path)))
+    channels = {name: norm.num_features for name, norm in norms.items()}
+    return Contents(norms, by_names(channels, shapes_of(path), in_order=not of_keras))
 
 
 def _norms(path: str, eps: float | None) -> dict[str, Norm]:

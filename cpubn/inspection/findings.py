@@ -38,7 +38,7 @@ MEANINGS: Final[dict[Kind, tuple[str, str]]] = {
     "not updated": ("running_mean 0 and running_var 1, as in a new layer", "running_var"),
     "dead": ("weight 0, or an output that does not vary", "deviation of the output"),
     "near-constant": ("one deviation is less than a step of float32 at the mean", "running_var"),
-    "equal weights": ("never trained, or not meant to be", "weight"),
+    "equal weights": ("the same in all channels: never trained, or none was wanted", "weight"),
     "float16 overflow": ("scale or shift is infinite in float16", "scale or shift"),
     "float16 underflow": ("scale becomes 0 in float16", "scale"),
     "int8 outlier": ("with one int8 step for all channels, it rounds half of them to 0", "scale"),

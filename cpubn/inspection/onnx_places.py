@@ -7,8 +7,7 @@ from typing import Any
 
 from cpubn.convert._onnx_model import open_model
 from cpubn.convert._onnx_nodes import BatchNormalization, batch_normalizations
-from cpubn.inspection.files import Contents, Say
-from cpubn.inspection.places import Place
+from cpubn.inspection.places import Contents, Place, Say
 
 SHOWN = 3  # kinds of nodes after a norm
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from cpubn.convert import Norm
+
 Shape = tuple[int, ...]
+Say = Callable[[str], None]  # what is being done
 
 # What comes last in the name of a matrix or kernel, and on which axis its outputs are.
 OUTPUTS = {"weight": 0, "kernel": -1, "depthwise_kernel": -2, "pointwise_kernel": -1}
@@ -25,10 +29,24 @@ class Place(NamedTuple):
         return self._asdict()
 
 
-def by_names(norms: Mapping[str, int], shapes: Mapping[str, Shape]) -> dict[str, Place]:
-    """The places of norms, given with their channels, among the arrays of a file, in its order."""
+@dataclass
+class Contents:
+    """A file looked into."""
+
+    norms: dict[str, Norm]
+    places: dict[str, Place]
+    unread: dict[str, str] = field(default_factory=dict)  # norms that cannot be read, with the reason
+
+
+def by_names(norms: Mapping[str, int], shapes: Mapping[str, Shape], in_order: bool = True) -> dict[str, Place]:
+    """The places of norms, given with their channels, among the arrays of a file.
+
+    in_order : whether the arrays stand as the layers of the model do, and not by their names.
+    """
     layers = list(_layers(shapes))
-    return {name: _place(name, channels, layers, shapes) for name, channels in norms.items()}
+    begin = {re.split(r"[./](?=[^./]*$)", key)[0]: at for at, key in reversed(list(enumerate(shapes)))}
+    before = {name: [layer for layer in layers if in_order and layer.at < begin.get(name, 0)] for name in norms}
+    return {name: _place(name, channels, layers, before[name]) for name, channels in norms.items()}
 
 
 class Layer(NamedTuple):
@@ -47,17 +65,15 @@ def _layers(shapes: Mapping[str, Shape]) -> Iterable[Layer]:
         yield Layer(key[: len(key) - len(field)].rstrip("./"), shape, outputs, at)
 
 
-def _place(name: str, channels: int, layers: list[Layer], shapes: Mapping[str, Shape]) -> Place:
-    at = next((at for at, key in enumerate(shapes) if re.split(r"[./](?=[^./]*$)", key)[0] == name), 0)
-    before = [layer for layer in layers if layer.at < at]
-    parent, own = _split(name)
-    twins = [layer for layer in layers if _split(layer.name) == (parent, own) and layer.outputs == channels]
-    near = before[-1:] if before and before[-1].outputs == channels else []
+def _place(name: str, channels: int, layers: list[Layer], before: list[Layer]) -> Place:
+    which = _split(name)
+    twins = [layer for layer in layers if _split(layer.name) == which and layer.outputs == channels]
+    near = [layer for layer in before[-1:] if layer.outputs == channels]
     for layer in twins[-1:] or near:
         what = f"{layer.name} ({'x'.join(map(str, layer.shape))})"
         return Place(f"likely after {what}", f"likely into {layer.name}, if nothing stands between", None)
     last = f"; {before[-1].name}, just before it, has {before[-1].outputs}" if before else ""
-    return Place("unknown", f"unknown: no layer of {channels} outputs just before it{last}", None)
+    return Place("unknown", f"unknown: no layer of its name or just before it has {channels} outputs{last}", None)
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -9,9 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cpubn.inspection.files import Contents
 from cpubn.inspection.findings import MEANINGS, Kind
-from cpubn.inspection.places import Place
+from cpubn.inspection.places import Contents, Place
 from cpubn.inspection.report import Finding, Health, NormHealth, counted, printable, spread
 
 SEVERE, PLAIN = "bold red", "yellow"

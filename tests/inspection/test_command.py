@@ -105,7 +105,7 @@ def test_every_format(file, capsys):
     elif kind.startswith("foreign"):
         assert "likely after a.conv0 (4x4x1x1)" in well
     else:
-        assert "unknown: no layer of 4 outputs just before it" in well
+        assert "unknown: no layer of its name" in well
 
 
 def test_json(file, capsys):

@@ -34,7 +34,7 @@ def test_likely_layers(name, shapes, layer):
     assert place.foldable is None
     if layer is None:
         assert place.stands == "unknown"
-        assert place.folds.startswith("unknown: no layer of 8 outputs just before it")
+        assert place.folds.startswith("unknown: no layer of its name or just before it has 8 outputs")
     else:
         assert place.stands.startswith(f"likely after {layer} (")
         assert place.folds == f"likely into {layer}, if nothing stands between"
