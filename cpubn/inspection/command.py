@@ -16,7 +16,7 @@ from cpubn.convert._content import KINDS, content_of
 from cpubn.inspection.files import look_into
 from cpubn.inspection.health import health
 from cpubn.inspection.places import Contents
-from cpubn.inspection.report import Health, counted
+from cpubn.inspection.report import Health, counted, printable
 
 NEEDED = {"rich": "rich"}
 NEEDED_FOR_PLOT = {"matplotlib": "matplotlib"}
@@ -112,7 +112,8 @@ def progress() -> Iterator[Callable[[str], None]]:
 
 
 def refuse(reason: str) -> int:
-    print(f"cpubn norms: {reason}", file=sys.stderr)
+    """In one line, whatever a library has said."""
+    print(f"cpubn norms: {printable(' '.join(reason.split()))}", file=sys.stderr)
     return 2
 
 

@@ -123,6 +123,33 @@ def test_json(file, capsys):
         assert got == norm
 
 
+def test_damaged_files_are_refused_or_read(file, capsys):
+    """Some flips are of a name or a number, which nothing can see."""
+    kind, path = file
+    whole, rng = path.read_bytes(), np.random.default_rng(7)
+    for at in rng.integers(0, len(whole), 60):
+        flipped = bytearray(whole)
+        flipped[at] ^= 1 << rng.integers(8)
+        for damaged in (flipped, whole[:at]):
+            path.write_bytes(damaged)
+            status, out, err = run(capsys, path, "--json", "--eps", "1e-3")
+            assert (status, bool(out), bool(err)) in ((0, True, False), (2, False, True)), (kind, at)
+            assert err.startswith("cpubn norms: ") or not err
+
+
+def test_what_cannot_be_read_is_said(tmp_path, capsys):
+    model = onnx_model({"bn0": norm(), "bn1": norm()})
+    model.graph.node[4].input[2] = "X"
+    onnx.save(model, tmp_path / "m.onnx")
+    status, out, _ = run(capsys, tmp_path / "m.onnx")
+    assert (status, "1 batch norm, 4 channels" in out) == (0, True)
+    assert "bn1 could not be read: input 'X' of node 'bn1' must be a readable constant" in out
+    assert list(json.loads(run(capsys, tmp_path / "m.onnx", "--json")[1])["unread"]) == ["bn1"]
+    model.graph.node[1].input[2] = "X"
+    onnx.save(model, tmp_path / "m.onnx")
+    assert "none of its batch norms can be read" in refused(capsys, tmp_path / "m.onnx")
+
+
 def test_eps_is_asked_for(tmp_path, capsys):
     path = tmp_path / "model.npz"
     np.savez(path, **arrays_of({"bn": norm()}))
