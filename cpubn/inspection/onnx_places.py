@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from cpubn.convert import fold_onnx
 from cpubn.convert._onnx_model import open_model
 from cpubn.convert._onnx_nodes import BatchNormalization, batch_normalizations
 from cpubn.inspection.places import Contents, Place, Say
@@ -29,7 +31,21 @@ def look_into_onnx(path: str, eps: float | None, say: Say) -> Contents:
     say("looking where its norms stand")
     graphs = {id(node.graph): Neighbours(node.graph) for node in nodes.values()}
     stands = {name: graphs[id(nodes[name].graph)].of(nodes[name]) for name in norms}
-    return Contents(norms, {name: Place(stands[name], "unknown", None) for name in norms}, unread)
+    say("folding a copy")
+    folds = folds_of(path)
+    return Contents(norms, {name: Place(stands[name], *folds(name)) for name in norms}, unread)
+
+
+def folds_of(path: str) -> Callable[[str], tuple[str, bool | None]]:
+    """What fold_onnx makes of each norm, or why it makes nothing of this model."""
+    try:
+        _, report = fold_onnx(path)
+    except ValueError as error:
+        reason = f"unknown: {error}"
+        return lambda name: (reason, None)
+    return lambda name: (
+        (f"into {report.folded[name]}", True) if name in report.folded else (f"stays: {report.left[name]}", False)
+    )
 
 
 class Neighbours:
