@@ -102,7 +102,7 @@ def _named(name: str, layers: Mapping[str, Layer]) -> str | None:
 
 def _place(name: str | None, layers: Mapping[str, Layer], takers: Mapping[str, list[str]]) -> Place:
     if name is None:
-        return Place("unknown", "unknown: the config in the file does not name it", None)
+        return Place(None, None, "the config in the file does not name it")
     before = [layers[other] for other in layers[name].before if other in layers]
     own = [other.rpartition("/")[2] for other in layers[name].before]
     after = dict.fromkeys(layers[other].kind for other in takers.get(name, []))
@@ -111,16 +111,16 @@ def _place(name: str | None, layers: Mapping[str, Layer], takers: Mapping[str, l
     return Place(", ".join(stands), *_folds(before, own, len(takers.get(layers[name].before[0], [])) if before else 0))
 
 
-def _folds(before: list[Layer], names: list[str], takers: int) -> tuple[str, bool]:
+def _folds(before: list[Layer], names: list[str], takers: int) -> tuple[bool, str]:
     if len(before) != 1 or before[0].kind not in AFFINE:
-        return "not into what is before it, which is no convolution and no dense layer", False
+        return False, "what is before it is no convolution and no dense layer"
     activation = before[0].config.get("activation")
     if isinstance(activation, dict):  # one of the user's own, or as a layer
         activation = (
             activation.get("config") if isinstance(activation.get("config"), str) else activation.get("class_name")
         )
     if activation not in (None, "linear"):
-        return f"not into {names[0]}, whose activation {activation} stands between", False
+        return False, f"the activation {activation} of {names[0]} stands between"
     if takers > 1:
-        return f"not into {names[0]}, whose output others take too", False
-    return f"into {names[0]}", True
+        return False, f"others take the output of {names[0]}, too"
+    return True, f"into {names[0]}"

@@ -36,16 +36,15 @@ def look_into_onnx(path: str, eps: float | None, say: Say) -> Contents:
     return Contents(norms, {name: Place(stands[name], *folds(name)) for name in norms}, unread)
 
 
-def folds_of(path: str) -> Callable[[str], tuple[str, bool | None]]:
+def folds_of(path: str) -> Callable[[str], tuple[bool | None, str]]:
     """What fold_onnx makes of each norm, or why it makes nothing of this model."""
     try:
         _, report = fold_onnx(path)
     except ValueError as error:
-        reason = f"unknown: {error}"
-        return lambda name: (reason, None)
-    return lambda name: (
-        (f"into {report.folded[name]}", True) if name in report.folded else (f"stays: {report.left[name]}", False)
-    )
+        reason = str(error)
+        return lambda name: (None, reason)
+    into, left = report.folded, report.left
+    return lambda name: (True, f"into {into[name]}") if name in into else (False, left[name])
 
 
 class Neighbours:

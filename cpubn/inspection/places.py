@@ -19,11 +19,15 @@ KIND = re.compile(r"batch_?norm(alization)?(_?v\d)?|bn|norm|conv(olution)?(_?\dd
 
 
 class Place(NamedTuple):
-    """folds: into what, or why not; foldable: whether it does, None where a file's names and shapes alone tell."""
+    stands: str | None  # after and before what; None where nothing tells
+    foldable: bool | None  # None where it is not sure
+    how: str  # into what, or why not
 
-    stands: str
-    folds: str
-    foldable: bool | None
+    @property
+    def answer(self) -> str:
+        if self.foldable is None:
+            return "unknown" if self.stands is None else "likely"
+        return "yes" if self.foldable else "no"
 
     def to_dict(self) -> dict[str, str | bool | None]:
         return self._asdict()
@@ -71,9 +75,9 @@ def _place(name: str, channels: int, layers: list[Layer], before: list[Layer]) -
     near = [layer for layer in before[-1:] if layer.outputs == channels]
     for layer in twins[-1:] or near:
         what = f"{layer.name} ({'x'.join(map(str, layer.shape))})"
-        return Place(f"likely after {what}", f"likely into {layer.name}, if nothing stands between", None)
+        return Place(f"likely after {what}", None, f"into {layer.name}, if nothing stands between")
     last = f"; {before[-1].name}, just before it, has {before[-1].outputs}" if before else ""
-    return Place("unknown", f"unknown: no layer of its name or just before it has {channels} outputs{last}", None)
+    return Place(None, None, f"no layer of its name or just before it has {channels} outputs{last}")
 
 
 def _split(name: str) -> tuple[str, str]:

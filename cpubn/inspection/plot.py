@@ -71,7 +71,7 @@ def draw_scales(panel: Axes, norms: list[NormHealth]) -> None:
     sizes = [np.abs(norm.scale) for norm in norms]
     drawn = np.concatenate([size[np.isfinite(size) & (size > 0.0)] for size in sizes])
     low, high = (drawn.min(), drawn.max()) if drawn.size else (1.0, 1.0)
-    margin = max((high / low) ** 0.2, 1.5)
+    margin = max((high / low) ** 0.27, 1.5)
     zeros = any((size == 0.0).any() for size in sizes)
     panel.set_xlim(low / margin ** (2 if zeros else 1), high * margin)
     for row, (norm, size) in enumerate(zip(norms, sizes, strict=True)):
@@ -95,7 +95,7 @@ def draw_shifts(panel: Axes, norms: list[NormHealth]) -> None:
     if largest > 30.0:
         panel.set_xscale("symlog", linthresh=1.0)
     low, high = (drawn.min(), drawn.max()) if drawn.size else (0.0, 0.0)
-    margin = 0.2 * (high - low) or 1.0
+    margin = 0.27 * (high - low) or 1.0
     if largest > 30.0:
         panel.set_xlim(min(20 * low, -1.0), max(20 * high, 1.0))
     else:

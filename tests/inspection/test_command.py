@@ -101,11 +101,14 @@ def test_every_format(file, capsys):
     assert sick.rstrip().endswith("1 dead, 1 float16 overflow, 1 int8 outlier, 2 int8 underflow")
     assert "dead, 1 channel in 1 norm: weight 0, or an output that does not vary\n    a.bn1: channel 0 of 4\n" in out
     if kind == "onnx":
-        assert "after Conv conv0, before Relu" in well
+        assert "after Conv conv0, before Relu   yes " in well
+        assert "Folds into a layer beside it: 2 yes.\n" in out
     elif kind.startswith("foreign"):
-        assert "likely after a.conv0 (4x4x1x1)" in well
+        assert "likely after a.conv0 (4x4x1x1)   likely " in well
+        assert "an activation between a layer and its norm would not show" in out
     else:
-        assert "unknown: no layer of its name" in well
+        assert " unknown   unknown " in well
+        assert "Folds into a layer beside it: 2 unknown.\n    a.bn0: no layer of its name or just before it" in out
 
 
 def test_json(file, capsys):
@@ -119,7 +122,7 @@ def test_json(file, capsys):
     expected = cpubn.health(convert.read(path, eps=1e-3)).to_dict()
     assert told["kinds"] == expected["kinds"]
     for got, norm in zip(told["norms"], expected["norms"], strict=True):
-        assert got.pop("place").keys() == {"stands", "folds", "foldable"}
+        assert got.pop("place").keys() == {"stands", "how", "foldable"}
         assert got == norm
 
 

@@ -2,6 +2,8 @@
 
 import inspect
 import json
+from pathlib import Path
+from typing import get_args
 
 import norms
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 import cpubn
 from cpubn import convert
+from cpubn.inspection.findings import MEANINGS, Kind
 
 RNG = np.random.default_rng(3)
 
@@ -110,6 +113,15 @@ def test_the_example_in_its_docstring():
     printed = []
     exec("\n".join(program), {"cpubn": cpubn, "print": lambda report: printed.append(str(report))})
     assert printed == ["\n".join(lines[-1].splitlines()[1:])]
+
+
+def test_every_kind_is_described():
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    rows = [line for line in readme.splitlines() if line.startswith("| ")]
+    for kind in MEANINGS:
+        assert f"\n{kind} : " in inspect.getdoc(cpubn.health)
+        assert any(kind in row.split("|")[1].strip().split(", ") for row in rows), kind
+    assert get_args(Kind) == tuple(MEANINGS)
 
 
 def test_json_has_all_of_it_and_no_nan():

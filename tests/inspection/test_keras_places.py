@@ -39,24 +39,24 @@ NORM = {"epsilon": 1e-3, "axis": [3]}
 INPUT = layer("InputLayer", "in")
 
 
-@pytest.mark.parametrize(("layers", "stands", "folds", "foldable"), [
+@pytest.mark.parametrize(("layers", "stands", "how", "foldable"), [
     ([layer("Conv2D", "c", "in", activation="linear"), layer("BatchNormalization", "bn", "c", **NORM),
       layer("Activation", "a", "bn")], "after Conv2D c, before Activation", "into c", True),
     ([layer("Conv2D", "c", "in", activation="relu"), layer("BatchNormalization", "bn", "c", **NORM)],
-     "after Conv2D c", "not into c, whose activation relu stands between", False),
+     "after Conv2D c", "the activation relu of c stands between", False),
     ([layer("Dense", "c", "in", activation={"class_name": "function", "config": "swish"}),
       layer("BatchNormalization", "bn", "c", **NORM)],
-     "after Dense c", "not into c, whose activation swish stands between", False),
+     "after Dense c", "the activation swish of c stands between", False),
     ([layer("Conv2D", "c", "in"), layer("BatchNormalization", "bn", "c", **NORM), layer("Add", "a", "c", "bn")],
-     "after Conv2D c, before Add", "not into c, whose output others take too", False),
+     "after Conv2D c, before Add", "others take the output of c, too", False),
     ([layer("Add", "c", "in", "in2"), layer("BatchNormalization", "bn", "c", **NORM)],
-     "after Add c", "not into what is before it, which is no convolution and no dense layer", False),
+     "after Add c", "what is before it is no convolution and no dense layer", False),
 ])  # fmt: skip
-def test_functional(layers, stands, folds, foldable, tmp_path, capsys):
+def test_functional(layers, stands, how, foldable, tmp_path, capsys):
     path = write(tmp_path / "m.h5", [INPUT, *layers])
     assert cli.main(["norms", str(path), "--json"]) == 0
     (norm,) = json.loads(capsys.readouterr().out)["norms"]
-    assert norm["place"] == {"stands": stands, "folds": folds, "foldable": foldable}
+    assert norm["place"] == {"stands": stands, "how": how, "foldable": foldable}
     assert (norm["channels"], norm["eps"]) == (4, 1e-3)
 
 
@@ -68,10 +68,10 @@ def test_sequential_and_models_within(tmp_path):
     )
     layers = layers_of(str(path))
     assert by_config(["bn", "inner/bn"], layers) == {
-        "bn": ("after Dense d, before Sequential", "into d", True),
-        "inner/bn": ("after Conv2D c", "into c", True),
+        "bn": ("after Dense d, before Sequential", True, "into d"),
+        "inner/bn": ("after Conv2D c", True, "into c"),
     }
-    assert by_config(["other/bn"], layers)["other/bn"].stands == "unknown"
+    assert by_config(["other/bn"], layers)["other/bn"].stands is None
 
 
 @pytest.mark.parametrize(

@@ -61,10 +61,10 @@ def test_keras(ending, tmp_path, capsys):
     assert norms["last"]["eps"] == 1e-2
     assert norms["bn"]["place"] == {
         "stands": "after Conv2D first, before Conv2D",
-        "folds": "into first",
+        "how": "into first",
         "foldable": True,
     }
-    assert norms["last"]["place"]["folds"] == "not into second, whose activation relu stands between"
+    assert norms["last"]["place"]["how"] == "the activation relu of second stands between"
 
 
 def test_keras_weights_alone(tmp_path, capsys):
@@ -72,4 +72,4 @@ def test_keras_weights_alone(tmp_path, capsys):
     model.save_weights(tmp_path / "m.weights.h5")
     _, norms = norms_in(tmp_path / "m.weights.h5", capsys, "--eps", "1e-3")
     assert len(norms) == 2
-    assert all(norm["place"]["stands"] == "unknown" for norm in norms.values())
+    assert all(norm["place"]["stands"] is None for norm in norms.values())

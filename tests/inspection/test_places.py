@@ -33,8 +33,8 @@ def test_likely_layers(name, shapes, layer):
     place = by_names({name: 8}, shapes)[name]
     assert place.foldable is None
     if layer is None:
-        assert place.stands == "unknown"
-        assert place.folds.startswith("unknown: no layer of its name or just before it has 8 outputs")
+        assert (place.stands, place.answer) == (None, "unknown")
+        assert place.how.startswith("no layer of its name or just before it has 8 outputs")
     else:
         assert place.stands.startswith(f"likely after {layer} (")
-        assert place.folds == f"likely into {layer}, if nothing stands between"
+        assert (place.answer, place.how) == ("likely", f"into {layer}, if nothing stands between")
