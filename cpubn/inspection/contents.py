@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Iterator
-from contextlib import closing
 
 import numpy as np
 
-from cpubn.convert._content import ARRAYS, HDF5, SAFETENSORS, SCRIPT, TORCH, content_of
-from cpubn.convert._keras_files import _chain, _listed
+from cpubn.convert._content import ARRAYS, SAFETENSORS, SCRIPT, TORCH, content_of
 from cpubn.convert._sources import library
 from cpubn.convert._torch_files import flat, load
 
@@ -20,7 +18,7 @@ Shape = tuple[int, ...]
 def shapes_of(path: str) -> dict[str, Shape]:
     """Of a file that convert.read has read; {} where it holds no arrays by name."""
     content = content_of(path)
-    readers = {ARRAYS: _npz, SAFETENSORS: _safetensors, TORCH: _torch, SCRIPT: _torch, HDF5: _hdf5}
+    readers = {ARRAYS: _npz, SAFETENSORS: _safetensors, TORCH: _torch, SCRIPT: _torch}
     return dict(readers[content](path)) if content in readers else {}
 
 
@@ -45,15 +43,3 @@ def _safetensors(path: str) -> Iterator[tuple[str, Shape]]:
 def _torch(path: str) -> Iterator[tuple[str, Shape]]:
     for name, value in flat(load(path)).items():
         yield name, tuple(getattr(value, "shape", ()))
-
-
-def _hdf5(path: str) -> Iterator[tuple[str, Shape]]:
-    """Keras 3 numbers the weights of a layer, a kernel first; they stand in order of their names."""
-    with closing(library("h5py").File(path, "r")) as file:
-        groups, arrays = _listed(library("h5py"), file.get("model_weights", file))
-        for place, _, array in arrays:
-            field, owner = place[-1].partition(":")[0], place[:-1]
-            if owner[-1:] == ("vars",):
-                owner = owner[:-1]
-                field = "kernel" if field == "0" and len(array.shape) > 1 else field
-            yield "/".join((*_chain(owner, groups, None), field)), array.shape

@@ -6,7 +6,7 @@ from cpubn.convert import Norm, read
 from cpubn.convert._content import HDF5, KERAS, KINDS, OTHER, content_of
 from cpubn.convert._sources import reading
 from cpubn.inspection.contents import shapes_of
-from cpubn.inspection.keras_places import by_config, layers_of
+from cpubn.inspection.keras_places import in_keras
 from cpubn.inspection.onnx_places import look_into_onnx
 from cpubn.inspection.places import Contents, Say, by_names
 
@@ -18,13 +18,12 @@ def look_into(path: str, eps: float | None, say: Say) -> Contents:
         return look_into_onnx(path, eps, say)
     norms = _norms(path, eps)
     say("looking where its norms stand")
-    of_keras = content_of(path) in (KERAS, HDF5)
-    with reading(path, KINDS[content_of(path)][0]):  # what is not of norms was not read so far
-        layers = layers_of(path) if of_keras else {}
-        if layers:
-            return Contents(norms, by_config(norms, layers))
-        channels = {name: norm.num_features for name, norm in norms.items()}
-        return Contents(norms, by_names(channels, shapes_of(path), in_order=not of_keras))
+    channels = {name: norm.num_features for name, norm in norms.items()}
+    content = content_of(path)
+    with reading(path, KINDS[content][0]):  # what is not of norms was not read so far
+        if content in (KERAS, HDF5):
+            return Contents(norms, in_keras(path, channels))
+        return Contents(norms, by_names(channels, shapes_of(path)))
 
 
 def _norms(path: str, eps: float | None) -> dict[str, Norm]:

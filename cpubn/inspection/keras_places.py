@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from typing import Any, NamedTuple
 
 from cpubn.convert._content import KERAS, content_of
-from cpubn.convert._keras_files import _unpacked
-from cpubn.convert._sources import library
-from cpubn.inspection.places import Place
+from cpubn.convert._hdf5 import Contents, contents
+from cpubn.convert._keras_files import _chain, _unpacked
+from cpubn.convert._sources import MOST
+from cpubn.inspection.places import Place, Shape, by_names
 
 # Layers that the norm after them folds into: the outputs of each are sums of products.
 AFFINE = {"Dense"} | {f"{kind}{n}D" for kind in ("Conv", "DepthwiseConv", "SeparableConv") for n in (1, 2, 3)}
@@ -25,17 +25,35 @@ class Layer(NamedTuple):
     before: tuple[str, ...]  # layers by the names that this mapping has them by
 
 
-def layers_of(path: str) -> dict[str, Layer]:
-    """Every layer of a file that convert.read has read, by the names of the models around it and its own; {} without
-    a config."""
+def in_keras(path: str, channels: Mapping[str, int]) -> dict[str, Place]:
+    """The places of norms, given with their channels, in a file that convert.read has read."""
+    shapes: dict[str, Shape] = {}
+    text: str | bytes | None
     if content_of(path) == KERAS:
         with zipfile.ZipFile(path) as archive:
-            config = json.loads(_unpacked(archive, "config.json"))
+            text = _unpacked(archive, "config.json")
     else:
-        with closing(library("h5py").File(path, "r")) as file:
-            text = file.attrs.get("model_config")
-        config = json.loads(text) if isinstance(text, str | bytes) else None
-    return dict(_inside(config, "", 0))
+        (read,) = contents([path], MOST)
+        if isinstance(read, str):
+            raise ValueError(read)
+        text, shapes = read.config, dict(_named_shapes(read))
+    layers = {} if text is None else layers_of(text)
+    return by_config(channels, layers) if layers else by_names(channels, shapes, in_order=False)
+
+
+def _named_shapes(file: Contents) -> Iterator[tuple[str, Shape]]:
+    """Keras 3 numbers the weights of a layer, a kernel first."""
+    for path, array in file.arrays.items():
+        field, owner = path[-1].partition(":")[0], path[:-1]
+        if owner[-1:] == ("vars",):
+            owner = _chain(owner[:-1], file, None)
+            field = "kernel" if field == "0" and len(array.shape) > 1 else field
+        yield "/".join((*owner, field)), array.shape
+
+
+def layers_of(text: str | bytes) -> dict[str, Layer]:
+    """Every layer of a config, by the names of the models around it and its own."""
+    return dict(_inside(json.loads(text), "", 0))
 
 
 def by_config(norms: Iterator[str] | Mapping[str, Any], layers: Mapping[str, Layer]) -> dict[str, Place]:
