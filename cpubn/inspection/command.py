@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     if missing:
         return refuse(f'the norms command needs {" and ".join(missing)}; install with: pip install "cpubn[inspect]"')
     if arguments.plot:
-        from cpubn.inspection.plot import refusal
+        from cpubn.inspection.plot import draw, refusal
 
         reason = refusal(arguments.plot)
         if reason:
@@ -50,11 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
             title = title_of(arguments.file, report)
             if arguments.plot:
                 say("drawing")
-                from cpubn.inspection.plot import draw
-
                 draw(title, report, arguments.plot)
     except OSError as error:
-        return refuse(f"FILE must be one that can be read, got '{arguments.file}': {error.strerror or error}")
+        return refuse(f"a file must be such that it can be read or written, got {error}")
     except (ValueError, TypeError, ModuleNotFoundError) as error:
         return refuse(str(error))
     if arguments.json:
@@ -81,6 +80,8 @@ def show(title: str, report: Health, contents: Contents) -> None:
 
     from cpubn.inspection import table
 
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a name may have letters that the terminal has not
     console = Console()
     # The table is wider than 80 columns; where the output is no terminal it need not be cut to that.
     if not console.is_terminal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -26,7 +27,7 @@ class Place(NamedTuple):
     @property
     def answer(self) -> str:
         if self.foldable is None:
-            return "unknown" if self.stands is None else "likely"
+            return "likely" if self.stands is not None and self.stands.startswith("likely") else "unknown"
         return "yes" if self.foldable else "no"
 
     def to_dict(self) -> dict[str, str | bool | None]:
@@ -48,9 +49,14 @@ def by_names(norms: Mapping[str, int], shapes: Mapping[str, Shape], in_order: bo
     in_order : whether the arrays stand as the layers of the model do, and not by their names.
     """
     layers = list(_layers(shapes))
+    twins = {(_split(layer.name), layer.outputs): layer for layer in layers}
     begin = {re.split(r"[./](?=[^./]*$)", key)[0]: at for at, key in reversed(list(enumerate(shapes)))}
-    before = {name: [layer for layer in layers if in_order and layer.at < begin.get(name, 0)] for name in norms}
-    return {name: _place(name, channels, layers, before[name]) for name, channels in norms.items()}
+    starts = [layer.at for layer in layers]
+    places = {}
+    for name, channels in norms.items():
+        before = bisect_left(starts, begin.get(name, 0)) if in_order else 0
+        places[name] = _place(channels, twins.get((_split(name), channels)), layers[before - 1] if before else None)
+    return places
 
 
 class Layer(NamedTuple):
@@ -69,15 +75,14 @@ def _layers(shapes: Mapping[str, Shape]) -> Iterable[Layer]:
         yield Layer(key[: len(key) - len(field)].rstrip("./"), shape, outputs, at)
 
 
-def _place(name: str, channels: int, layers: list[Layer], before: list[Layer]) -> Place:
-    which = _split(name)
-    twins = [layer for layer in layers if _split(layer.name) == which and layer.outputs == channels]
-    near = [layer for layer in before[-1:] if layer.outputs == channels]
-    for layer in twins[-1:] or near:
-        what = f"{layer.name} ({'x'.join(map(str, layer.shape))})"
-        return Place(f"likely after {what}", None, f"into {layer.name}, if nothing stands between")
-    last = f"; {before[-1].name}, just before it, has {before[-1].outputs}" if before else ""
-    return Place(None, None, f"no layer of its name or just before it has {channels} outputs{last}")
+def _place(channels: int, twin: Layer | None, last: Layer | None) -> Place:
+    """Of a norm with a layer of its own name, or with one just before it."""
+    layer = twin or last
+    if layer is not None and layer.outputs == channels:
+        stands = f"likely after {layer.name} ({'x'.join(map(str, layer.shape))})"
+        return Place(stands, None, f"into {layer.name}, if nothing stands between")
+    other = "" if last is None else f"; {last.name}, just before it, has {last.outputs}"
+    return Place(None, None, f"no layer of its name or just before it has {channels} outputs{other}")
 
 
 def _split(name: str) -> tuple[str, str]:

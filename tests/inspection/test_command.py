@@ -1,6 +1,7 @@
 """python -m cpubn norms: files of each format, as a table, as JSON and as a picture; and what cannot be read."""
 
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -153,6 +154,23 @@ def test_what_cannot_be_read_is_said(tmp_path, capsys):
     assert "none of its batch norms can be read" in refused(capsys, tmp_path / "m.onnx")
 
 
+def test_where_fold_onnx_fails(tmp_path, capsys):
+    model = onnx_model({"bn0": norm()})
+    onnx.external_data_helper.set_external_data(model.graph.initializer[0], "none.bin")
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    status, out, _ = run(capsys, tmp_path / "m.onnx")
+    assert (status, "Folds into a layer beside it: 1 unknown.\n    bn0: " in out) == (0, True)
+    assert "none.bin" in out
+
+
+def test_letters_that_a_terminal_lacks(tmp_path):
+    convert.to_npz({"\u0416": norm()}, tmp_path / "m.npz")
+    command = [sys.executable, "-m", "cpubn", "norms", str(tmp_path / "m.npz")]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    assert (done.returncode, "  ?  " in done.stdout) == (0, True), done.stderr
+
+
 def test_eps_is_asked_for(tmp_path, capsys):
     path = tmp_path / "model.npz"
     np.savez(path, **arrays_of({"bn": norm()}))
@@ -213,7 +231,7 @@ def test_files_that_are_none(content, message, tmp_path, capsys):
 
 
 def test_wrong_files(tmp_path, capsys):
-    assert "FILE must be one that can be read, got" in refused(capsys, tmp_path / "none.onnx")
+    assert "can be read or written, got [Errno 2] No such file" in refused(capsys, tmp_path / "none.onnx")
     assert "directory" in refused(capsys, tmp_path)
     np.savez(tmp_path / "none.npz", fc=np.ones((3, 3)))
     assert "running_mean and running_var, got the keys fc" in refused(capsys, tmp_path / "none.npz")

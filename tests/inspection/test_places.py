@@ -38,3 +38,9 @@ def test_likely_layers(name, shapes, layer):
     else:
         assert place.stands.startswith(f"likely after {layer} (")
         assert (place.answer, place.how) == ("likely", f"into {layer}, if nothing stands between")
+
+
+def test_many_layers():
+    """What looked at all pairs of them would take minutes."""
+    shapes = {f"{i}.{key}": shape for i in range(20_000) for key, shape in (("weight", (8, 8)), ("running_mean", C))}
+    assert len(by_names({str(i): 8 for i in range(20_000)}, shapes)) == 20_000
