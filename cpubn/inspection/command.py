@@ -6,22 +6,20 @@ import argparse
 import importlib.util
 import json
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 from cpubn.convert._content import KINDS, content_of
+from cpubn.convert._fold_command import progress
+from cpubn.convert._fold_onnx import printable
 from cpubn.inspection.files import look_into
 from cpubn.inspection.health import health
 from cpubn.inspection.places import Contents
-from cpubn.inspection.report import Health, counted, printable
+from cpubn.inspection.report import Health, counted
 
 NEEDED = {"rich": "rich"}
 NEEDED_FOR_PLOT = {"matplotlib": "matplotlib"}
-PATIENCE = 1.0  # seconds without a word
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,29 +85,6 @@ def show(title: str, report: Health, contents: Contents) -> None:
     if not console.is_terminal:
         console = Console(width=200)
     table.show(console, title, report, contents)
-
-
-@contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
-    """A function to say what is being done, which a terminal shows, once it takes over a second, with the time."""
-    if importlib.util.find_spec("rich") is None or not sys.stderr.isatty():
-        yield lambda text: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = bar.add_task("", total=None)
-    timer = threading.Timer(PATIENCE, bar.start)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield lambda text: bar.update(task, description=text)
-    finally:
-        timer.cancel()
-        timer.join()
-        bar.stop()
 
 
 def refuse(reason: str) -> int:

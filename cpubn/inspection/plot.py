@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cpubn.inspection.report import Health, NormHealth, printable
+from cpubn.convert._fold_onnx import printable
+from cpubn.inspection.report import Health, NormHealth
 from cpubn.typing import Vector
 
 # Blue and vermilion of Okabe and Ito, which most colour-blind readers tell apart.

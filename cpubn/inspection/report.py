@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cpubn.convert._fold_onnx import printable
 from cpubn.inspection.findings import MEANINGS, Drift, Kind
 from cpubn.typing import Vector
 
@@ -148,11 +149,6 @@ class Health(Mapping[str, NormHealth]):
 
 def counted(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
-
-
-def printable(name: str) -> str:
-    """A name from a file, without what a terminal would obey."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
 
 
 def finite(value: float) -> float | None:

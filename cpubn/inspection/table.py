@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cpubn.convert._fold_onnx import printable
 from cpubn.inspection.findings import MEANINGS, Kind
 from cpubn.inspection.places import Contents, Place
-from cpubn.inspection.report import Finding, Health, NormHealth, counted, printable, spread
+from cpubn.inspection.report import Finding, Health, NormHealth, counted, spread
 
 SEVERE, PLAIN = "bold red", "yellow"
 STYLES: dict[Kind, str] = {"broken": SEVERE, "negative variance": SEVERE}

@@ -211,7 +211,7 @@ def test_names_are_shown_and_not_obeyed(name, tmp_path, capsys):
     convert.to_npz({name: norm(**SICK)}, path)
     status, out, err = run(capsys, path, "--plot", tmp_path / "a.png")
     assert (status, err) == (0, "")
-    shown = name.replace("\x1b", "\ufffd").replace("\n", "\ufffd")
+    shown = name.replace("\x1b", r"\x1b").replace("\n", r"\n")
     assert f"    {shown}: channel 0 of 4\n" in out
     assert "\x1b" not in out
     assert out.startswith(f"{path.name}: 1 batch norm")
