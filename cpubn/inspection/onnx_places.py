@@ -30,10 +30,14 @@ def look_into_onnx(path: str, eps: float | None, say: Say) -> Contents:
         raise ValueError(f"{path}: none of its batch norms can be read; {next(iter(unread.values()))}")
     say("looking where its norms stand")
     graphs = {id(node.graph): Neighbours(node.graph) for node in nodes.values()}
-    stands = {name: graphs[id(nodes[name].graph)].of(nodes[name]) for name in norms}
+    stands = {name: _stands(nodes[name], graphs[id(nodes[name].graph)]) for name in norms}
     say("folding a copy")
     folds = folds_of(path)
     return Contents(norms, {name: Place(stands[name], *folds(name)) for name in norms}, unread)
+
+
+def _stands(norm: BatchNormalization, neighbours: Neighbours) -> str:
+    return neighbours.between(norm.node.input[0], norm.node.output[0])
 
 
 def folds_of(path: str) -> Callable[[str], tuple[bool | None, str]]:
@@ -51,15 +55,15 @@ class Neighbours:
     """Who gives and who takes the values of a graph."""
 
     def __init__(self, graph: Any) -> None:
-        self.givers = {value: node for node in graph.node for value in node.output}
+        self.givers: dict[str, Any] = {value: node for node in graph.node for value in node.output}
         self.takers: dict[str, list[Any]] = {}
         for node in graph.node:
             for value in node.input:
                 self.takers.setdefault(value, []).append(node)
-        self.outputs = {value.name for value in graph.output}
+        self.outputs: set[str] = {value.name for value in graph.output}
 
-    def of(self, norm: BatchNormalization) -> str:
-        given, made = norm.node.input[0], norm.node.output[0]
+    def between(self, given: str, made: str) -> str:
+        """What is before one value and after another, a norm's input and its output."""
         before = self.givers.get(given)
         after = list(dict.fromkeys(node.op_type for node in self.takers.get(made, [])))
         if len(after) > SHOWN:
