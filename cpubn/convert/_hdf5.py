@@ -50,7 +50,7 @@ def contents(paths: Sequence[str], most: int, seconds: int = SECONDS) -> Iterato
         raise RuntimeError("HDF5 files are read by a second Python, which a frozen program does not have")
     left, late = list(paths), f"it took longer than {seconds} s"
     while left:
-        command = [sys.executable, "-I", __file__, json.dumps([sys.path, most, seconds])]
+        command = [sys.executable, "-I", __file__, json.dumps([list(map(str, sys.path)), most, seconds])]
         with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE) as process:
             given = "\0".join(left).encode(errors="surrogateescape")
             try:

@@ -1,6 +1,7 @@
 """HDF5 files as older Keras wrote them, and as nobody should have: links, bombs, circles, what is not there."""
 
 import json
+import sys
 import zipfile
 from pathlib import Path
 
@@ -239,3 +240,18 @@ def test_the_library_may_crash_or_hang(tmp_path, monkeypatch):
             first, second, third = _hdf5.contents(paths, 1 << 20, seconds=1)
         assert len(first.arrays) == len(third.arrays) == 4
         assert match in second
+
+
+def test_the_other_process_finds_what_this_one_does(tmp_path, monkeypatch):
+    """By the same folders, whatever stands in sys.path; but a frozen program has no Python to start."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        fill(file, "bn/", 1)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [Path(sys.path[0]), *sys.path])
+    monkeypatch.chdir(tmp_path)
+    assert convert.read("a.h5", eps=EPS)
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with pytest.raises(
+        ValueError, match="HDF5 files are read by a second Python, which a frozen program does not have"
+    ):
+        convert.read("a.h5", eps=EPS)
