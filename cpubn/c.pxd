@@ -39,6 +39,7 @@ cdef extern from "cpubn.h" nogil:
         CPUBN_BAD_VARIANCE
         CPUBN_FEW_VALUES
         CPUBN_NO_MEMORY
+        CPUBN_OVERLAP
 
     ctypedef struct cpubn_array:
         void* data
@@ -46,6 +47,12 @@ cdef extern from "cpubn.h" nogil:
         ptrdiff_t channel
         ptrdiff_t inner
         int type
+
+    ctypedef struct cpubn_axes:
+        int rank
+        int channel
+        ptrdiff_t shape[5]
+        ptrdiff_t strides[7][5]
 
     ctypedef struct cpubn_call:
         size_t size
@@ -78,6 +85,7 @@ cdef extern from "cpubn.h" nogil:
         double* dweight
         double* dbias
         double* affine
+        const cpubn_axes* axes
 
     ctypedef int (*cpubn_function)(const cpubn_call*) noexcept nogil
 
@@ -91,6 +99,7 @@ cdef extern from "cpubn.h" nogil:
         cpubn_function freeze
         cpubn_function frozen
         const char* (*message)(int status) noexcept nogil
+        int (*order)(const cpubn_call*, int* axes) noexcept nogil
 
     cpubn_call cpubn_over(ptrdiff_t outer, ptrdiff_t channels, ptrdiff_t inner)
     cpubn_array cpubn_of_shape(const cpubn_call*, void* data, int type)

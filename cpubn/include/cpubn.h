@@ -6,7 +6,8 @@
        call.mean = mean; call.var = var; call.eps = 1e-5;
        if (bn->normalize(&call) != CPUBN_OK) ...    (from any thread, with or without the lock)
 
-   Samples are (outer, channels, inner): of NCHW (N, C, H * W), of NHWC (N * H * W, C, 1). Vectors are float64, (channels,),
+   Samples are (outer, channels, inner): of NCHW (N, C, H * W), of NHWC (N * H * W, C, 1); or, with `axes`, of any rank
+   from 2 to 5 and any strides. Vectors are float64, (channels,),
    contiguous. A function writes nothing before it has checked the call; what it cannot see, it takes on trust: that
    memory is as large as the call says, and that what is written overlaps nothing else, but for y and dx, which may be
    x, residual or dy itself. The same walk of the same values gives the same bits on any number of threads.
@@ -53,12 +54,13 @@ enum cpubn_status {
     CPUBN_BAD_SIZE,       /* call->size is not of any version, or the shape is negative or of more bytes than there are */
     CPUBN_MISSING,        /* an array or a vector that the function needs is NULL */
     CPUBN_BAD_TYPE,       /* an array's type is none, or not the one that it must have beside x */
-    CPUBN_BAD_STRIDES,    /* what is written has a stride of 0 */
+    CPUBN_BAD_STRIDES,    /* what is written has a stride of 0, or overlaps itself */
     CPUBN_BAD_NUMBER,     /* eps, momentum or the activation's numbers are out of their range */
     CPUBN_BAD_ACTIVATION, /* there is none of this number */
     CPUBN_BAD_VARIANCE,   /* var + eps is 0 or less in a channel */
     CPUBN_FEW_VALUES,     /* the batch's own statistics need more than 1 value per channel */
-    CPUBN_NO_MEMORY
+    CPUBN_NO_MEMORY,
+    CPUBN_OVERLAP /* of a call with axes: what is written shares memory that it must not */
 };
 
 typedef struct cpubn_array {
@@ -66,6 +68,12 @@ typedef struct cpubn_array {
     ptrdiff_t outer, channel, inner; /* strides in bytes, also negative ones, and of what is only read 0 */
     int type;                        /* a cpubn_type */
 } cpubn_array;
+
+typedef struct cpubn_axes { /* arrays of up to five axes and any strides, walked as x lies in memory; none is copied */
+    int rank, channel;      /* how many axes, at least two, and which of them is the channels' */
+    ptrdiff_t shape[5];
+    ptrdiff_t strides[7][5]; /* in bytes, of x, y, residual, dy, dx, g and output */
+} cpubn_axes;
 
 typedef struct cpubn_call {
     size_t size;                      /* sizeof(cpubn_call) */
@@ -91,6 +99,8 @@ typedef struct cpubn_call {
     double *sums;              /* (2, channels): sum(g), sum(g * (x - mean)), g being dy through the activation */
     double *dweight, *dbias;   /* of train_backward; NULL where they are not wanted */
     double *affine;            /* (3, channels): centre, scale, shift; `freeze` writes and `frozen` reads it */
+    const cpubn_axes *axes;    /* NULL, or the shape and strides of all arrays, in place of those above; then it is
+                                  checked that what is written overlaps nothing else, as far as it says above */
 } cpubn_call;
 
 typedef struct cpubn_table {
@@ -111,6 +121,8 @@ typedef struct cpubn_table {
     int (*frozen)(const cpubn_call *);
     /* A status in words. */
     const char *(*message)(int status);
+    /* axes <- those of x from the outermost in memory to the innermost, for a new array that shall lie like it. */
+    int (*order)(const cpubn_call *, int *axes);
 } cpubn_table;
 
 /* A call over arrays of that shape, with nothing else in it. */

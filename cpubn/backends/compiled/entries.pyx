@@ -14,8 +14,8 @@ from libc.string cimport memcpy, memset
 from cpubn.backends.compiled.begin cimport LEAST
 from cpubn.backends.compiled.job cimport *
 from cpubn.backends.compiled.machine cimport cpubn_calm, cpubn_clear, cpubn_restore
-from cpubn.backends.compiled.order cimport set_order
 from cpubn.backends.compiled.planner cimport CompiledKernels, work
+from cpubn.backends.compiled.task cimport *
 from cpubn.backends.compiled.vectors cimport divides
 from cpubn.c cimport *
 
@@ -27,8 +27,6 @@ cdef extern from "statuses.hpp" nogil:
 
 cdef enum:
     ENTRIES = 64  # of the table of activations, at most
-    ANY = 0  # types of samples that an array may have
-    FLOATING = -1
 
 cdef struct Formula:
     int parameters
@@ -41,28 +39,17 @@ cdef bint is_serial = False
 cdef const Kernels* chosen = NULL
 cdef cpubn_table table
 
-cdef struct Task:
-    Job job
-    int status  # the first thing that is wrong
-    double* room  # ones and zeros (channels,), and twice as many for results
-
-
-cdef inline void fail(Task* t, bint wrong, int status) noexcept nogil:
-    if wrong and t.status == CPUBN_OK:
-        t.status = status
-
-
 cdef void start(Task* t, const cpubn_call* call) noexcept nogil:
     """A task over the call's shape, with its vectors; what is missing of weight and bias is ones and zeros."""
     cdef Job* job = &t.job
-    cdef Py_ssize_t n = call.channels, c
-    cpubn_clear(t, sizeof(Task))
-    fail(t, call.size < sizeof(cpubn_call) or min(call.outer, n, call.inner) < 0, CPUBN_BAD_SIZE)
-    fail(t, 8.0 * call.outer * n * call.inner > 9e18 or n > <Py_ssize_t>1 << 40, CPUBN_BAD_SIZE)  # bytes
+    cdef Py_ssize_t n, c
+    cpubn_clear(t, sizeof(Task) - sizeof(Call))
+    fail(t, call.size < sizeof(cpubn_call), CPUBN_BAD_SIZE)
+    if t.status == CPUBN_OK:
+        read_shape(t, call)
     if t.status != CPUBN_OK:
         return
-    job.kernels, job.outer, job.channels, job.inner = chosen, call.outer, n, call.inner
-    job.eps = call.eps
+    job.kernels, job.eps, n = chosen, call.eps, job.channels
     t.room = <double*>malloc((4 * n + 1) * sizeof(double))
     fail(t, t.room is NULL, CPUBN_NO_MEMORY)
     if t.status == CPUBN_OK:
@@ -73,35 +60,13 @@ cdef void start(Task* t, const cpubn_call* call) noexcept nogil:
     job.bias = <const double*>t.room + n if call.bias is NULL else call.bias
 
 
-cdef void read(Task* t, const cpubn_array* a, int wanted, Strided* s) noexcept nogil:
-    """s <- an array of the wanted type. An axis of one element has no stride of its own."""
-    cdef Py_ssize_t size
-    fail(t, a.data is NULL and t.job.outer * t.job.channels * t.job.inner > 0, CPUBN_MISSING)
-    fail(t, a.type < CPUBN_FLOAT32 or a.type > CPUBN_INT16, CPUBN_BAD_TYPE)
-    fail(t, a.type != wanted if wanted > 0 else wanted == FLOATING and a.type > CPUBN_BFLOAT16, CPUBN_BAD_TYPE)
-    if t.status != CPUBN_OK:
-        return
-    s.data, s.type, size = <char*>a.data, <Type>a.type, size_of(<Type>a.type)
-    s.size = size if (<size_t>a.data | <size_t>a.outer | <size_t>a.channel | <size_t>a.inner) % <size_t>size == 0 else 1
-    s.inner = (a.inner if t.job.inner > 1 else size) // s.size
-    s.channel = a.channel // s.size if t.job.channels > 1 else t.job.inner * s.inner
-    s.outer = a.outer // s.size if t.job.outer > 1 else t.job.channels * s.channel
-
-
-cdef void write_to(Task* t, const cpubn_array* a, int wanted, Strided* s) noexcept nogil:
-    cdef bint still = (t.job.outer > 1 and a.outer == 0) or (t.job.channels > 1 and a.channel == 0)
-    still = still or (t.job.inner > 1 and a.inner == 0)
-    read(t, a, wanted, s)
-    fail(t, still and t.job.outer * t.job.channels * t.job.inner > 0, CPUBN_BAD_STRIDES)
-
-
 cdef void read_forward(Task* t, const cpubn_call* call, int wanted) noexcept nogil:
     """x of the wanted type, y and the epilogue."""
-    read(t, &call.x, wanted, &t.job.x)
-    write_to(t, &call.y, FLOATING, &t.job.y)
+    read(t, call, &call.x, wanted, OF_X)
+    write_to(t, call, &call.y, FLOATING, OF_Y)
     fail(t, call.y.type == CPUBN_FLOAT64 and call.x.type != CPUBN_FLOAT64, CPUBN_BAD_TYPE)
     if call.residual.data is not NULL:
-        read(t, &call.residual, call.y.type, &t.job.residual)
+        read(t, call, &call.residual, call.y.type, OF_RESIDUAL)
     read_activation(t, call, False)
     t.job.apply = True
 
@@ -127,43 +92,44 @@ cdef void read_prologue(Task* t, const cpubn_call* call) noexcept nogil:
     t.job.prologue = BY_Z
     if t.status == CPUBN_OK and by_output and chosen.formula_of(call.activation, True) != 0:
         t.job.prologue = BY_OUTPUT
-        read(t, &call.output, call.x.type, &t.job.kept)
+        read(t, call, &call.output, call.x.type, OF_KEPT)
     elif call.residual.data is not NULL:
-        read(t, &call.residual, call.x.type, &t.job.residual)
+        read(t, call, &call.residual, call.x.type, OF_RESIDUAL)
     read_activation(t, call, t.job.prologue == BY_OUTPUT)
 
 
 cdef void read_statistics(Task* t, const cpubn_call* call) noexcept nogil:
     fail(t, not 0.0 <= call.eps <= DBL_MAX, CPUBN_BAD_NUMBER)
-    fail(t, (call.mean is NULL or call.var is NULL) and call.channels > 0, CPUBN_MISSING)
-    fail(t, t.status == CPUBN_OK and not divides(call.var, call.channels, call.eps), CPUBN_BAD_VARIANCE)
+    fail(t, (call.mean is NULL or call.var is NULL) and t.job.channels > 0, CPUBN_MISSING)
+    fail(t, t.status == CPUBN_OK and not divides(call.var, t.job.channels, call.eps), CPUBN_BAD_VARIANCE)
     t.job.mean, t.job.var = call.mean, call.var
 
 
 cdef void read_backward(Task* t, const cpubn_call* call) noexcept nogil:
-    read(t, &call.x, FLOATING, &t.job.x)
-    read(t, &call.dy, call.x.type, &t.job.dy)
+    read(t, call, &call.x, FLOATING, OF_X)
+    read(t, call, &call.dy, call.x.type, OF_DY)
     read_statistics(t, call)
     read_prologue(t, call)
     t.job.backward = t.job.sums = True
     t.job.map = SCALE if call.inference else GRADIENT
-    t.job.mean_low = <const double*>t.room + call.channels  # zeros
+    t.job.mean_low = <const double*>t.room + t.job.channels  # zeros
     if call.mean_low is not NULL and not call.inference:  # which normalizes with the first word alone
         t.job.mean_low = call.mean_low
 
 
 cdef bint do(Task* t, const cpubn_call* call, double* result, Py_ssize_t rows) noexcept nogil:
     """Zeros for what is found out, (rows, channels), then the job; whether there was one and it was done."""
-    cdef Py_ssize_t elements = call.outer * call.channels * call.inner
+    cdef Py_ssize_t n = t.job.channels, elements = t.samples * n
     cdef int team = 1
-    fail(t, rows > 0 and result is NULL and call.channels > 0, CPUBN_MISSING)
+    fail(t, rows > 0 and result is NULL and n > 0, CPUBN_MISSING)
+    if t.status == CPUBN_OK and elements > 0:
+        lay(t, call)
     if t.status != CPUBN_OK:
         return False
-    memset(result, 0, rows * call.channels * sizeof(double))
+    memset(result, 0, rows * n * sizeof(double))
     t.job.result = result
     if elements == 0:
         return False
-    set_order(&t.job)
     if not is_serial and elements * size_of(t.job.x.type) > serial_bytes and call.threads > 1:
         team = call.threads
     fail(t, not work(&t.job, team), CPUBN_NO_MEMORY)
@@ -183,8 +149,9 @@ cdef int end(Task* t) noexcept nogil:
 cdef int moments(const cpubn_call* call) noexcept nogil:
     cdef Task t
     start(&t, call)
-    read(&t, &call.x, ANY, &t.job.x)
-    t.job.y, t.job.sums = t.job.x, True
+    read(&t, call, &call.x, ANY, OF_X)
+    write_nowhere(&t)
+    t.job.sums = True
     do(&t, call, call.stats, 3)
     return end(&t)
 
@@ -200,13 +167,14 @@ cdef int normalize(const cpubn_call* call) noexcept nogil:
 
 cdef int train_forward(const cpubn_call* call) noexcept nogil:
     cdef Task t
-    cdef Py_ssize_t n = call.channels, values = call.outer * call.inner
+    cdef Py_ssize_t n
     cdef double* running
     cdef uint64_t before
     start(&t, call)
     read_forward(&t, call, FLOATING)
     fail(&t, not LEAST <= call.eps <= DBL_MAX, CPUBN_BAD_NUMBER)
-    fail(&t, values == 1 and n > 0, CPUBN_FEW_VALUES)
+    n = t.job.channels
+    fail(&t, t.samples == 1 and n > 0, CPUBN_FEW_VALUES)
     fail(&t, (call.running_mean is NULL) != (call.running_var is NULL), CPUBN_MISSING)
     fail(&t, call.running_mean is not NULL and not 0.0 <= call.momentum <= 1.0, CPUBN_BAD_NUMBER)
     t.job.sums = True
@@ -215,7 +183,7 @@ cdef int train_forward(const cpubn_call* call) noexcept nogil:
         copy(call.running_mean, n, running)
         copy(call.running_var, n, running + n)
         before = cpubn_calm()
-        chosen.move_running(running, call.stats, n, <double>values, call.momentum)
+        chosen.move_running(running, call.stats, n, <double>t.samples, call.momentum)
         cpubn_restore(before)
         copy(running, n, call.running_mean)
         copy(running + n, n, call.running_var)
@@ -226,23 +194,24 @@ cdef int gradient_sums(const cpubn_call* call) noexcept nogil:
     cdef Task t
     start(&t, call)
     read_backward(&t, call)
-    t.job.y = t.job.x
+    write_nowhere(&t)
     do(&t, call, call.sums, 2)
     return end(&t)
 
 
 cdef int train_backward(const cpubn_call* call) noexcept nogil:
     cdef Task t
-    cdef Py_ssize_t n = call.channels
+    cdef Py_ssize_t n
     cdef double* sums
     cdef uint64_t before
     start(&t, call)
+    n = t.job.channels
     read_backward(&t, call)
-    write_to(&t, &call.dx, call.x.type, &t.job.y)
+    write_to(&t, call, &call.dx, call.x.type, OF_Y)
     if call.g.data is not NULL:
-        write_to(&t, &call.g, call.x.type, &t.job.g)
+        write_to(&t, call, &call.g, call.x.type, OF_G)
     fail(&t, not call.inference and not LEAST <= call.eps, CPUBN_BAD_NUMBER)
-    fail(&t, not call.inference and call.outer * call.inner == 1 and n > 0, CPUBN_FEW_VALUES)
+    fail(&t, not call.inference and t.samples == 1 and n > 0, CPUBN_FEW_VALUES)
     t.job.apply = True
     sums = t.room + 2 * n
     if do(&t, call, sums, 2):
@@ -261,12 +230,12 @@ cdef int freeze(const cpubn_call* call) noexcept nogil:
     start(&t, call)
     read_statistics(&t, call)
     fail(&t, call.x.type < CPUBN_FLOAT32 or call.x.type > CPUBN_INT16, CPUBN_BAD_TYPE)
-    fail(&t, call.affine is NULL and call.channels > 0, CPUBN_MISSING)
+    fail(&t, call.affine is NULL and t.job.channels > 0, CPUBN_MISSING)
     if t.status == CPUBN_OK:
         t.job.x.type = <Type>call.x.type
-        t.job.coefficients, t.job.pivots = call.affine, t.room + 2 * call.channels
+        t.job.coefficients, t.job.pivots = call.affine, t.room + 2 * t.job.channels
         before = cpubn_calm()
-        chosen.prepare(&t.job, 0, call.channels)
+        chosen.prepare(&t.job, 0, t.job.channels)
         cpubn_restore(before)
     return end(&t)
 
@@ -275,9 +244,23 @@ cdef int frozen(const cpubn_call* call) noexcept nogil:
     cdef Task t
     start(&t, call)
     read_forward(&t, call, ANY)
-    fail(&t, call.affine is NULL and call.channels > 0, CPUBN_MISSING)
+    fail(&t, call.affine is NULL and t.job.channels > 0, CPUBN_MISSING)
     t.job.coefficients = call.affine
     do(&t, call, NULL, 0)
+    return end(&t)
+
+
+cdef int order(const cpubn_call* call, int* axes) noexcept nogil:
+    cdef Task t
+    cdef int k
+    start(&t, call)
+    fail(&t, t.axes is NULL, CPUBN_MISSING)
+    fail(&t, call.x.type < CPUBN_FLOAT32 or call.x.type > CPUBN_INT16, CPUBN_BAD_TYPE)
+    if t.status == CPUBN_OK:
+        read_samples(t.axes, &call.x, t.axes.strides[0], &t.call.arrays[OF_X])
+        t.call.walk = walk_of(&t.call.arrays[OF_X], t.axes.channel)
+        for k in range(t.axes.rank):
+            axes[k] = k if t.call.arrays[OF_X].contiguous else t.call.walk.axes[k]
     return end(&t)
 
 
@@ -296,5 +279,5 @@ def table_of(CompiledKernels kernels not None):
     table.version = CPUBN_VERSION
     table.moments, table.normalize, table.train_forward = moments, normalize, train_forward
     table.gradient_sums, table.train_backward = gradient_sums, train_backward
-    table.freeze, table.frozen, table.message = freeze, frozen, cpubn_words
+    table.freeze, table.frozen, table.message, table.order = freeze, frozen, cpubn_words, order
     return PyCapsule_New(&table, "cpubn.capi.table", NULL)
