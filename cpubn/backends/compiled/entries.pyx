@@ -40,24 +40,31 @@ cdef const Kernels* chosen = NULL
 cdef cpubn_table table
 
 cdef void start(Task* t, const cpubn_call* call) noexcept nogil:
-    """A task over the call's shape, with its vectors; what is missing of weight and bias is ones and zeros."""
-    cdef Job* job = &t.job
-    cdef Py_ssize_t n, c
+    """A task over the call's shape."""
     cpubn_clear(t, sizeof(Task) - sizeof(Call))
     fail(t, call.size < sizeof(cpubn_call), CPUBN_BAD_SIZE)
     if t.status == CPUBN_OK:
         read_shape(t, call)
+    t.job.kernels = chosen
+
+
+cdef void start_with_vectors(Task* t, const cpubn_call* call) noexcept nogil:
+    """The same with weight and bias, what is missing of them ones and zeros, and with room for results."""
+    cdef Py_ssize_t n, c
+    start(t, call)
     if t.status != CPUBN_OK:
         return
-    job.kernels, job.eps, n = chosen, call.eps, job.channels
+    n = t.job.channels
     t.room = <double*>malloc((4 * n + 1) * sizeof(double))
-    fail(t, t.room is NULL, CPUBN_NO_MEMORY)
-    if t.status == CPUBN_OK:
-        for c in range(n):
-            t.room[c] = 1.0
-        memset(t.room + n, 0, n * sizeof(double))
-    job.weight = <const double*>t.room if call.weight is NULL else call.weight
-    job.bias = <const double*>t.room + n if call.bias is NULL else call.bias
+    if t.room is NULL:
+        t.status = CPUBN_NO_MEMORY
+        return
+    for c in range(n):
+        t.room[c] = 1.0
+    memset(t.room + n, 0, n * sizeof(double))
+    t.job.eps = call.eps
+    t.job.weight = <const double*>t.room if call.weight is NULL else call.weight
+    t.job.bias = <const double*>t.room + n if call.bias is NULL else call.bias
 
 
 cdef void read_forward(Task* t, const cpubn_call* call, int wanted) noexcept nogil:
@@ -158,7 +165,7 @@ cdef int moments(const cpubn_call* call) noexcept nogil:
 
 cdef int normalize(const cpubn_call* call) noexcept nogil:
     cdef Task t
-    start(&t, call)
+    start_with_vectors(&t, call)
     read_forward(&t, call, ANY)
     read_statistics(&t, call)
     do(&t, call, NULL, 0)
@@ -170,7 +177,7 @@ cdef int train_forward(const cpubn_call* call) noexcept nogil:
     cdef Py_ssize_t n
     cdef double* running
     cdef uint64_t before
-    start(&t, call)
+    start_with_vectors(&t, call)
     read_forward(&t, call, FLOATING)
     fail(&t, not LEAST <= call.eps <= DBL_MAX, CPUBN_BAD_NUMBER)
     n = t.job.channels
@@ -192,7 +199,7 @@ cdef int train_forward(const cpubn_call* call) noexcept nogil:
 
 cdef int gradient_sums(const cpubn_call* call) noexcept nogil:
     cdef Task t
-    start(&t, call)
+    start_with_vectors(&t, call)
     read_backward(&t, call)
     write_nowhere(&t)
     do(&t, call, call.sums, 2)
@@ -204,7 +211,7 @@ cdef int train_backward(const cpubn_call* call) noexcept nogil:
     cdef Py_ssize_t n
     cdef double* sums
     cdef uint64_t before
-    start(&t, call)
+    start_with_vectors(&t, call)
     n = t.job.channels
     read_backward(&t, call)
     write_to(&t, call, &call.dx, call.x.type, OF_Y)
@@ -227,7 +234,7 @@ cdef int train_backward(const cpubn_call* call) noexcept nogil:
 cdef int freeze(const cpubn_call* call) noexcept nogil:
     cdef Task t
     cdef uint64_t before
-    start(&t, call)
+    start_with_vectors(&t, call)
     read_statistics(&t, call)
     fail(&t, call.x.type < CPUBN_FLOAT32 or call.x.type > CPUBN_INT16, CPUBN_BAD_TYPE)
     fail(&t, call.affine is NULL and t.job.channels > 0, CPUBN_MISSING)
@@ -262,6 +269,15 @@ cdef int order(const cpubn_call* call, int* axes) noexcept nogil:
         for k in range(t.axes.rank):
             axes[k] = k if t.call.arrays[OF_X].contiguous else t.call.walk.axes[k]
     return end(&t)
+
+
+cdef int absent(const cpubn_call* call) noexcept nogil:
+    return -1  # no status of cpubn.h's
+
+
+def absent_function():
+    """The address of a function that answers -1 to any call: what stands in for one that this cpubn does not have."""
+    return <size_t>&absent
 
 
 def compute_serially():

@@ -96,15 +96,39 @@ cdef inline bint is_empty(const Samples* a) noexcept nogil:
     for k in range(a.rank):
         if a.shape[k] == 0:
             return True
-    return a.data is NULL
+    return False
+
+
+cdef inline void extend(const Samples* a, const char** low, const char** high) noexcept nogil:
+    """The memory from an array's first byte to behind its last one."""
+    cdef Py_ssize_t reach
+    cdef int k
+    low[0], high[0] = a.data, a.data + size_of(a.type)
+    for k in range(a.rank):
+        reach = (a.shape[k] - 1) * a.strides[k] * a.size
+        if reach < 0:
+            low[0] += reach
+        else:
+            high[0] += reach
 
 
 cdef inline bint share_memory(const Samples* a, const Samples* b) noexcept nogil:
+    cdef const char* a_low
+    cdef const char* a_high
+    cdef const char* b_low
+    cdef const char* b_high
+    if a.data is NULL or b.data is NULL or is_empty(a) or is_empty(b):
+        return False
+    extend(a, &a_low, &a_high)
+    extend(b, &b_low, &b_high)
+    return a_low < b_high and b_low < a_high and share_bytes(a, b)
+
+
+cdef inline bint share_bytes(const Samples* a, const Samples* b) noexcept nogil:
+    """The same of arrays that are not empty, and whose memory lies in one another's."""
     cdef Equation e
     cdef Py_ssize_t wanted
     cdef int k
-    if is_empty(a) or is_empty(b):
-        return False
     e.count = 0
     wanted = -<Py_ssize_t>add_array(&e, a, False)
     wanted += <Py_ssize_t>add_array(&e, b, True)

@@ -133,25 +133,42 @@ cdef inline Samples vector(const double* v, Py_ssize_t n) noexcept nogil:
 
 cdef inline void keep_apart(Task* t, const cpubn_call* call) noexcept nogil:
     """What is written overlaps nothing else, but for y or dx, which may be x, residual or dy itself."""
-    cdef Samples[6] others
     cdef const Samples* arrays = t.call.arrays
-    cdef int role, k, j
+    cdef int role
     cdef bint same
-    others[0], others[1] = vector(call.mean, t.job.channels), vector(call.var, t.job.channels)
-    others[2], others[3] = vector(call.weight, t.job.channels), vector(call.bias, t.job.channels)
-    others[4], others[5] = vector(call.running_mean, t.job.channels), vector(call.running_var, t.job.channels)
     for role in range(ROLES):
-        if arrays[role].data is NULL:
+        if arrays[role].data is NULL or role == OF_Y:
             continue
-        same = role != OF_KEPT and is_one(&arrays[role], &arrays[OF_Y])
-        fail(t, role != OF_Y and role != OF_G and not same and share_memory(&arrays[role], &arrays[OF_Y]), CPUBN_OVERLAP)
+        same = role == OF_G or (role != OF_KEPT and is_one(&arrays[role], &arrays[OF_Y]))
+        fail(t, not same and share_memory(&arrays[role], &arrays[OF_Y]), CPUBN_OVERLAP)
         fail(t, role != OF_G and share_memory(&arrays[role], &arrays[OF_G]), CPUBN_OVERLAP)
-        for k in range(6):  # the last two are written, in training
-            if k >= 4 or role == OF_Y or role == OF_G:
-                fail(t, share_memory(&arrays[role], &others[k]), CPUBN_OVERLAP)
-    for k in range(4, 6):
-        for j in range(2, k):
-            fail(t, share_memory(&others[k], &others[j]), CPUBN_OVERLAP)
+    fail(t, share_memory(&arrays[OF_Y], &arrays[OF_G]), CPUBN_OVERLAP)
+    keep_vector_apart(t, call.mean, False)
+    keep_vector_apart(t, call.var, False)
+    keep_vector_apart(t, call.weight, False)
+    keep_vector_apart(t, call.bias, False)
+    keep_vector_apart(t, call.running_mean, True)
+    keep_vector_apart(t, call.running_var, True)
+    if call.running_mean is not NULL:
+        same = are_near(t, call.running_mean, call.weight) or are_near(t, call.running_mean, call.bias)
+        same = same or are_near(t, call.running_var, call.weight) or are_near(t, call.running_var, call.bias)
+        fail(t, same or are_near(t, call.running_mean, call.running_var), CPUBN_OVERLAP)
+
+
+cdef inline void keep_vector_apart(Task* t, const double* v, bint written) noexcept nogil:
+    cdef Samples a
+    cdef int role
+    if v is NULL:
+        return
+    a = vector(v, t.job.channels)
+    for role in range(ROLES):
+        if written or role == OF_Y or role == OF_G:
+            fail(t, share_memory(&t.call.arrays[role], &a), CPUBN_OVERLAP)
+
+
+cdef inline bint are_near(const Task* t, const double* a, const double* b) noexcept nogil:
+    """Whether two vectors, if there are two, share memory."""
+    return b is not NULL and a < b + t.job.channels and b < a + t.job.channels
 
 
 cdef inline void lay(Task* t, const cpubn_call* call) noexcept nogil:
