@@ -23,12 +23,14 @@ ROWS = (
     ("inspection",),
     ("",),  # the package itself, whose names are those of the rows above
     ("bench", "demo", "capi"),
+    ("njit",),
     ("cli", "__main__"),
 )
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}
 # Who imports more than NumPy, beside bench and demo, which run what they show.
 LIBRARIES = {"backends.jit": {"numba", "llvmlite"}, "backends.gpu": {"numba"}}
 LIBRARIES |= {"inspection.command": {"rich"}, "inspection.table": {"rich"}, "inspection.plot": {"matplotlib"}}
+LIBRARIES["njit"] = {"numba", "llvmlite"}
 LIBRARIES["frozen"] = {"typing_extensions"}  # for type checkers alone
 
 
@@ -82,8 +84,10 @@ def test_numpy_alone_is_imported():
         if path.suffix != ".py" or free.match(path.relative_to(CHECKOUT).as_posix()):
             continue
         others = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"numpy", "cpubn"}
-        folder = ".".join(module_of(path).split(".")[1:3])
-        assert others <= LIBRARIES.get(folder, set()), path
+        allowed = [
+            libraries for name, libraries in LIBRARIES.items() if f"{module_of(path)}.".startswith(f"cpubn.{name}.")
+        ]
+        assert others <= set().union(*allowed), path
 
 
 def test_formulas_import_each_other_alone():
@@ -128,7 +132,7 @@ def functions_of(node):
             yield from functions_of(child)
         elif isinstance(child, ast.FunctionDef):
             made = {ast.unparse(d).partition("(")[0] for d in child.decorator_list}
-            if not made & {"compiled", "inlined", "device", "launched", "overload"}:
+            if not made & {"compiled", "inlined", "device", "launched", "overload", "overload_method", "intrinsic"}:
                 yield child
 
 

@@ -54,6 +54,16 @@ def test_frozen_and_folded_predict_the_same_and_well():
         assert re.search(rf"^{stage} +\d+\.\d\d +\d+\.\d\d$", done.stdout, re.MULTILINE), stage
 
 
+def test_inside_njit():
+    need_library("numba", "numba")
+    start = "import runpy, sys, cpubn.njit; cpubn.njit.init(); "  # which Numba calls where cpubn is installed
+    done = run("-c", f"{start}runpy.run_path({str(EXAMPLES / 'inside_njit.py')!r}, run_name='__main__')")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^\d+ peaks in 400 windows, \d+ us a window$", done.stdout, re.MULTILINE)
+    assert "as many as outside of compiled code: True" in done.stdout
+    assert "trained to weight 2.00 and bias 1.00, wanted 2 and 1" in done.stdout
+
+
 def test_stored_weights_are_small():
     assert WEIGHTS.stat().st_size < 300_000
 

@@ -1,5 +1,6 @@
 """What README shows and lists: its code, as a reader would type it, runs and holds what it asserts; activations."""
 
+import importlib
 import re
 from pathlib import Path
 from typing import get_args, get_origin
@@ -16,6 +17,7 @@ README = Path(__file__).parents[1] / "README.md"
 def test_the_code_in_readme_runs(tmp_path, monkeypatch):
     for library, extra in (("numba", "numba"), ("onnx", "convert"), ("safetensors", "convert")):
         need_library(library, extra)
+    importlib.import_module("cpubn.njit").init()  # which Numba calls where cpubn was installed with this entry point
     monkeypatch.chdir(tmp_path)
     code = tmp_path / "readme.py"  # a file, because Numba reads the source of what it compiles
     code.write_text("\n".join(re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)))

@@ -1,5 +1,7 @@
 """New arrays for results, and those that a caller gives, compared with x."""
 
+# mypy: disable-error-code="untyped-decorator, attr-defined, no-any-return"
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,15 +1,17 @@
 """What a call asks for, as far as types tell: refused while it is compiled, in the words of `ask`."""
 
+# mypy: disable-error-code="untyped-decorator, attr-defined, no-any-return"
+
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 from numba.core import types
 from numba.np.numpy_support import as_dtype
 
 from cpubn.ask import check, options
 from cpubn.backends.epilogue import Activation
+from cpubn.maths.activations import CODES, TABLE
 from cpubn.njit.call import TYPES
 from cpubn.njit.errors import Errors, untyped
 from cpubn.njit.symbols import absence
@@ -42,7 +44,8 @@ def samples(name: str, kind: Any, dtypes: tuple[str, ...] = FLOATS, ndim: int | 
         )
     if ndim is None and not 2 <= kind.ndim <= 5:
         untyped(
-            f"{name} must have 2 to 5 dimensions, got {kind.ndim}; a single sample needs a batch axis: {name}[np.newaxis]"
+            f"{name} must have 2 to 5 dimensions, got {kind.ndim}; "
+            f"a single sample needs a batch axis: {name}[np.newaxis]"
         )
     if ndim not in (None, kind.ndim):
         untyped(f"{name} must have the result's {ndim} dimensions, got {kind.ndim}; pass one value for each of y")
@@ -53,8 +56,7 @@ def optional(name: str, kind: Any, like: Any, dtype: str) -> None:
     """An array of x's rank and of one dtype, or None."""
     if known(kind) is not None and str(samples(name, kind, FLOATS, like.ndim).dtype) != dtype:
         untyped(
-            f"{name} must have the result's dtype {dtype}, got {kind.dtype}; "
-            f"convert it with {name}.astype(np.{dtype})"
+            f"{name} must have the result's dtype {dtype}, got {kind.dtype}; convert it with {name}.astype(np.{dtype})"
         )
 
 
@@ -105,10 +107,12 @@ def number(name: str, value: Any) -> None:
 
 
 def layout(value: Any, name: str = "layout") -> Any:
-    """"NCHW" or "NHWC"."""
+    """ "NCHW" or "NHWC"."""
     value = known(value)
     if isinstance(value, types.Type):
-        untyped(f"{name} must be written down in the call within numba.njit, got a value of {value}; pass 'NCHW' or 'NHWC'")
+        untyped(
+            f"{name} must be written down in the call within numba.njit, got a value of {value}; pass 'NCHW' or 'NHWC'"
+        )
     try:
         return check.layout_name(value, name)
     except ValueError as error:
@@ -168,11 +172,11 @@ def activation(value: Any) -> Fused:
     name, *numbers = parts or (None,)
     if not isinstance(name, str) or not all(isinstance(n, (int, float, types.Integer, types.Float)) for n in numbers):
         untyped(
-            f"activation must be one of {options.CHOICE} within numba.njit, its name written down in the call, got {value}; "
-            "a function of your own is called on the result"
+            f"activation must be one of {options.CHOICE}, written down in the call within numba.njit, got {value}; "
+            "call a function of your own on the result"
         )
     # Numbers that are in any range, in place of those of the call.
-    entry = options.TABLE[options.CODES[name] - 1] if name in options.CODES else None
+    entry = TABLE[CODES[name] - 1] if name in CODES else None
     stand_ins = () if entry is None else tuple(0.5 + k for k in range(len(numbers)))
     try:
         made: Activation | None = options.activation((name, *stand_ins))
@@ -197,5 +201,3 @@ DOUBLES = types.Array(types.float64, 1, "C")
 def is_plain(kind: Any) -> bool:
     """Whether a vector is read where it is."""
     return bool(kind.dtype == types.float64 and kind.layout == "C" and kind.aligned)
-
-

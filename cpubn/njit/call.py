@@ -23,12 +23,19 @@ VECTORS = (
     *("dweight", "dbias", "affine"),
 )
 ARRAY = ir.LiteralStructType([POINTER, SIZE, SIZE, SIZE, INT])
-AXES = ir.LiteralStructType(
-    [INT, INT, ir.ArrayType(SIZE, RANK), ir.ArrayType(ir.ArrayType(SIZE, RANK), len(ARRAYS))]
-)
+AXES = ir.LiteralStructType([INT, INT, ir.ArrayType(SIZE, RANK), ir.ArrayType(ir.ArrayType(SIZE, RANK), len(ARRAYS))])
 FIELDS: dict[str, Any] = {
-    **{"size": SIZE, "outer": SIZE, "channels": SIZE, "inner": SIZE, "threads": INT, "activation": INT},
-    **{"low": DOUBLE, "high": DOUBLE, "eps": DOUBLE, "momentum": DOUBLE, "inference": INT},
+    "size": SIZE,
+    "outer": SIZE,
+    "channels": SIZE,
+    "inner": SIZE,
+    "threads": INT,
+    "activation": INT,
+    "low": DOUBLE,
+    "high": DOUBLE,
+    "eps": DOUBLE,
+    "momentum": DOUBLE,
+    "inference": INT,
     **dict.fromkeys(ARRAYS, ARRAY),
     **dict.fromkeys(VECTORS, POINTER),
     "axes": POINTER,

@@ -9,19 +9,19 @@ from numba.core import errors
 
 Errors: TypeAlias = dict[int, tuple[type[Exception], str]]
 
-OUT_OVERLAPS = (
-    "out must be x or residual itself or apart from it, and not overlap a vector, nor these each other, got memory that "
-    "does; pass an array of its own"
-)
 ABSENCE = (
-    "the functions that numba.njit compiled this code for must be there, got a cpubn without compiled kernels, or another "
-    "version than the cached code is for; install a C compiler and then cpubn again, or remove the cache"
+    "the functions that numba.njit compiled this code for must be there, got a cpubn without compiled kernels, or of "
+    "another version than the cached code is for; install a C compiler and then cpubn again, or remove the cache"
 )
 # By statuses of cpubn.h, those that no check of types leaves out. All others say that the function is absent.
 ANY: Errors = {
     4: (ValueError, "out must not overlap itself, got strides that do; pass a copy"),
     9: (MemoryError, "no memory for the statistics of a batch"),
-    10: (ValueError, OUT_OVERLAPS),
+    10: (
+        ValueError,
+        "out must be x, residual or dy itself or apart from it, and neither it nor running statistics may overlap "
+        "another array or vector, got memory that does; pass an array of its own",
+    ),
 }
 FEW_VALUES: Errors = {
     8: (
@@ -33,14 +33,12 @@ FEW_VALUES: Errors = {
 
 
 def variance(name: str) -> Errors:
-    return {
-        7: (
-            ValueError,
-            f"{name} + eps must be above 0 in every channel, got one where it is not; a constant channel has variance 0 and "
-            f"needs an eps above 0, and no variance is negative: check that {name.replace('var', 'mean')} and {name} are not "
-            "in each other's place",
-        )
-    }
+    text = (
+        f"{name} + eps must be above 0 in every channel, got one where it is not; a constant channel has variance 0 "
+        "and needs an eps above 0, for example 1e-5, and no variance is negative: check that "
+        f"{name.replace('var', 'mean')} and {name} are not in each other's place"
+    )
+    return {7: (ValueError, text)}
 
 
 class _Worded:

@@ -1,17 +1,28 @@
 """A FrozenBatchNorm within numba.njit, as an argument or a global: its constants, and its call.
 
-As an argument its constants are read whenever the function is called; as a global they become part of the compiled code,
-as NumPy's arrays do that are globals.
+As an argument its constants are read whenever the function is called; as a global they become part of the compiled
+code, as NumPy's arrays do that are globals.
 """
+
+# mypy: disable-error-code="untyped-decorator, attr-defined, no-any-return"
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from numba.core import cgutils, types
 from numba.core.imputils import lower_constant
-from numba.extending import NativeValue, intrinsic, lower_builtin, models, overload_method, register_model, unbox
-from numba.extending import typeof_impl
+from numba.extending import (
+    NativeValue,
+    intrinsic,
+    lower_builtin,
+    models,
+    overload_method,
+    register_model,
+    typeof_impl,
+    unbox,
+)
 
 from cpubn.frozen import FrozenBatchNorm
 from cpubn.njit import asked
@@ -33,24 +44,19 @@ class FrozenType(types.Type):
 
 @typeof_impl.register(FrozenBatchNorm)
 def type_of(frozen: Any, context: Any) -> Any:
-    found = next(
-        (
-            what
-            for what, is_so in {
-                "one on a GPU": frozen.backend == "cuda",
-                "a quantized one": frozen.is_quantized,
-                "one with a function of your own": frozen._activation is not None and not frozen._activation.code,
-            }.items()
-            if is_so
-        ),
-        None,
-    )
-    if found is not None:
+    """Asked for with every call of a compiled function that it is an argument of."""
+    activation = frozen._activation
+    if frozen.is_quantized or frozen.backend == "cuda" or (activation is not None and not activation.code):
         raise TypeError(
-            "a FrozenBatchNorm within numba.njit must be on the host, of floating results and with an activation of the "
-            f"table or none, got {found}; call it outside"
+            "a FrozenBatchNorm within numba.njit must be on the host, of floating results, and with an activation of "
+            f"the table or none, got {frozen!r}{' of quantized data' * frozen.is_quantized}; call it outside"
         )
-    return FrozenType(frozen.layout, frozen.out_layout, frozen.dtype and frozen.dtype.name)
+    return _type_of(frozen.layout, frozen.out_layout, frozen.dtype)
+
+
+@cache
+def _type_of(layout: str, out_layout: str, dtype: Any) -> FrozenType:
+    return FrozenType(layout, out_layout, dtype and dtype.name)
 
 
 def members_of(frozen: Any) -> tuple[Any, ...]:

@@ -7,11 +7,13 @@ cpubn.h by the names that it knows, and those keep their meaning (`symbols`).
 in its own thread, as it may stand in a loop of many threads already, unless a call asks for more.
 """
 
+# mypy: disable-error-code="untyped-decorator, attr-defined, no-any-return"
+
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections import namedtuple
+from typing import Any
 
-import numpy as np
 from numba.core import types
 from numba.extending import overload, register_jitable
 
@@ -23,14 +25,8 @@ from cpubn.njit.errors import untyped
 from cpubn.njit.passes import Plan, backward_of, count_of, forward_of
 from cpubn.njit.vectors import copies
 
-
-class Moments(NamedTuple):
-    """What moments are in code compiled by numba.njit: the fields of cpubn.Moments."""
-
-    count: int
-    mean: np.ndarray[Any, Any]
-    m2: np.ndarray[Any, Any]
-    low: np.ndarray[Any, Any]
+# What moments are in compiled code: the fields of cpubn.Moments.
+Moments = namedtuple("Moments", "count mean m2 low")
 
 
 @overload(functional.moments, prefer_literal=True)

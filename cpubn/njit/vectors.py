@@ -1,5 +1,7 @@
 """Vectors of channels, of any type and stride, as the contiguous ones of float64 that a call takes, and back."""
 
+# mypy: disable-error-code="untyped-decorator, attr-defined, no-any-return"
+
 from __future__ import annotations
 
 from typing import Any, NamedTuple

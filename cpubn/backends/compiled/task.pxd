@@ -147,9 +147,9 @@ cdef inline void keep_apart(Task* t, const cpubn_call* call) noexcept nogil:
     keep_vector_apart(t, call.var, False)
     keep_vector_apart(t, call.weight, False)
     keep_vector_apart(t, call.bias, False)
-    keep_vector_apart(t, call.running_mean, True)
-    keep_vector_apart(t, call.running_var, True)
-    if call.running_mean is not NULL:
+    if t.job.sums and not t.job.backward and call.running_mean is not NULL:  # which moves them
+        keep_vector_apart(t, call.running_mean, True)
+        keep_vector_apart(t, call.running_var, True)
         same = are_near(t, call.running_mean, call.weight) or are_near(t, call.running_mean, call.bias)
         same = same or are_near(t, call.running_var, call.weight) or are_near(t, call.running_var, call.bias)
         fail(t, same or are_near(t, call.running_mean, call.running_var), CPUBN_OVERLAP)
