@@ -54,8 +54,9 @@ def test_frozen_and_folded_predict_the_same_and_well():
         assert re.search(rf"^{stage} +\d+\.\d\d +\d+\.\d\d$", done.stdout, re.MULTILINE), stage
 
 
-def test_inside_njit():
+def test_inside_njit(tmp_path, monkeypatch):
     need_library("numba", "numba")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     start = "import runpy, sys, cpubn.njit; cpubn.njit.init(); "  # which Numba calls where cpubn is installed
     done = run("-c", f"{start}runpy.run_path({str(EXAMPLES / 'inside_njit.py')!r}, run_name='__main__')")
     assert (done.returncode, done.stderr) == (0, "")

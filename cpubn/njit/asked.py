@@ -195,9 +195,6 @@ def array_like(x: Any, dtype_name: str, turned: bool) -> Any:
     return types.Array(types.float32 if dtype_name == "float32" else types.float64, x.ndim, "C" if turned else x.layout)
 
 
-DOUBLES = types.Array(types.float64, 1, "C")
-
-
 def is_plain(kind: Any) -> bool:
     """Whether a vector is read where it is."""
     return bool(kind.dtype == types.float64 and kind.layout == "C" and kind.aligned)
