@@ -111,12 +111,6 @@ class Call:
                 refuse(self.context, self.builder, wrong, kind, text)
             self.context.call_conv.return_user_exc(self.builder, ImportError, (ABSENCE,))
 
-    def _set_axes(self, field: int, value: int) -> None:
-        self.builder.store(INT(value), self._axes_place(field))
-
-    def _axes_place(self, *path: int) -> Any:
-        return cgutils.gep_inbounds(self.builder, self.axes, 0, *path)
-
     def order(self) -> Any:
         """The axes of x, which has its place in the call, from the outermost in memory to the innermost."""
         rank = len(self.shape)
@@ -128,6 +122,12 @@ class Call:
         self.builder.call(function, [self.builder.bitcast(place, POINTER) for place in (self.struct, axes)])
         places = (cgutils.gep_inbounds(self.builder, axes, 0, k) for k in range(rank))
         return [self.builder.sext(self.builder.load(place), SIZE) for place in places]
+
+    def _set_axes(self, field: int, value: int) -> None:
+        self.builder.store(INT(value), self._axes_place(field))
+
+    def _axes_place(self, *path: int) -> Any:
+        return cgutils.gep_inbounds(self.builder, self.axes, 0, *path)
 
 
 def shape_of(context: Any, builder: Any, array_type: Any, array: Any) -> list[Any]:
