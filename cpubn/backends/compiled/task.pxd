@@ -179,6 +179,6 @@ cdef inline void lay(Task* t, const cpubn_call* call) noexcept nogil:
     if t.job.apply:
         keep_apart(t, call)
     t.call.walk = walk_of(&t.call.arrays[OF_X], t.axes.channel)
-    plan(&t.job, &t.call)
+    lay_call(&t.job, &t.call)
     if not t.job.sums:
         set_order(&t.job)
