@@ -7,10 +7,10 @@
        if (bn->normalize(&call) != CPUBN_OK) ...    (from any thread, with or without the lock)
 
    Samples are (outer, channels, inner): of NCHW (N, C, H * W), of NHWC (N * H * W, C, 1); or, with `axes`, of any rank
-   from 2 to 5 and any strides. Vectors are float64, (channels,),
-   contiguous. A function writes nothing before it has checked the call; what it cannot see, it takes on trust: that
-   memory is as large as the call says, and that what is written overlaps nothing else, but for y and dx, which may be
-   x, residual or dy itself. The same walk of the same values gives the same bits on any number of threads.
+   from 2 to 5 and any strides. Vectors are float64, (channels,), contiguous. A function writes nothing before it has
+   checked the call; what it cannot see, it takes on trust: that memory is as large as the call says, and, without
+   `axes`, that what is written overlaps nothing else, but for y and dx, which may be x, residual or dy itself. The same
+   walk of the same values gives the same bits on any number of threads.
 
    This file may grow: functions at the end of cpubn_table, fields at the end of cpubn_call, whose `size` tells what the
    caller knows of. Nothing that it has goes away or changes its meaning. */

@@ -1,10 +1,14 @@
 """Calls of cpubn as a line of a function that numba.njit compiles."""
 
-import numba
 import numpy as np
+from conftest import need_library
 
 import cpubn
-import cpubn.njit
+
+need_library("numba", "numba")
+import numba  # noqa: E402
+
+import cpubn.njit  # noqa: E402
 
 
 def compiled(call, names, **options):

@@ -4,13 +4,11 @@ import cases
 import numpy as np
 import pytest
 import views
-from conftest import need_backend, need_library
+from conftest import need_backend
 from inside import compiled, same
 
 import cpubn
 from cpubn.maths.activations import TABLE
-
-need_library("numba", "numba")
 
 HOW = {"backend": "cython"}
 SHAPES = {

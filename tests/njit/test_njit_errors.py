@@ -1,10 +1,9 @@
 """What is wrong is refused within numba.njit in the words that it is refused with outside, and nothing is written."""
 
-import numba
 import numpy as np
 import pytest
 from conftest import need_backend
-from inside import compiled
+from inside import compiled, numba
 
 import cpubn
 

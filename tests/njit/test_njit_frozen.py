@@ -4,13 +4,10 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import need_backend, need_library
-from inside import compiled, same
+from conftest import need_backend
+from inside import compiled, numba, same
 
 import cpubn
-
-need_library("numba", "numba")
-import numba  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
