@@ -31,7 +31,7 @@ def test_the_first_call_of_a_slow_default_says_so_once(call):
     assert told.startswith("1 ('RuntimeWarning', '<string>', "), told
     for said in (
         "4 to 18 times slower",
-        "cython: the extension",
+        "cython: ",
         "--no-cache-dir",
         "cpubn[numba]",
         "CPUBN_BACKEND=numpy",
