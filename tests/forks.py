@@ -16,6 +16,8 @@ import numpy as np
 
 def used_numba():
     import numba
+    from numba.core import entrypoints
+    entrypoints._already_initialized = True  # or it would import cpubn, for cpubn.njit
 
     @numba.njit(parallel=True)
     def total(a):
