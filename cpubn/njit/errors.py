@@ -44,7 +44,9 @@ def variance(name: str) -> Errors:
 class _Worded:
     """Calls of an exception with a text and numbers to put into it, which compiled code knows when it raises alone."""
 
-    def __new__(cls, text: str, *numbers: Any) -> Any:
+    def __new__(cls, text: Any, *numbers: Any) -> Any:
+        if isinstance(text, Exception):  # what was made already, while another exception is handled
+            return text
         return cls.__mro__[2](text.format(*numbers))
 
 

@@ -162,3 +162,14 @@ def test_an_error_can_be_caught_inside():
 
     assert inside(given()["x"], np.ones(4))
     assert not inside(given()["x"], np.ones(5))
+
+
+def test_an_error_while_another_is_handled():
+    within, arguments = compiled(INFER, NAMES), given() | {"mean": np.ones(3)}
+    try:
+        {}["another"]
+    except KeyError:
+        with pytest.raises(ValueError, match=r"running_mean must have shape \(4,\).*got \(3,\)") as found:
+            within(**arguments)
+    assert type(found.value) is ValueError
+    assert type(found.value.__context__) is KeyError
