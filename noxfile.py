@@ -44,4 +44,9 @@ def types(session: nox.Session) -> None:
     session.install("pyright[nodejs]")  # mypy reads this program in the tests
     session.run("pyright", "tests/typing_program.py")
     session.run("pyright", "--verifytypes", "cpubn", "--ignoreexternal", env={"PYTHONPATH": "."})
-    session.run("stubtest", *(f"cpubn.backends.compiled.{name}" for name in ("planner", "calls", "entries")))
+    session.run(
+        "stubtest",
+        "--mypy-config-file",
+        "pyproject.toml",
+        *(f"cpubn.backends.compiled.{name}" for name in ("planner", "calls", "entries")),
+    )
