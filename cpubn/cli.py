@@ -7,10 +7,22 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 from cpubn.backends import report
 from cpubn.version import __version__
+
+# The module that has a command's add_arguments and run, and what it does.
+COMMANDS = {
+    "demo": ("cpubn.demo", "train a small network with and without batch norm, then serve it"),
+    "bench": ("cpubn.bench", "measure cpubn beside other libraries on the layers of real networks"),
+    "fold": (
+        "cpubn.convert._fold_command",
+        "write an ONNX model whose batch norms are part of the layers beside them",
+    ),
+    "norms": ("cpubn.inspection.command", "list the batch norms of a file, where they stand, and what is wrong"),
+}
 
 
 class Command(argparse.ArgumentParser):
@@ -35,33 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     info.add_argument("--json", action="store_true", help="for machines")
     info.set_defaults(run=print_info)
 
-    demo = commands.add_parser("demo", help="train a small network with and without batch norm, then serve it")
-    if words[:1] == ["demo"]:  # no other command needs it imported
-        from cpubn import demo as demonstration
-
-        demonstration.add_arguments(demo)
-        demo.set_defaults(run=demonstration.run)
-
-    bench = commands.add_parser("bench", help="measure cpubn beside other libraries on the layers of real networks")
-    if words[:1] == ["bench"]:
-        from cpubn import bench as benchmark
-
-        benchmark.add_arguments(bench)
-        bench.set_defaults(run=benchmark.run)
-
-    fold = commands.add_parser("fold", help="write an ONNX model whose batch norms are part of the layers beside them")
-    if words[:1] == ["fold"]:
-        from cpubn.convert import _fold_command as folding
-
-        folding.add_arguments(fold)
-        fold.set_defaults(run=folding.run)
-
-    norms = commands.add_parser("norms", help="list the batch norms of a file, where they stand, and what is wrong")
-    if words[:1] == ["norms"]:
-        from cpubn.inspection import command as inspection
-
-        inspection.add_arguments(norms)
-        norms.set_defaults(run=inspection.run)
+    for name, (module, what) in COMMANDS.items():
+        command = commands.add_parser(name, help=what)
+        if words[:1] == [name]:  # no other command needs it imported
+            part = import_module(module)
+            part.add_arguments(command)
+            command.set_defaults(run=part.run)
 
     options = parser.parse_args(words)
     try:

@@ -16,6 +16,7 @@ from cpubn.bench.case import OPS
 from cpubn.bench.contestants import LIBRARIES, absence
 from cpubn.bench.edge import EDGE_OPS, HALF
 from cpubn.bench.layers import MODELS
+from cpubn.machine import libraries
 
 LAYOUTS = ("NCHW", "NHWC")
 NEEDED = {"rich": "rich"}
@@ -76,9 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
     ops: Sequence[str] = arguments.op or (EDGE_OPS if set(arguments.model) == {"edge"} else OPS)
     wanted = NEEDED | (NEEDED_FOR_PLOT if arguments.plot else {})
     wanted |= NEEDED_FOR_HALF if set(HALF).intersection(ops) else {}
-    missing = [name for module, name in wanted.items() if importlib.util.find_spec(module) is None]
-    if missing:
-        return refuse(f'the benchmark needs {" and ".join(missing)}; install with: pip install "cpubn[bench]"')
+    reason = libraries.refusal("the benchmark", wanted, "bench")
+    if reason:
+        return refuse(reason)
 
     for name in arguments.compare or ():
         module = NEEDED_BY.get(name) or NEEDED_BY.get(name.split("-")[0])

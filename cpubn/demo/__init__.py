@@ -6,9 +6,10 @@ network.py is the one to read; training.py, serving.py, show.py and plot.py are 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from pathlib import Path
+
+from cpubn.machine import libraries
 
 NEEDED = {"rich": "rich", "sklearn": "scikit-learn"}
 NEEDED_FOR_PLOT = {"matplotlib": "matplotlib"}
@@ -23,15 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo; 0, or 2 where a library is missing or the plot cannot be written."""
     wanted = NEEDED | (NEEDED_FOR_PLOT if arguments.plot else {})
-    missing = [name for module, name in wanted.items() if importlib.util.find_spec(module) is None]
-    if missing:
-        return refuse(f'the demo needs {" and ".join(missing)}; install with: pip install "cpubn[demo]"')
-    if arguments.plot:
-        from cpubn.inspection.plot import refusal
+    reason = libraries.refusal("the demo", wanted, "demo")
+    if reason is None and arguments.plot:
+        from cpubn.inspection import plot
 
-        reason = refusal(arguments.plot)
-        if reason:
-            return refuse(reason)
+        reason = plot.refusal(arguments.plot)
+    if reason:
+        return refuse(reason)
 
     from cpubn.demo.story import tell
 

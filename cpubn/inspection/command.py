@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import sys
 from io import TextIOWrapper
@@ -17,6 +16,7 @@ from cpubn.inspection.files import look_into
 from cpubn.inspection.health import health
 from cpubn.inspection.places import Contents
 from cpubn.inspection.report import Health, counted
+from cpubn.machine import libraries
 
 NEEDED = {"rich": "rich"}
 NEEDED_FOR_PLOT = {"matplotlib": "matplotlib"}
@@ -32,15 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the norms; 0, or 2 where the file cannot be read, a library is missing or the plot cannot be written."""
     wanted = ({} if arguments.json else NEEDED) | (NEEDED_FOR_PLOT if arguments.plot else {})
-    missing = [name for module, name in wanted.items() if importlib.util.find_spec(module) is None]
-    if missing:
-        return refuse(f'the norms command needs {" and ".join(missing)}; install with: pip install "cpubn[inspect]"')
-    if arguments.plot:
-        from cpubn.inspection.plot import draw, refusal
+    reason = libraries.refusal("the norms command", wanted, "inspect")
+    if reason is None and arguments.plot:
+        from cpubn.inspection import plot
 
-        reason = refusal(arguments.plot)
-        if reason:
-            return refuse(reason)
+        reason = plot.refusal(arguments.plot)
+    if reason:
+        return refuse(reason)
     try:
         with progress() as say:
             contents = look_into(str(arguments.file), arguments.eps, say)
@@ -49,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
             title = title_of(arguments.file, report)
             if arguments.plot:
                 say("drawing")
-                draw(title, report, arguments.plot)
+                plot.draw(title, report, arguments.plot)
     except OSError as error:
         return refuse(f"a file must be such that it can be read or written, got {error}")
     except (ValueError, TypeError, ModuleNotFoundError) as error:
