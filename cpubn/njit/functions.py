@@ -118,41 +118,17 @@ def batch_norm(
         threads: Any = 1,
     ) -> Any:
         y, stats = target(x, out), stats_of(x)
-        forward(
-            *(x, y, residual, running_mean, running_var, weight, bias, training, momentum, eps),
-            *(activation, stats, room_of(x), threads),
-        )
-        return y
-
-    def made_with_moments(
-        x: Any,
-        running_mean: Any,
-        running_var: Any,
-        weight: Any = None,
-        bias: Any = None,
-        training: Any = False,
-        momentum: Any = 0.1,
-        eps: Any = 1e-5,
-        layout: Any = "NCHW",
-        activation: Any = None,
-        residual: Any = None,
-        dtype: Any = None,
-        out_layout: Any = None,
-        out: Any = None,
-        return_moments: Any = False,
-        backend: Any = None,
-        threads: Any = 1,
-    ) -> Any:
-        y, stats = target(x, out), stats_of(x)
-        if not training:
+        if kept and not training:  # kept is a constant: Numba compiles nothing of what is not asked for
             count(x, stats, threads)
         forward(
             *(x, y, residual, running_mean, running_var, weight, bias, training, momentum, eps),
             *(activation, stats, room_of(x), threads),
         )
-        return y, Moments(values_of(x, axis), stats[0], stats[2], stats[1])
+        if kept:
+            return y, Moments(values_of(x, axis), stats[0], stats[2], stats[1])
+        return y
 
-    return made_with_moments if kept else made
+    return made
 
 
 @overload(functional.batch_norm_backward, prefer_literal=True)
