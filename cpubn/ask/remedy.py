@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
 from numbers import Real
 from os import PathLike
 from typing import Any
@@ -116,6 +115,8 @@ def _shape(part: Any) -> str:
 def _is_number(value: Any, *, text: bool) -> bool:
     """Whether NumPy makes a number of it that is meant: None would be NaN. In an array of text, text may be one."""
     if not text:
+        from decimal import Decimal  # here, because its import would take 1 ms of cpubn's
+
         return isinstance(value, Real | Decimal)
     try:
         float(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple, Never, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
@@ -90,6 +89,8 @@ class LayerVectors:
             if name in FIXED:
                 raise AttributeError(f"{name} must stay as it is, got {value!r}; build another layer")
             if name not in SETTABLE and type(self).__module__.startswith("cpubn."):
+                from difflib import get_close_matches  # here, because its import would take 1 ms of cpubn's
+
                 near = get_close_matches(name, SETTABLE, 1)
                 raise AttributeError(
                     f"{name} is no attribute of a layer that can be set{'; the nearest is ' * bool(near)}"
