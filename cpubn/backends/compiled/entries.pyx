@@ -236,7 +236,7 @@ cdef int freeze(const cpubn_call* call) noexcept nogil:
     cdef uint64_t before
     start_with_vectors(&t, call)
     read_statistics(&t, call)
-    fail(&t, call.x.type < CPUBN_FLOAT32 or call.x.type > CPUBN_INT16, CPUBN_BAD_TYPE)
+    check_type(&t, call.x.type)
     fail(&t, call.affine is NULL and t.job.channels > 0, CPUBN_MISSING)
     if t.status == CPUBN_OK:
         t.job.x.type = <Type>call.x.type
@@ -262,7 +262,7 @@ cdef int order(const cpubn_call* call, int* axes) noexcept nogil:
     cdef int k
     start(&t, call)
     fail(&t, t.axes is NULL, CPUBN_MISSING)
-    fail(&t, call.x.type < CPUBN_FLOAT32 or call.x.type > CPUBN_INT16, CPUBN_BAD_TYPE)
+    check_type(&t, call.x.type)
     if t.status == CPUBN_OK:
         read_samples(t.axes, &call.x, t.axes.strides[0], &t.call.arrays[OF_X])
         t.call.walk = walk_of(&t.call.arrays[OF_X], t.axes.channel)

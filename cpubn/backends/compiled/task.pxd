@@ -26,6 +26,10 @@ cdef inline void fail(Task* t, bint wrong, int status) noexcept nogil:
         t.status = status
 
 
+cdef inline void check_type(Task* t, int type) noexcept nogil:
+    fail(t, type < CPUBN_FLOAT32 or type > CPUBN_INT16, CPUBN_BAD_TYPE)
+
+
 cdef inline void read_shape(Task* t, const cpubn_call* call) noexcept nogil:
     """The shape of the job and, where there are axes, of all arrays."""
     cdef const cpubn_axes* axes = call.axes
@@ -94,7 +98,7 @@ cdef inline void read(Task* t, const cpubn_call* call, const cpubn_array* a, int
     cdef Strided* s = strided(&t.job, role)
     cdef Py_ssize_t size
     fail(t, a.data is NULL and t.samples * t.job.channels > 0, CPUBN_MISSING)
-    fail(t, a.type < CPUBN_FLOAT32 or a.type > CPUBN_INT16, CPUBN_BAD_TYPE)
+    check_type(t, a.type)
     fail(t, a.type != wanted if wanted > 0 else wanted == FLOATING and a.type > CPUBN_BFLOAT16, CPUBN_BAD_TYPE)
     if t.status != CPUBN_OK:
         return
