@@ -70,7 +70,7 @@ def load_isa() -> Any:
 ISA = load_isa()
 VARIANTS = {f"{PACKAGE}.{variant.name}": variant for variant in ISA.INSTRUCTION_SETS}
 # Extensions of the baseline, which all variants are entered by: without them there are no kernels.
-COMMON = {f"{PACKAGE}.{name}": f"{COMPILED}/{name}.pyx" for name in ("planner", "calls", "entries")}
+COMMON = {f"{PACKAGE}.{name}": f"{COMPILED}/{name}.pyx" for name in ("planner", "calls", "entries", "tensors")}
 
 
 @contextmanager

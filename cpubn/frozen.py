@@ -14,7 +14,7 @@ from cpubn.ask.state import divisor, vectors_by_name
 from cpubn.backends import choice, host, register
 from cpubn.backends.epilogue import Quantization
 from cpubn.backends.gpu.arrays import DeviceArray
-from cpubn.backends.place import located, to_device, to_host
+from cpubn.backends.place import located, place_of, to_device, to_host
 from cpubn.typing import Activation, Array, AxisOrder, Backend, Floating, Layout, Vector
 
 if TYPE_CHECKING:  # from Python 3.13 on typing has it
@@ -254,7 +254,8 @@ class FrozenBatchNorm(Generic[DType]):
         y = self._direct(output.x, check.as_array(residual), check.as_array(out))
         if y is not None:
             return y if out is None else out
-        return output.apply(self._affine[output.computed_in], choice.kernels_for(output.x, self.backend))
+        y = output.apply(self._affine[output.computed_in], choice.kernels_for(output.x, self.backend))
+        return y if out is None or place_of(output.x) is not host else out
 
     def _direct_path(self, affine: Affine) -> Callable[[Any, Any, Any], Array | None]:
         """What takes arrays on the host as they are, and answers None where something is wrong, or no array."""

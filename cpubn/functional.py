@@ -16,7 +16,10 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from cpubn.ask import check, forward, options
 from cpubn.ask.backward import Request, backward_through, check_besides
 from cpubn.ask.check import NCHW, NHWC, layout_name
+from cpubn.ask.forward import forward_through
 from cpubn.backends import choice, host, register
+from cpubn.backends.compiled import variants
+from cpubn.backends.foreign import maker
 from cpubn.backends.place import located, place_of
 from cpubn.statistics import Moments
 from cpubn.typing import Activation, Array, Backend, BackwardOptions, Floating, ForwardOptions, Layout, Values, Vector
@@ -68,6 +71,7 @@ def batch_norm(
     dtype: DTypeLike | None = None,
     out_layout: Layout | None = None,
     out: Array | None = None,
+    like: Any = None,
     return_moments: bool = False,
     backend: Backend | None = None,
 ) -> Array | tuple[Array, Moments]:
@@ -96,6 +100,8 @@ def batch_norm(
     dtype : of y: "float16", "bfloat16", "float32" or "float64"; None for that of x, which integers do not allow.
     out_layout : layout of y, "NCHW" or "NHWC"; None for that of x.
     out : array of y's shape and dtype to write to; may be ``x`` itself, or ``residual``.
+    like : an array of torch, JAX or another library, such as ``x`` itself: y becomes one of its kind, over the memory
+        that was written, where that library takes it (JAX copies what it finds unaligned). None for a NumPy array.
     return_moments : also return the batch's Moments, which backward needs. In inference that is one more read of ``x``.
     backend : "cython", "numba" or "numpy"; None for the current default, and for "cuda" where x is on a GPU.
 
@@ -123,65 +129,18 @@ def batch_norm(
         act = options.activation(activation)
         backend = choice.backend_for(act, backend)
     kind = None if dtype is None else options.floating(dtype)
+    make = None if like is None else maker(like)
     vectors = running_mean, running_var, weight, bias, None
     how = momentum, eps, layout, act, residual, kind, out_layout, out
     if not training and not return_moments:
         calls = choice.compiled_calls(backend)
         y = calls and calls.infer(x, vectors, how)
         if y is not None:
-            return y  # type: ignore[no-any-return]
+            return y if make is None else make(y)  # type: ignore[no-any-return]
     y, samples, stats = forward_through(x, vectors, how, training, return_moments, backend)
+    if make is not None:
+        y = make(y)
     return (y, Moments.of(samples, stats)) if return_moments else y
-
-
-def forward_through(
-    x: Any, vectors: tuple[Any, ...], how: tuple[Any, ...], training: bool, kept: bool, backend: Backend | None
-) -> tuple[Array, int, Any]:
-    """y, the values per channel and, in training or where they are `kept`, stats of them.
-
-    vectors: running mean and variance, weight, bias and, (), the count of batches that went into the running ones; how:
-    momentum, eps, layout, activation, residual, dtype, out_layout and out.
-    """
-    calls = choice.compiled_calls(backend)
-    done = calls and _compiled(calls, x, vectors, how, training, kept)
-    if done:
-        return done  # type: ignore[no-any-return]
-    x = located(x, "x")
-    kernels = choice.kernels_for(x, backend)
-    with register.calm():
-        plan = forward.forward(x, vectors, how, training)
-        if calls and place_of(plan.output.x) is host:  # the call is right, but not all of it were arrays
-            momentum, eps, layout, activation, residual, dtype, out_layout, out = how
-            how = momentum, eps, layout, activation, check.as_array(residual), dtype, out_layout, check.as_array(out)
-            y, *rest = _compiled(calls, plan.output.x, tuple(map(check.as_array, vectors)), how, training, kept)
-            return y if out is None else out, *rest
-        output = plan.output
-        samples, threads = output.walk.samples, choice.threads(output.x.nbytes)
-        place = place_of(output.x)
-        stats = place.room(output.x, (3, output.walk.shape[1]), kept=kept)
-        if not output.x.size:
-            pass
-        elif plan.training:
-            call = output.call(kernels.ANY_TYPE)
-            kernels.train_forward(call.x, plan.weight, plan.bias, plan.eps, stats, call.epilogue, call.y.view, threads)
-            call.y.deliver(call.walk)
-            if plan.running:
-                place.update_running(*plan.updated, stats, samples, plan.momentum)
-        elif plan.running:
-            if kept:
-                kernels.moments(forward.sample(output.x, plan.layout, kernels.ANY_TYPE)[0], stats, threads)
-            affine = place.affine(output.computed_in, *plan.running, plan.weight, plan.bias, plan.eps)
-            output.apply(affine, kernels)
-        return place.result(output.array), samples, stats
-
-
-def _compiled(calls: Any, x: Any, vectors: tuple[Any, ...], how: tuple[Any, ...], training: bool, kept: bool) -> Any:
-    """The same by compiled calls, or None where something is wrong, or no array."""
-    if training:
-        return calls.train(x, vectors, how)
-    counted = calls.moments(x, how[2]) if kept else (0, None)
-    y = counted and calls.infer(x, vectors, how)
-    return None if y is None else (y, *counted)
 
 
 @overload
@@ -214,6 +173,7 @@ def batch_norm_backward(
     residual: ArrayLike | None = None,
     y: ArrayLike | None = None,
     out: Array | None = None,
+    like: Any = None,
     backend: Backend | None = None,
 ) -> tuple[Array, ...]:
     """Gradients of batch norm with respect to its input, weight and bias, and to a residual if there was one.
@@ -238,6 +198,7 @@ def batch_norm_backward(
     y : the forward's output, if you kept it: it spares computing z again for relu, relu6, leaky_relu, clip, sigmoid and
         tanh, and is not read for the others.
     out : array for dx; may be ``dy`` or ``x`` itself.
+    like : an array of the kind that all results become, as in batch_norm.
 
     Returns
     -------
@@ -256,6 +217,7 @@ def batch_norm_backward(
     x = located(x, "x")
     act = options.activation(activation)
     backend = choice.backend_for(act, backend)
+    make = None if like is None else maker(like)
     if act is None and not bias is residual is y is None:  # they are not read then, but checked all the same
         check_besides(x, layout, bias, residual, y)
     low = None
@@ -268,7 +230,8 @@ def batch_norm_backward(
             *(act, residual, y, residual is not None, out, None, backend),
         )
     )
-    return (dx, dweight, dbias) if residual is None else (dx, dweight, dbias, g)
+    results = (dx, dweight, dbias) if residual is None else (dx, dweight, dbias, g)
+    return results if make is None else tuple(map(make, results))
 
 
 def moments(x: ArrayLike, *, layout: Layout = "NCHW", backend: Backend | None = None) -> Moments:
@@ -280,7 +243,7 @@ def moments(x: ArrayLike, *, layout: Layout = "NCHW", backend: Backend | None = 
     if layout is not NCHW and layout is not NHWC:
         layout = layout_name(layout)
     calls = choice.compiled_calls(backend)
-    counted = calls and calls.moments(x, layout)
+    counted = calls and (calls.moments(x, layout) or calls.moments(variants.borrowed()(x), layout))
     if counted:
         return Moments.of(*counted)
     x = located(x, "x")

@@ -59,7 +59,8 @@ class Options(TypedDict, total=False):
 
     layout: Layout
     activation: Activation | None
-    out: Array | None
+    out: Any
+    like: Any
     backend: Backend | None
 
 

@@ -81,7 +81,7 @@ def test_dir_lists_what_is_public_before_and_after_it_is_used():
 
 def test_types_and_stubs_are_installed():
     assert (PACKAGE / "py.typed").exists()
-    for name in ("planner", "calls", "entries"):
+    for name in ("planner", "calls", "entries", "tensors"):
         assert (PACKAGE / "backends" / "compiled" / f"{name}.pyi").exists()
 
 
@@ -107,7 +107,7 @@ def test_every_instruction_set_is_compiled_from_one_source():
     sources = CHECKOUT / "cpubn" / "backends" / "compiled"
     if not (sources / "kernels.pyx").exists():
         pytest.skip("no sources beside these tests")
-    assert sorted(path.stem for path in sources.glob("*.pyx")) == ["calls", "entries", "kernels", "planner"]
+    assert sorted(path.stem for path in sources.glob("*.pyx")) == ["calls", "entries", "kernels", "planner", "tensors"]
     assert not list(CHECKOUT.glob("cpubn/**/*.pxi"))
 
 

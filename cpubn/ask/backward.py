@@ -11,6 +11,7 @@ from cpubn.ask import check, options, state
 from cpubn.ask.forward import Target, computed_in, target_of
 from cpubn.ask.walk import Walk, new_output, walk_of
 from cpubn.backends import choice, host, register
+from cpubn.backends.compiled import variants
 from cpubn.backends.epilogue import Activation
 from cpubn.backends.place import located, place_of
 from cpubn.backends.prologue import NO_PROLOGUE, Prologue, Statistics
@@ -57,7 +58,7 @@ class Plan(NamedTuple):
 def backward_through(asked: Request) -> tuple[Array, Vector, Vector, Any]:
     """dx, dweight, dbias and, where it is wanted, g of `batch_norm_backward`."""
     calls = choice.compiled_calls(asked.backend)
-    done = calls and calls.backward(asked)
+    done = calls and (calls.backward(asked) or _of_tensors(calls, asked))
     if done:
         return done  # type: ignore[no-any-return]
     kernels = choice.kernels_for(asked.x, asked.backend)
@@ -83,7 +84,18 @@ def backward_through(asked: Request) -> tuple[Array, Vector, Vector, Any]:
             place.accumulate([located(total, "a gradient") for total in asked.totals], (dweight, sums[0]))
         g = plan.copied if plan.g is None else plan.g.array
         dx, dweight, dbias = (place.result(a) for a in (plan.dx.array, dweight, sums[0]))
+        if asked.out is not None and place is host:
+            dx = asked.out
         return dx, dweight, dbias, None if g is None else place.result(g)
+
+
+def _of_tensors(calls: Any, asked: Request) -> Any:
+    """The same of tensors whose memory is quickly told."""
+    borrowed = variants.borrowed()
+    given = {name: borrowed(getattr(asked, name)) for name in ARRAYS}
+    given["statistics"] = tuple(map(borrowed, asked.statistics))
+    done = calls.backward(asked._replace(**given))
+    return done if done is None or asked.out is None else (asked.out, *done[1:])
 
 
 def check_besides(

@@ -60,7 +60,7 @@ def array_of(a: Any, name: str) -> Array:
 
 def as_array(a: Any) -> Any:
     """An array of what was found to be right; None as it is, as are a forward's signs."""
-    return a if a is None or isinstance(a, Signs) else np.asarray(a)
+    return a if a is None or isinstance(a, Signs) else np.asarray(located(a, "it"))
 
 
 def unmasked(a: Any, name: str) -> None:

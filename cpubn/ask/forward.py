@@ -1,4 +1,4 @@
-"""Plans of forward passes: all that one needs, checked, with every array as (outer, channel, inner)."""
+"""The data path of forward, and its plans: all that a pass needs, checked, every array as (outer, channel, inner)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from cpubn.ask import check, options, state
 from cpubn.ask.walk import Walk, new_output, walk_of
-from cpubn.backends import choice
+from cpubn.backends import choice, host, register
+from cpubn.backends.compiled import variants
 from cpubn.backends.epilogue import Activation, Epilogue, Quantization
 from cpubn.backends.interface import name_of
-from cpubn.backends.place import addresses, place_of
-from cpubn.typing import Array, Vector
+from cpubn.backends.place import addresses, located, place_of
+from cpubn.typing import Array, Backend, Vector
 
 VECTORS = "running_mean", "running_var", "weight", "bias"
 
@@ -22,6 +23,68 @@ VECTORS = "running_mean", "running_var", "weight", "bias"
 def computed_in(*dtypes: np.dtype[Any]) -> np.dtype[Any]:
     """float64 if one of them is, else float32."""
     return np.dtype(np.float64 if np.float64 in [dtype.type for dtype in dtypes] else np.float32)
+
+
+def forward_through(
+    x: Any, vectors: tuple[Any, ...], how: tuple[Any, ...], training: bool, kept: bool, backend: Backend | None
+) -> tuple[Array, int, Any]:
+    """y, the values per channel and, in training or where they are `kept`, stats of them.
+
+    vectors: running mean and variance, weight, bias and, (), the count of batches that went into the running ones; how:
+    momentum, eps, layout, activation, residual, dtype, out_layout and out.
+    """
+    calls, out = choice.compiled_calls(backend), how[-1]
+    done = calls and (
+        _compiled(calls, x, vectors, how, training, kept) or _of_tensors(calls, x, vectors, how, training, kept)
+    )
+    if done:
+        return done  # type: ignore[no-any-return]
+    x = located(x, "x")
+    kernels = choice.kernels_for(x, backend)
+    with register.calm():
+        plan = forward(x, vectors, how, training)
+        if calls and place_of(plan.output.x) is host:  # the call is right, but not all of it were arrays
+            *first, residual, dtype, out_layout, _ = how
+            how = (*first, check.as_array(residual), dtype, out_layout, check.as_array(out))
+            y, *rest = _compiled(calls, plan.output.x, tuple(map(check.as_array, vectors)), how, training, kept)
+            return y if out is None else out, *rest
+        output = plan.output
+        samples, threads = output.walk.samples, choice.threads(output.x.nbytes)
+        place = place_of(output.x)
+        stats = place.room(output.x, (3, output.walk.shape[1]), kept=kept)
+        if not output.x.size:
+            pass
+        elif plan.training:
+            call = output.call(kernels.ANY_TYPE)
+            kernels.train_forward(call.x, plan.weight, plan.bias, plan.eps, stats, call.epilogue, call.y.view, threads)
+            call.y.deliver(call.walk)
+            if plan.running:
+                place.update_running(*plan.updated, stats, samples, plan.momentum)
+        elif plan.running:
+            if kept:
+                kernels.moments(sample(output.x, plan.layout, kernels.ANY_TYPE)[0], stats, threads)
+            affine = place.affine(output.computed_in, *plan.running, plan.weight, plan.bias, plan.eps)
+            output.apply(affine, kernels)
+        y = place.result(output.array)
+        return y if out is None or place is not host else out, samples, stats
+
+
+def _compiled(calls: Any, x: Any, vectors: tuple[Any, ...], how: tuple[Any, ...], training: bool, kept: bool) -> Any:
+    """The same by compiled calls, or None where something is wrong, or no array."""
+    if training:
+        return calls.train(x, vectors, how)
+    counted = calls.moments(x, how[2]) if kept else (0, None)
+    y = counted and calls.infer(x, vectors, how)
+    return None if y is None else (y, *counted)
+
+
+def _of_tensors(calls: Any, x: Any, vectors: tuple[Any, ...], how: tuple[Any, ...], training: bool, kept: bool) -> Any:
+    """The same of tensors whose memory is quickly told."""
+    borrowed = variants.borrowed()
+    *first, residual, dtype, out_layout, out = how
+    seen = (*first, borrowed(residual), dtype, out_layout, borrowed(out))
+    done = _compiled(calls, borrowed(x), tuple(map(borrowed, vectors)), seen, training, kept)
+    return done if done is None or out is None else (out, *done[1:])
 
 
 class Target(NamedTuple):
@@ -120,7 +183,7 @@ class Forward(NamedTuple):
 
 
 def forward(x: ArrayLike, vectors: tuple[Any, ...], how: tuple[Any, ...], training: bool) -> Forward:
-    """vectors and how: as functional.forward_through has them."""
+    """vectors and how: as forward_through has them."""
     running_mean, running_var, weight, bias, tracked = vectors
     momentum, eps, layout, activation, residual, dtype, out_layout, out = how
     x, axis = check.batch(x, layout, check.FLOATS if training else check.SAMPLES)

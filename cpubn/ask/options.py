@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Sequence
 from functools import cache
@@ -15,7 +14,7 @@ from numpy.typing import DTypeLike
 from cpubn.ask import check
 from cpubn.backends.epilogue import Activation, Quantization, is_for_gpu
 from cpubn.backends.gpu.arrays import DeviceArray
-from cpubn.backends.interface import name_of
+from cpubn.backends.interface import bfloat16, name_of
 from cpubn.backends.overlap import is_same, overlap, overlaps_itself
 from cpubn.maths.activations import CODES, TABLE, Entry
 from cpubn.typing import Array, AxisOrder
@@ -105,16 +104,7 @@ def dtype(value: DTypeLike | None, x: Array) -> np.dtype[Any]:
 
 
 def floating(value: DTypeLike) -> np.dtype[Any]:
-    if isinstance(value, str) and value == "bfloat16":
-        try:
-            kind: np.dtype[Any] | None = np.dtype(importlib.import_module("ml_dtypes").bfloat16)
-        except ImportError as error:
-            raise ValueError(
-                f"dtype 'bfloat16' must have ml_dtypes, which cannot be imported: {error}; "
-                'install it with pip install "cpubn[half]"'
-            ) from error
-    else:
-        kind = check.dtype_of(value)
+    kind = bfloat16() if isinstance(value, str) and value == "bfloat16" else check.dtype_of(value)
     if kind is None or name_of(kind) not in check.FLOATS:
         raise TypeError(
             f"dtype must be {check.alternatives(check.FLOATS)}, got {kind or repr(value)}; "

@@ -1,6 +1,7 @@
 """What arrays tell of themselves: the name of their type, and where their memory is."""
 
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,19 @@ import numpy as np
 def name_of(dtype: np.dtype[Any]) -> str:
     """dtype.name, which NumPy puts together anew each time that it is asked for."""
     return dtype.name
+
+
+@cache
+def bfloat16() -> np.dtype[Any]:
+    """The type, which is ml_dtypes'."""
+    try:
+        kind: np.dtype[Any] = np.dtype(import_module("ml_dtypes").bfloat16)
+    except ImportError as error:
+        raise ValueError(
+            f"dtype 'bfloat16' must have ml_dtypes, which cannot be imported: {error}; "
+            'install it with pip install "cpubn[half]"'
+        ) from error
+    return kind
 
 
 class Addresses:

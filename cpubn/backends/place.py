@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cpubn.backends import host
+from cpubn.backends import foreign, host
 from cpubn.backends.gpu.arrays import DeviceArray, is_on_gpu
 
 
@@ -28,11 +28,12 @@ def place_name(a: Any) -> str:
 
 
 def located(a: Any, name: str) -> Any:
-    """A DeviceArray of what is on a GPU; anything else as it is."""
+    """A DeviceArray of what is on a GPU, a NumPy array over shared memory on the host; anything else as it is."""
     if type(a) in (DeviceArray, np.ndarray) or a is None:
         return a
     try:
-        return _gpu().array_of(a) if is_on_gpu(a) else a
+        if is_on_gpu(a):
+            return _gpu().array_of(a)
     except ImportError as error:
         raise ValueError(
             f"{name} is on a GPU, which Numba must be able to use, but: {' '.join(str(error).split())}; "
@@ -40,6 +41,7 @@ def located(a: Any, name: str) -> Any:
         ) from error
     except Exception as error:  # a tensor that needs detaching first, a mask, another byte order
         raise TypeError(f"{name} must be an array of plain memory, got {type(a).__name__}: {error}") from error
+    return foreign.shared(a, name)
 
 
 def plain(a: Any) -> Any:

@@ -9,12 +9,13 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cpubn.ask import check, options
 from cpubn.ask.backward import Request, backward_through
+from cpubn.ask.forward import forward_through
 from cpubn.backends import choice, epilogue
 from cpubn.backends.overlap import overlap
 from cpubn.backends.place import located, plain
 from cpubn.backends.signs import kept_of
 from cpubn.frozen import FrozenBatchNorm
-from cpubn.functional import batch_norm, forward_through
+from cpubn.functional import batch_norm
 from cpubn.layers.kept import IN_NO_GRAD, NOT_CALLED, USED, Kept, Nothing, keeps, witness_of
 from cpubn.layers.vectors import LayerVectors, put
 from cpubn.statistics import Moments

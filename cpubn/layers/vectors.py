@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 from cpubn.ask import check
 from cpubn.ask.state import layer_state
 from cpubn.backends import choice
+from cpubn.backends.foreign import shared
+from cpubn.backends.gpu.arrays import is_on_gpu
 from cpubn.backends.place import located, place_of, to_device, to_host
 from cpubn.layers.kept import MOVED, Kept, Nothing
 from cpubn.typing import Array, AxisOrder, Backend, Values, Vector
@@ -101,6 +103,8 @@ class LayerVectors:
             if name in VECTORS and value is not None and not hasattr(value, "shape"):
                 dtype = self._dtype if name in ("weight", "bias") else np.float64
                 value = check.vector(value, name, self.num_features, self.layout).astype(dtype)
+            elif name in VECTORS and not is_on_gpu(value):
+                value = shared(value, name)
             put(self, name, value)
 
     def _put(self, **attributes: Any) -> None:

@@ -46,7 +46,7 @@ cdef class Calls:
     def infer(self, x, tuple vectors not None, tuple how not None):
         """y = activation((x - running_mean) / sqrt(running_var + eps) * weight + bias + residual).
 
-        vectors and how: as functional.forward_through has them.
+        vectors and how: as ask.forward.forward_through has them.
         """
         cdef Job job
         cdef Call call
@@ -82,7 +82,7 @@ cdef class Calls:
     def train(self, x, tuple vectors not None, tuple how not None):
         """y, the values per channel and the batch's stats (3, C); running statistics move, and the count of batches.
 
-        No interrupt comes between what moves. vectors and how: as functional.forward_through has them.
+        No interrupt comes between what moves. vectors and how: as ask.forward.forward_through has them.
         """
         cdef Job job
         cdef Call call

@@ -69,6 +69,11 @@ def _calls() -> Any:
     return import_module("cpubn.backends.compiled.calls")
 
 
+def borrowed() -> Any:
+    """What makes arrays of tensors for the time of a call; ImportError where it was not built."""
+    return import_module("cpubn.backends.compiled.tensors").borrowed
+
+
 def entries() -> Any:
     """What gives C a table of functions; ImportError where it was not built."""
     return import_module("cpubn.backends.compiled.entries")
@@ -92,6 +97,7 @@ def absence(name: str) -> str | None:
     try:
         attrgetter(*NAMES)(load(name))
         attrgetter(*CALLS)(_calls().Calls)
+        borrowed()
     except ImportError as error:
         return _why_not_built(name) or f"{error}; reinstall cpubn with this Python"
     except AttributeError as error:

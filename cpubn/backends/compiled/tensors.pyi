@@ -1,0 +1,3 @@
+from typing import Any
+
+def borrowed(a: object, requires_grad: bool = False) -> Any: ...
