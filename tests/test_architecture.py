@@ -19,7 +19,7 @@ ROWS = (
     ("backends",),
     ("ask",),
     ("functional", "frozen", "statistics", "layers", "images", "folding"),
-    ("convert",),
+    ("convert", "torch"),
     ("inspection",),
     ("",),  # the package itself, whose names are those of the rows above
     ("bench", "demo", "capi"),
@@ -79,7 +79,7 @@ def test_imports_run_in_no_circle():
 
 
 def test_numpy_alone_is_imported():
-    free = re.compile(r"cpubn/(convert|bench|demo)/")
+    free = re.compile(r"cpubn/(convert|torch|bench|demo)/")
     for path, names in IMPORTS.items():
         if path.suffix != ".py" or free.match(path.relative_to(CHECKOUT).as_posix()):
             continue
@@ -122,6 +122,7 @@ FORMULAS = {f"maths.algebra.{name}" for name in ("affine", "gradient", "merge")}
 OTHERS = {
     "backends.jit.passes._sum",
     "backends.jit.sums.take",
+    "torch.operators.gradients",  # of an operator of torch, to which tensors and numbers are given one by one
 }
 
 

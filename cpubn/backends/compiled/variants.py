@@ -69,6 +69,7 @@ def _calls() -> Any:
     return import_module("cpubn.backends.compiled.calls")
 
 
+@cache  # each call with a tensor asks
 def borrowed() -> Any:
     """What makes arrays of tensors for the time of a call; ImportError where it was not built."""
     return import_module("cpubn.backends.compiled.tensors").borrowed

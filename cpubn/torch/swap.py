@@ -1,0 +1,58 @@
+"""The batch norms of a model, from torch's to these and back, by their class alone."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from torch import nn
+
+from cpubn.torch.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d
+
+CLASSES = {nn.BatchNorm1d: BatchNorm1d, nn.BatchNorm2d: BatchNorm2d, nn.BatchNorm3d: BatchNorm3d}
+BACK = {ours: theirs for theirs, ours in CLASSES.items()}
+
+M = TypeVar("M")
+
+
+def convert(model: M) -> M:
+    """Make the batch norms of a model cpubn's, in place; returns the model.
+
+    Only the class of a layer changes: parameters, buffers, hooks and what an optimizer holds of it stay. Layers of
+    other classes, such as subclasses of your own and SyncBatchNorm, are left alone. Raises TypeError where ``model`` is
+    no module.
+
+    Examples
+    --------
+    >>> import torch, cpubn.torch
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8))
+    >>> cpubn.torch.convert(model)[1].__class__.__module__
+    'cpubn.torch.modules'
+    """
+    for module in _modules(model):
+        if type(module) in CLASSES:
+            module.__class__ = CLASSES[type(module)]
+    return model
+
+
+def revert(model: M) -> M:
+    """Make the batch norms of a model torch's own again, in place; returns the model.
+
+    Raises ValueError, with nothing changed, where one of them has an activation, which torch's have not.
+    """
+    ours = [module for module in _modules(model) if type(module) in BACK]
+    for module in ours:
+        if module.activation is not None:
+            raise ValueError(
+                f"layers must have no activation to become torch's, got one with {module.activation!r}; "
+                "set its activation to None, and let a module of torch's follow"
+            )
+    for module in ours:
+        vars(module).pop("activation", None)
+        module.__class__ = BACK[type(module)]
+    return model
+
+
+def _modules(model: Any) -> list[Any]:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}; pass the model itself")
+    return list(model.modules())
