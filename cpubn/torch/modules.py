@@ -12,7 +12,7 @@ from cpubn.torch.calls import FLOAT64, Norm
 from cpubn.torch.operators import normalize
 
 # Of an input of fewer elements a call of torch's own is faster.
-SMALL = 16384
+SMALL = 65536
 
 ARGUMENTS = """
 
@@ -69,11 +69,12 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):  # type: ignore[misc]
         )
         if made is None:
             return None
+        y, of = made
         if moves and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
         if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
-            return gradients.attached(x, weight, bias, made)
-        return made.y
+            return gradients.attached(x, weight, bias, y, of)
+        return y
 
     def _in_graph(self, x: torch.Tensor) -> torch.Tensor:
         mean, var = self.running_mean, self.running_var

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from cpubn.torch import calls
-from cpubn.torch.calls import FLOAT64, Norm
+from cpubn.torch.calls import FLOAT64, Norm, Statistics
 
 
 @torch.library.custom_op("cpubn::normalize", mutates_args=(), device_types="cpu")  # type: ignore[untyped-decorator]
@@ -27,10 +27,10 @@ def normalize(
             f"x must be a floating tensor of 2 to 5 dimensions with more than 1 value per channel, got {x.dtype} of "
             f"shape {tuple(x.shape)}; pass a larger batch, or call eval() on the layer first"
         )
+    y, of = made
     if running is None:
-        mean, low, m2, _ = made.statistics
-        return made.y, torch.stack([torch.from_numpy(v) for v in (mean, low, m2)])
-    return made.y, torch.zeros((3, x.shape[1]), dtype=FLOAT64)
+        return y, torch.stack([torch.from_numpy(v) for v in (of.mean, of.low, of.m2)])
+    return y, torch.zeros((3, x.shape[1]), dtype=FLOAT64)
 
 
 @normalize.register_fake  # type: ignore[untyped-decorator]
@@ -44,13 +44,14 @@ def gradients(
     x: torch.Tensor,
     statistics: torch.Tensor,
     weight: torch.Tensor | None,
-    y: torch.Tensor | None,
+    bias: torch.Tensor | None,
     eps: float,
     training: bool,
+    relu: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """dx, and dweight and dbias of float64. statistics (3, C): stats, or mean, 0 and variance; y: of relu's forward."""
+    """dx, and dweight and dbias of float64. statistics (3, C): stats, or mean, 0 and variance."""
     count = float(max(1, x.numel() // x.shape[1])) if training else 1.0
-    done = calls.backward(dy, x, weight, y, ((*statistics.numpy(), count), eps, training))
+    done = calls.backward(dy, x, weight, bias, Statistics(*statistics.numpy(), count, eps, training, relu))
     if done is None:
         raise ValueError(f"dy must be of x's type and shape, got {dy.dtype} of {tuple(dy.shape)}; pass y's gradient")
     dx, dweight, dbias = done
@@ -64,24 +65,23 @@ def _(dy: Any, x: Any, *_: Any) -> Any:
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
     x, running, weight, bias, eps, relu = inputs
-    y, stats = output
+    stats = output[1]
     if running is not None:
         mean, var = running.to(FLOAT64)
         stats = torch.stack([mean, torch.zeros_like(mean), var])
     ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(x, stats, weight, y if relu else None)
-    ctx.how = eps, running is None, None if bias is None else bias.dtype
+    ctx.save_for_backward(x, stats, weight, bias)
+    ctx.how = eps, running is None, relu
 
 
 def _backward(ctx: Any, dy: Any, _: Any) -> tuple[Any, ...]:
-    x, stats, weight, y = ctx.saved_tensors
-    eps, training, of_bias = ctx.how
-    dx, dweight, dbias = gradients(dy, x, stats, weight, y, eps, training)
+    x, stats, weight, bias = ctx.saved_tensors
+    dx, dweight, dbias = gradients(dy, x, stats, weight, bias, *ctx.how)
     return (
         dx,
         None,
         None if weight is None else dweight.to(weight.dtype),
-        None if of_bias is None else dbias.to(of_bias),
+        None if bias is None else dbias.to(bias.dtype),
         None,
         None,
     )

@@ -71,9 +71,9 @@ def test_operators_keep_to_the_rules(case):
     weight, bias = (torch.rand(3, requires_grad=True) if affine else None for _ in range(2))
     torch.library.opcheck(operators.normalize, (x, running, weight, bias, 1e-5, relu))
     x, weight = x.detach(), weight.detach() if affine else None
-    y, stats = operators.normalize(x, running, weight, None, 1e-5, relu)
+    _, stats = operators.normalize(x, running, weight, None, 1e-5, relu)
     stats = stats if running is None else torch.rand(3, 3, dtype=torch.float64)
-    arguments = (torch.randn_like(x), x, stats, weight, y if relu else None, 1e-5, running is None)
+    arguments = (torch.randn_like(x), x, stats, weight, weight, 1e-5, running is None, relu)
     torch.library.opcheck(operators.gradients, arguments)
 
 
