@@ -79,8 +79,8 @@ def forward(x: torch.Tensor, weight: Any, bias: Any, norm: Norm) -> tuple[torch.
         return None
     if narrow:
         mean[...], var[...] = running
-    _, count, stats = done
-    return y, Statistics(*stats, float(max(count, 1)), *rest)
+    _, samples, (mean, low, m2) = done
+    return y, Statistics(mean, low, m2, float(max(samples, 1)), *rest)
 
 
 def backward(

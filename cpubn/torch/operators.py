@@ -50,8 +50,10 @@ def gradients(
     relu: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """dx, and dweight and dbias of float64. statistics (3, C): stats, or mean, 0 and variance."""
-    count = float(max(1, x.numel() // x.shape[1])) if training else 1.0
-    done = calls.backward(dy, x, weight, bias, Statistics(*statistics.numpy(), count, eps, training, relu))
+    mean, low, m2 = statistics.numpy()
+    samples = float(max(1, x.numel() // x.shape[1])) if training else 1.0
+    of = Statistics(mean, low, m2, samples, eps, training, relu)
+    done = calls.backward(dy, x, weight, bias, of)
     if done is None:
         raise ValueError(f"dy must be of x's type and shape, got {dy.dtype} of {tuple(dy.shape)}; pass y's gradient")
     dx, dweight, dbias = done
