@@ -159,7 +159,12 @@ def out():
         "out of another dtype": ("out", np.ones((4, 3), np.float32), TypeError, "out must .*float64, got float32"),
         "out of integers": ("out", np.ones((4, 3), int), TypeError, "out must .*float64, got int64"),
         "out that is read-only": ("out", read_only, ValueError, "out must be writeable, got a read-only"),
-        "out that is a list": ("out", [[1.0] * 3] * 4, TypeError, "out must be a NumPy array, got list"),
+        "out that is a list": (
+            "out",
+            [[1.0] * 3] * 4,
+            TypeError,
+            "out must be a writable array, got list",
+        ),
         "out that is masked": ("out", np.ma.ones((4, 3)), TypeError, "out must be a .*array, got .*[mM]asked"),
         "out with a stride of zero": ("out", one_row, ValueError, "out must not overlap itself, got"),
         "out of overlapping windows": ("out", windows, ValueError, "out must not overlap itself, got"),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from cpubn.ask import check
+from cpubn.ask import check, remedy
 from cpubn.backends.epilogue import Activation, Quantization, is_for_gpu
 from cpubn.backends.gpu.arrays import DeviceArray
 from cpubn.backends.interface import bfloat16, name_of
@@ -142,7 +142,8 @@ def output(
 ) -> None:
     """An array to write to: it may be one of `instead_of`, and must overlap nothing else."""
     if not isinstance(out, (np.ndarray, DeviceArray)) or isinstance(out, np.ma.MaskedArray):
-        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}; {check.allocation(out, shape, dtype)}")
+        way = remedy.for_a_target(out, "out", check.allocation(out, shape, dtype))
+        raise TypeError(f"out must be a writable array, got {type(out).__name__}; {way}")
     if out.shape != shape:
         raise ValueError(
             f"out must have the result's shape {shape}, got {out.shape}; {check.allocation(out, shape, dtype)}"

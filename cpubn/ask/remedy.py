@@ -16,7 +16,6 @@ from cpubn.backends.gpu.arrays import DeviceArray
 WAYS = {
     "toarray": "{}.toarray()",
     "todense": "{}.todense()",
-    "__dlpack__": "np.from_dlpack({})",
     "to_numpy": "{}.to_numpy()",
 }
 
@@ -63,6 +62,11 @@ def for_an_array(given: Any, name: str, error: Exception) -> str:
     if any(c.__name__ == "Tracer" and c.__module__.partition(".")[0] == "jax" for c in type(inner).__mro__):
         return "a JAX tracer, which has no numbers yet; call it outside of jit, grad and vmap, or by jax.pure_callback"
     return f"{kind}: {' '.join(str(error).split())}; pass {_way(inner, where)}"
+
+
+def for_a_target(given: Any, name: str, otherwise: str) -> str:
+    """Of what cannot be written to."""
+    return f"pass {name}.detach()" if getattr(given, "requires_grad", False) is True else otherwise
 
 
 def for_a_vector(given: Any, shape: tuple[int, ...], count: int | None, name: str, otherwise: str) -> str:

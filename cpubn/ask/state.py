@@ -93,9 +93,9 @@ def updatable(vectors: dict[str, Any], apart_from: dict[str, Any], who: str = "t
     found = {name: located(v, name) for name, v in vectors.items()}
     for name, v in found.items():
         if not isinstance(v, (np.ndarray, DeviceArray)):
+            way = remedy.for_a_target(v, name, f"pass np.asarray({name}, dtype=np.float64) and keep it")
             raise TypeError(
-                f"{name} must be a NumPy array, because {who} updates it in place, got {type(v).__name__}; "
-                f"pass np.asarray({name}, dtype=np.float64) and keep it"
+                f"{name} must be an array, because {who} updates it in place, got {type(v).__name__}; {way}"
             )
         check.in_place(v, name, who)
         if overlaps_itself(v):

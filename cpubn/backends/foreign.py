@@ -24,7 +24,7 @@ def shared(a: Any, name: str) -> Any:
         return a
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(a, torch.Tensor):
-        return _of_tensor(a, name)
+        return _of_tensor(a)
     if hasattr(a, "__array_interface__"):
         return np.asarray(a)
     try:
@@ -33,20 +33,15 @@ def shared(a: Any, name: str) -> Any:
         return _of_dlpack(a, name) if hasattr(a, "__dlpack__") else a
 
 
-def _of_tensor(a: Any, name: str) -> Any:
-    if a.requires_grad:
-        raise TypeError(
-            f"{name} must be a tensor that requires no gradient, because none is recorded here, got a "
-            f"{type(a).__name__} that does; pass {name}.detach(), or call the modules of cpubn.torch"
-        )
+def _of_tensor(a: Any) -> Any:
+    """One that requires a gradient, is sparse or has no data as it is: NumPy says why it can make no array of it."""
     torch = sys.modules["torch"]
     try:
         if a.dtype is torch.bfloat16:
             return a.view(torch.int16).numpy().view(bfloat16())
         return a.numpy()
-    except (TypeError, RuntimeError) as error:  # sparse, without data, a number that is kept negated
-        reason = str(error).partition("\n")[0]
-        raise TypeError(f"{name} must be an array, got {type(a).__name__}: {reason}; pass an array of it") from error
+    except (TypeError, RuntimeError):
+        return a
 
 
 def _of_dlpack(a: Any, name: str) -> Any:

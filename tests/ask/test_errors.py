@@ -134,7 +134,7 @@ def read_only(v):
     ("value", "error", "match"),
     [
         (read_only(np.ones(3)), ValueError, "must be writeable.*got a read-only array.*copy"),
-        ([1.0, 1.0, 1.0], TypeError, "must be a NumPy array.*got list"),
+        ([1.0, 1.0, 1.0], TypeError, "must be an array.*got list"),
         (np.broadcast_to(np.ones(1), 3), ValueError, "must (be writeable|not overlap itself).*got"),
         (np.lib.stride_tricks.as_strided(np.ones(1), (3,), (0,)), ValueError, "must not overlap itself.*got.*copy"),
     ],

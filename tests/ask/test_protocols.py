@@ -71,9 +71,9 @@ def test_arrays_of_the_standard_library(backend):
 def test_copies_are_read_and_not_written_to(backend):
     y = cpubn.batch_norm(OfCopies(X), *map(OfCopies, VECTORS), backend=backend)
     np.testing.assert_array_equal(y, cpubn.batch_norm(X, *VECTORS, backend=backend))
-    with pytest.raises(TypeError, match=r"running_mean must be a NumPy array.*got OfCopies"):
+    with pytest.raises(TypeError, match=r"running_mean must be an array.*got OfCopies"):
         cpubn.batch_norm(X, OfCopies(np.zeros(C)), OfCopies(np.ones(C)), training=True, backend=backend)
-    with pytest.raises(TypeError, match="out must be a NumPy array, got OfCopies"):
+    with pytest.raises(TypeError, match="out must be a writable array, got OfCopies"):
         cpubn.batch_norm(X, *VECTORS, out=OfCopies(np.empty_like(X)), backend=backend)
 
 
@@ -83,7 +83,7 @@ def test_memory_of_another_device_is_refused(backend):
 
 
 def test_a_layer_shares_what_it_is_given():
-    layer, mean = cpubn.BatchNorm1d(C), array.array("d", [0.0] * C)
-    layer.running_mean = mean
+    layer, mean = cpubn.BatchNorm1d(C), np.zeros(C)
+    layer.running_mean = memoryview(mean)
     layer(X)
-    assert mean[0] != 0
+    assert (mean != 0).all()

@@ -13,16 +13,6 @@ import cpubn
 PLAIN = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 
-class Exporter:
-    """An array for those alone who know DLPack."""
-
-    def __dlpack__(self, **options):
-        return PLAIN.__dlpack__(**options)
-
-    def __dlpack_device__(self):
-        return PLAIN.__dlpack_device__()
-
-
 class Table:
     """What NumPy and this package see of a pandas table."""
 
@@ -43,7 +33,6 @@ class Series:
 
 RECORDS = np.zeros(4, [("a", "f4"), ("b", "f4")])
 WAYS = {
-    "an exporter of DLPack": (Exporter(), "np.from_dlpack(x)"),
     "a sparse matrix": (scipy.sparse.csr_matrix(PLAIN), "x.toarray()"),
     "a sparse array": (scipy.sparse.coo_array(PLAIN), "x.toarray()"),
     "a sparse matrix in an array": (np.asarray(scipy.sparse.csr_matrix(PLAIN)), "x.item().toarray()"),

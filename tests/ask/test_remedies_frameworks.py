@@ -23,10 +23,9 @@ PLAIN = np.arange(12, dtype=np.float32).reshape(4, 3)
     ("make", "way"),
     [
         (lambda x: torch.tensor(x, requires_grad=True), "x.detach().cpu().numpy()"),
-        (lambda x: torch.tensor(x).bfloat16(), "x.detach().cpu().float().numpy()"),
         (lambda x: torch.tensor(x).to_sparse(), "x.to_dense().detach().cpu().numpy()"),
     ],
-    ids=["with a gradient", "bfloat16", "sparse"],
+    ids=["with a gradient", "sparse"],
 )
 def test_tensors_that_numpy_cannot_read(make, way):
     x = make(PLAIN)
