@@ -70,7 +70,7 @@ def batch_norm(
     residual: ArrayLike | None = None,
     dtype: DTypeLike | None = None,
     out_layout: Layout | None = None,
-    out: Array | None = None,
+    out: Any = None,
     like: Any = None,
     return_moments: bool = False,
     backend: Backend | None = None,
@@ -172,7 +172,7 @@ def batch_norm_backward(
     activation: Activation | None = None,
     residual: ArrayLike | None = None,
     y: ArrayLike | None = None,
-    out: Array | None = None,
+    out: Any = None,
     like: Any = None,
     backend: Backend | None = None,
 ) -> tuple[Array, ...]:

@@ -59,8 +59,8 @@ class Options(TypedDict, total=False):
 
     layout: Layout
     activation: Activation | None
-    out: Any
-    like: Any
+    out: object  # and not Any, by which mypy would lose the type of the result
+    like: object
     backend: Backend | None
 
 
