@@ -129,16 +129,17 @@ def batch_norm(
         act = options.activation(activation)
         backend = choice.backend_for(act, backend)
     kind = None if dtype is None else options.floating(dtype)
-    make = None if like is None else maker(like)
+    if like is not None:
+        make = maker(like)
     vectors = running_mean, running_var, weight, bias, None
     how = momentum, eps, layout, act, residual, kind, out_layout, out
     if not training and not return_moments:
         calls = choice.compiled_calls(backend)
         y = calls and calls.infer(x, vectors, how)
         if y is not None:
-            return y if make is None else make(y)  # type: ignore[no-any-return]
+            return y if like is None else make(y)  # type: ignore[no-any-return]
     y, samples, stats = forward_through(x, vectors, how, training, return_moments, backend)
-    if make is not None:
+    if like is not None:
         y = make(y)
     return (y, Moments.of(samples, stats)) if return_moments else y
 

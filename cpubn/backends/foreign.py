@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cpubn.backends.interface import bfloat16
+from cpubn.backends.interface import bfloat16, name_of
 
 VALUES = np.ndarray, np.generic, Number, str, bytes, list, tuple, dict
 
@@ -73,11 +73,9 @@ def maker(like: Any) -> Callable[[Any], Any]:
 
 def _tensor(y: Any) -> Any:
     torch = sys.modules["torch"]
-    if isinstance(y, torch.Tensor):
-        return y
-    if not isinstance(y, np.ndarray):  # on a GPU
-        return torch.as_tensor(y)
-    if y.dtype.name == "bfloat16":
+    if not isinstance(y, np.ndarray):
+        return y if isinstance(y, torch.Tensor) else torch.as_tensor(y)  # the caller's out, or an array on a GPU
+    if name_of(y.dtype) == "bfloat16":
         return torch.from_numpy(y.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(y)
 
