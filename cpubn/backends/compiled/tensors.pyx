@@ -75,12 +75,14 @@ def borrowed(a, bint requires_grad=False):
     if a is None or isinstance(a, cnp.ndarray):
         return a
     table = table_of(type(a))
-    if table == NULL or table.fill == NULL or (not requires_grad and a.requires_grad) or a.is_neg():
+    if table == NULL or table.fill == NULL:
         return a
     try:
+        if (not requires_grad and a.requires_grad) or a.is_neg():
+            return a
         made = array_of(table, a)
-    except Exception:  # a tensor without memory, or without a type of DLPack's: who asks for it otherwise is told so
-        return a
+    except Exception:  # no tensor of torch's, or one without memory, or without a type of DLPack's
+        return a  # who asks for it otherwise is told so
     return a if made is None else made
 
 
@@ -93,7 +95,7 @@ cdef cnp.ndarray array_of(const Table* table, a):
     cdef Py_ssize_t size = 1
     cdef int k
     table.fill(a, &t)
-    if t.device_type != CPU or t.lanes != 1 or t.ndim > RANK:
+    if t.device_type != CPU or t.lanes != 1 or t.ndim > RANK or (t.ndim and t.strides == NULL):
         return None
     dtype = bfloat16() if t.code == BFLOAT else KINDS[t.code].get(t.bits) if t.code <= FLOAT else None
     if dtype is None:
