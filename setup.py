@@ -39,6 +39,7 @@ DIRECTIVES = {
     "cdivision": True,
     "auto_pickle": False,
     "autotestdict": False,
+    "freethreading_compatible": True,  # what they keep is set once, or belongs to the caller
 }
 # (compiler flags, linker flags) to try in turn. Apple's clang has no -fopenmp of its own and needs a libomp that it can
 # find: CFLAGS=-I.../libomp/include LDFLAGS=-L.../libomp/lib.

@@ -12,7 +12,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from cpubn.ask import check, forward, options
 from cpubn.ask.state import divisor, vectors_by_name
 from cpubn.backends import choice, host, register
+from cpubn.backends.compiled import variants
 from cpubn.backends.epilogue import Quantization
+from cpubn.backends.foreign import maker
 from cpubn.backends.gpu.arrays import DeviceArray
 from cpubn.backends.place import located, place_of, to_device, to_host
 from cpubn.typing import Activation, Array, AxisOrder, Backend, Floating, Layout, Vector
@@ -181,14 +183,24 @@ class FrozenBatchNorm(Generic[DType]):
 
     @overload
     def __call__(
-        self: FrozenBatchNorm[None], x: NDArray[Floating], residual: ArrayLike | None = None, out: Array | None = None
+        self: FrozenBatchNorm[None],
+        x: NDArray[Floating],
+        residual: ArrayLike | None = None,
+        out: object = None,
+        like: None = None,
     ) -> NDArray[Floating]: ...
     @overload
-    def __call__(self, x: ArrayLike, residual: ArrayLike | None = None, out: Array | None = None) -> Array: ...
-    def __call__(self, x: ArrayLike, residual: ArrayLike | None = None, out: Array | None = None) -> Array:
-        """Normalize `x`, of 2 to 5 dimensions with C channels; `out` may be `x` itself, or `residual`."""
+    def __call__(self, x: ArrayLike, residual: ArrayLike | None = None, out: Any = None, like: Any = None) -> Array: ...
+    def __call__(self, x: ArrayLike, residual: ArrayLike | None = None, out: Any = None, like: Any = None) -> Array:
+        """Normalize `x`, of 2 to 5 dimensions with C channels; `out` may be `x` itself, or `residual`.
+
+        With `like`, an array of torch, JAX or another library, y becomes one of its kind, as in batch_norm.
+        """
+        make = None if like is None else maker(like)
         y = self._direct(x, residual, out)
-        return self._any(x, residual, out) if y is None else y
+        if y is None:
+            y = self._any(x, residual, out)
+        return y if make is None else make(y)
 
     def to_device(self) -> Self:
         """The same with its constants on the current GPU, for arrays that are there.
@@ -242,8 +254,15 @@ class FrozenBatchNorm(Generic[DType]):
         affine: Affine = {t: host.affine(t, *vectors) for t in map(np.dtype, (np.float32, np.float64))}
         vars(self).update(_affine=affine, _direct=self._direct_path(affine))
 
+    def _any(self, x: Any, residual: Any, out: Any) -> Array:
+        if self.backend == "cython":
+            y = self._direct(*map(variants.borrowed(), (x, residual, out)))
+            if y is not None:
+                return y if out is None else out
+        return self._asked(x, residual, out)
+
     @register.calm()
-    def _any(self, x: ArrayLike, residual: ArrayLike | None, out: Array | None) -> Array:
+    def _asked(self, x: Any, residual: Any, out: Any) -> Array:
         if self._quantization is not None and residual is not None:
             raise ValueError("residual must be None where data is quantized, got one; add it to what comes next")
         x = located(x, "x")

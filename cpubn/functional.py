@@ -215,7 +215,6 @@ def batch_norm_backward(
     training = check.flag(training, "training")
     if layout is not NCHW and layout is not NHWC:
         layout = layout_name(layout)
-    x = located(x, "x")
     act = options.activation(activation)
     backend = choice.backend_for(act, backend)
     make = None if like is None else maker(like)

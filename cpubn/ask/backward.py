@@ -61,6 +61,7 @@ def backward_through(asked: Request) -> tuple[Array, Vector, Vector, Any]:
     done = calls and (calls.backward(asked) or _of_tensors(calls, asked))
     if done:
         return done  # type: ignore[no-any-return]
+    asked = asked._replace(x=located(asked.x, "x"))
     kernels = choice.kernels_for(asked.x, asked.backend)
     with register.calm():
         plan = _planned(asked, kernels.ANY_TYPE)
@@ -102,7 +103,7 @@ def check_besides(
     x: ArrayLike, layout: str, bias: ArrayLike | None, residual: ArrayLike | None, y: ArrayLike | None
 ) -> None:
     """The bias, the residual and the output of a forward of x, where they are not read."""
-    x, axis = check.batch(x, layout)
+    x, axis = check.batch(located(x, "x"), layout)
     _of_forward(x, x.shape[axis], layout, bias, residual, y)
 
 

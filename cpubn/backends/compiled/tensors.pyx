@@ -43,25 +43,23 @@ cdef struct Table:  # DLPackExchangeAPI
     Fill fill
     void* stream
 
-# The type that was last asked for its table, and that table's address: one object, so that no thread sees half of it.
-cdef tuple LAST = (None, 0)
+cdef dict TABLES = {}  # types that were found to have one, and its address
 cdef tuple KINDS = tuple([{16: dtype_of(f"{k}2"), 32: dtype_of(f"{k}4"), 64: dtype_of(f"{k}8")} for k in "iuf"])
 KINDS[INT][8], KINDS[UINT][8] = dtype_of("i1"), dtype_of("u1")
 
 
 cdef const Table* table_of(type kind):
     """NULL where a type has no such table, or one of another major version."""
-    global LAST
-    cdef const Table* table = NULL
-    last = LAST
-    if last[0] is kind:
-        return <const Table*><size_t>last[1]
+    known = TABLES.get(kind)
+    if known is not None:
+        return <const Table*><size_t>known
     capsule = getattr(kind, "__dlpack_c_exchange_api__", None)
-    if PyCapsule_IsValid(capsule, "dlpack_exchange_api"):
-        table = <const Table*>PyCapsule_GetPointer(capsule, "dlpack_exchange_api")
-        if table.major != 1:
-            table = NULL
-    LAST = kind, <size_t>table
+    if not PyCapsule_IsValid(capsule, "dlpack_exchange_api"):
+        return NULL
+    cdef const Table* table = <const Table*>PyCapsule_GetPointer(capsule, "dlpack_exchange_api")
+    if table.major != 1:
+        return NULL
+    TABLES[kind] = <size_t>table
     return table
 
 
