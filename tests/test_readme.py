@@ -1,11 +1,10 @@
-"""What README shows and lists: its code, as a reader would type it, runs and holds what it asserts; activations."""
+"""What README and docs/ show and list: the code of a page runs and holds what it asserts; activations."""
 
-import importlib
-import re
 from pathlib import Path
 from typing import get_args, get_origin
 
-from conftest import need_library
+import pytest
+from pages import pages, run_page
 
 import cpubn
 import cpubn.typing
@@ -14,17 +13,9 @@ from cpubn.maths.activations import TABLE
 README = Path(__file__).parents[1] / "README.md"
 
 
-def test_the_code_in_readme_runs(tmp_path, monkeypatch):
-    for library, extra in (("numba", "numba"), ("onnx", "convert"), ("safetensors", "convert")):
-        need_library(library, extra)
-    importlib.import_module("cpubn.njit").init()  # which Numba calls where cpubn was installed with this entry point
-    monkeypatch.chdir(tmp_path)
-    code = tmp_path / "readme.py"  # a file, because Numba reads the source of what it compiles
-    code.write_text("\n".join(re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)))
-    names = {}
-    exec(compile(code.read_text(), code, "exec"), names)
-    assert names["image"].dtype == "uint8"
-    assert names["z"].shape == (1, 3, 224, 224)
+@pytest.mark.parametrize("name", pages(frameworks=False))
+def test_the_code_on_a_page_runs(name, tmp_path):
+    run_page(name, tmp_path)
 
 
 def test_every_activation_is_listed():
