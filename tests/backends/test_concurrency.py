@@ -45,7 +45,7 @@ serial = {}
 for backend in backends:
     check(cpubn.batch_norm(x, None, None, weight, bias, training=True, backend=backend), backend)
     serial[backend] = results(backend)
-wrong, start = [], threading.Barrier(6)
+wrong, start = [], threading.Barrier(16)
 
 def work(number):
     start.wait()
@@ -55,7 +55,7 @@ def work(number):
         if results(backend) != serial[backend]:
             wrong.append((number, call, backend))
 
-team = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+team = [threading.Thread(target=work, args=(number,)) for number in range(16)]
 for thread in team:
     thread.start()
 for thread in team:
@@ -66,19 +66,19 @@ print("well")
 
 FIRST_CALLS = """
 backends = sys.argv[1:]
-found, start = [], threading.Barrier(6)
+found, start = [], threading.Barrier(16)
 
 def work(number):
     start.wait()
     backend = backends[number % len(backends)]
     found.append((backend, results(backend)))
 
-team = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+team = [threading.Thread(target=work, args=(number,)) for number in range(16)]
 for thread in team:
     thread.start()
 for thread in team:
     thread.join()
-assert len(found) == 6 and set(found) == {(backend, results(backend)) for backend in backends}
+assert len(found) == 16 and set(found) == {(backend, results(backend)) for backend in backends}
 print("well")
 """
 

@@ -4,6 +4,7 @@ import ctypes
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -66,22 +67,26 @@ def test_c(build):
     assert client.layout() == (*map(ctypes.sizeof, (CArray, CCall, CTable)), *offsets)
 
 
-def test_cython(build, tmp_path):
-    pytest.importorskip("Cython")
-    made = tmp_path / "client_cython.c"
-    package = Path(cpubn.__file__).parents[1]
-    command = [sys.executable, "-m", "cython", "-3", f"-I{package}", str(HERE / "client_cython.pyx"), "-o", str(made)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    client = build(made, "-fopenmp", "-Wno-error")
-    rng = np.random.default_rng(0)
-    x = rng.normal(2.0, 3.0, (16, 6, 900)).astype(np.float32)
-    mean, var = rng.normal(size=6), rng.uniform(0.5, 2.0, 6)
-    expected = cpubn.batch_norm(x, mean, var, activation="relu", backend="cython")
-    client.normalize(x, mean, var)
-    np.testing.assert_array_equal(x, expected)
-    with pytest.raises(ValueError, match="a call was refused"):
-        client.normalize(x, mean, -var)
+def test_the_example(tmp_path):
+    """Modules of Cython and of C, built as a user builds them."""
+    need_backend("cython")
+    for library in ("Cython", "setuptools"):
+        pytest.importorskip(library)
+    if os.name == "nt" or not has_compiler():
+        pytest.skip(f"{COMPILER} is no compiler that this test knows how to call")
+    folder = tmp_path / "extension"
+    shutil.copytree(HERE.parents[1] / "examples" / "extension", folder)
+    for command in (["setup.py", "build_ext", "--inplace"], ["run.py"]):
+        environment = os.environ | {"PYTHONPATH": str(Path(cpubn.__file__).parents[1])}
+        done = subprocess.run(
+            [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "in Cython, in a prange: 64 windows, the same bits: True",
+        "in C, window by window: 64 windows, the same bits: True",
+        "what is wrong with a negative variance: var + eps must be above 0 in every channel",
+    ]
 
 
 def test_a_module_that_was_built_for_a_later_version(build, tmp_path):
