@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cpubn.ask import check, forward, options
-from cpubn.ask.state import divisor, vectors_by_name
+from cpubn.ask.state import constant, divisor, on_host, vectors_by_name
 from cpubn.backends import choice, host, register
 from cpubn.backends.compiled import variants
 from cpubn.backends.epilogue import Quantization
 from cpubn.backends.foreign import maker
-from cpubn.backends.gpu.arrays import DeviceArray
 from cpubn.backends.place import located, place_of, to_device, to_host
 from cpubn.typing import Activation, Array, AxisOrder, Backend, Floating, Layout, Vector
 
@@ -105,17 +104,17 @@ class FrozenBatchNorm(Generic[DType]):
         self._activation = options.activation(activation)
         self._dtype = None if dtype is None else options.floating(dtype)
         backend = choice.backend_for(self._activation, backend)
-        on_gpu, weight, bias, running_mean, running_var = _on_host(weight, bias, running_mean, running_var)
+        on_gpu, weight, bias, running_mean, running_var = on_host(weight, bias, running_mean, running_var)
         if on_gpu is not None:
             choice.kernels_for(on_gpu, backend)
         self.backend = choice.resolve(backend)
         mean = check.channel_vector(running_mean, "running_mean")
         self.num_features = mean.size
-        self.running_mean = _constant(check.vector(mean, "running_mean", mean.size, layout))
-        self.running_var = _constant(check.vector(running_var, "running_var", mean.size, layout))
+        self.running_mean = constant(check.vector(mean, "running_mean", mean.size, layout))
+        self.running_var = constant(check.vector(running_var, "running_var", mean.size, layout))
         divisor(self.running_var, self.eps)
-        self.weight = _constant(check.optional_vector(mean, weight, "weight", mean.size, layout, 1.0))
-        self.bias = _constant(check.optional_vector(mean, bias, "bias", mean.size, layout, 0.0))
+        self.weight = constant(check.optional_vector(mean, weight, "weight", mean.size, layout, 1.0))
+        self.bias = constant(check.optional_vector(mean, bias, "bias", mean.size, layout, 0.0))
         self._quantization: Quantization | None = None
         self._set_affine(self.running_mean, self.running_var, self.eps)
         if on_gpu is not None:
@@ -165,7 +164,7 @@ class FrozenBatchNorm(Generic[DType]):
         kind = options.quantized_dtype(dtype)
         step, zero = options.scale(scale, "scale"), options.zero_point(zero_point, "zero_point", kind)
         quantization = options.quantization(out_scale, out_zero_point, kind)
-        on_gpu, weight, bias, running_mean, running_var = _on_host(weight, bias, running_mean, running_var)
+        on_gpu, weight, bias, running_mean, running_var = on_host(weight, bias, running_mean, running_var)
         made = cls(
             weight=weight,
             bias=bias,
@@ -198,8 +197,7 @@ class FrozenBatchNorm(Generic[DType]):
         """
         make = None if like is None else maker(like)
         y = self._direct(x, residual, out)
-        if y is None:
-            y = self._any(x, residual, out)
+        y = self._any(x, residual, out) if y is None else y
         return y if make is None else make(y)
 
     def to_device(self) -> Self:
@@ -226,7 +224,7 @@ class FrozenBatchNorm(Generic[DType]):
 
     def _off_gpu(self, backend: Backend) -> Self:
         affine = {t: to_host(rows) for t, rows in self._affine.items()}
-        return self._moved(lambda v: _constant(to_host(v)), affine, backend)
+        return self._moved(lambda v: constant(to_host(v)), affine, backend)
 
     def _moved(self, move: Callable[[Any], Any], affine: Affine, backend: Backend) -> Self:
         made = object.__new__(type(self))
@@ -300,17 +298,3 @@ class FrozenBatchNorm(Generic[DType]):
         vars(self).update(state, _activation=options.activation(state["_activation"]))
         vars(self).update(_quantization=self._quantization and Quantization(*self._quantization))
         vars(self).update(_direct=self._direct_path(self._affine))
-
-
-def _on_host(*vectors: Any) -> tuple[Any, ...]:
-    """What the running mean is on a GPU, or None; then weight, bias, running mean and variance as host arrays."""
-    given = dict(zip(("weight", "bias", "running_mean", "running_var"), vectors, strict=True))
-    mean = located(given["running_mean"], "running_mean")
-    check.together(mean, given, like="running_mean")
-    return mean if isinstance(mean, DeviceArray) else None, *map(to_host, vectors)
-
-
-def _constant(vector: Vector) -> Vector:
-    copy = vector.copy()
-    copy.flags.writeable = False
-    return copy

@@ -167,3 +167,18 @@ def mergeable(moments: Any, other: Any) -> None:
             f"other must have {counts[0]} channels like these moments, got {counts[1]}; "
             f"{remedy.for_other_channels(counts)}"
         )
+
+
+def on_host(*vectors: Any) -> tuple[Any, ...]:
+    """What the running mean is on a GPU, or None; then weight, bias, running mean and variance as host arrays."""
+    given = dict(zip(("weight", "bias", "running_mean", "running_var"), vectors, strict=True))
+    mean = located(given["running_mean"], "running_mean")
+    check.together(mean, given, like="running_mean")
+    return mean if isinstance(mean, DeviceArray) else None, *map(to_host, vectors)
+
+
+def constant(vector: Vector) -> Vector:
+    """A copy that cannot be written to."""
+    copy = vector.copy()
+    copy.flags.writeable = False
+    return copy
