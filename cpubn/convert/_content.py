@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import zipfile
 
+from cpubn.ask.files import ARCHIVE
+
 TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number that torch pickled first, before its files were archives
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 HEAD = 1 << 16  # bytes that are looked at
@@ -14,7 +16,7 @@ SAFETENSORS, ZIP, TAR, PICKLE, LITE, OTHER = "safetensors", "zip", "tar", "pickl
 
 # What to say of each, and what reads it.
 KINDS = {
-    ARRAYS: ("an .npz archive of arrays", "from_npz"),
+    ARRAYS: (ARCHIVE, "from_npz"),
     TORCH: ("a file of torch.save", "from_torch"),
     SCRIPT: ("a TorchScript program", "from_torch"),
     KERAS: ("a .keras file", "from_keras"),

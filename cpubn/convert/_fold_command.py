@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from cpubn.ask.files import writing
 from cpubn.convert._fold_onnx import FoldReport, fold_and_say, printable
 
 TOLERANCE = 0.01  # of the largest output,
@@ -51,7 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
     if folded.ByteSize() > LARGEST:
         return refuse("the folded model must be below 2 GB to be one file; save what fold_onnx returns in parts", 2)
     try:
-        write(folded.SerializeToString(), output)
+        with writing(output) as file:
+            file.write(folded.SerializeToString())
     except OSError as error:
         return refuse(f"--output must name a file that can be written, got '{output}': {error.strerror or error}", 2)
     print(f"wrote {output}, {output.stat().st_size / 1e6:.1f} MB; {model} has {model.stat().st_size / 1e6:.1f} MB")
@@ -91,21 +91,6 @@ def failure(report: FoldReport) -> str | None:
     if comparison.difference <= TOLERANCE * comparison.largest + FLOOR:
         return None
     return f"the outputs differ by more than {TOLERANCE:.0%} of the largest"
-
-
-def write(content: bytes, path: Path) -> None:
-    """The whole file or none."""
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(handle, "wb") as file:
-            file.write(content)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(part, 0o666 & ~umask)  # as any new file has it
-        os.replace(part, path)
-    except BaseException:
-        os.unlink(part)
-        raise
 
 
 def refuse(reason: str, status: int) -> int:

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from numpy.typing import DTypeLike
 
 from cpubn.ask import check
+from cpubn.ask.files import file_path
 from cpubn.convert._keras_files import Found, norms_in
 from cpubn.convert._layout import axis_of, layout_of
 from cpubn.convert._names import (
@@ -26,7 +27,7 @@ from cpubn.convert._names import (
     with_old_weights,
 )
 from cpubn.convert._norm import UNKNOWN, Count, Norm, Unknown, finite_vector
-from cpubn.convert._sources import content_errors, file_path
+from cpubn.convert._sources import content_errors
 from cpubn.typing import Array, Vector
 
 FIELDS = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cpubn.ask.files import MOST, Allowance, reading
 from cpubn.convert._content import HDF5, KERAS, KINDS, content_of
 from cpubn.convert._hdf5 import Contents, Path, Vector, contents
 from cpubn.convert._keras_config import Config, Configs
 from cpubn.convert._names import Names, listed
-from cpubn.convert._sources import MOST, Allowance, library, no_other, reading
+from cpubn.convert._sources import library, no_other
 
 WEIGHTS = "model.weights.h5"
 CONTAINERS = ("layers", "_layer_checkpoint_dependencies")  # of a model; the second in Keras 2.12

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import os
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from cpubn.convert._content import ARRAYS, KINDS
+from cpubn.ask.files import archive_of, file_path, write_archive
+from cpubn.convert._content import ARRAYS
 from cpubn.convert._metadata import KEY, arrays_of, norms_of
 from cpubn.convert._names import Each
 from cpubn.convert._norm import UNKNOWN, Momentum, Norm, Unknown
-from cpubn.convert._sources import Allowance, file_path, no_other, reading
-
-KIND = KINDS[ARRAYS][0]
-PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # as NumPy writes them
+from cpubn.convert._sources import no_other
 
 
 def from_npz(
@@ -34,30 +30,7 @@ def from_npz(
     """
     path = file_path(path)
     no_other(path, ARRAYS)
-    allowance = Allowance()
-    with reading(path, KIND):
-        archive = zipfile.ZipFile(path)
-    with archive:
-        with reading(path, KIND):
-            for member in archive.infolist():
-                archive.open(member).close()  # compares the two places where its name stands
-        keys = [name.removesuffix(".npy") for name in archive.namelist()]
-        if len(set(keys)) < len(keys):
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise ValueError(f"{path} must hold each array once, got {twice!r} twice; write it again")
-
-        def take(key: str) -> Any:
-            with reading(path, KIND):
-                entry = archive.getinfo(f"{key}.npy")
-                allowance.take(entry.file_size, key)
-                if entry.compress_type not in PACKED:
-                    raise ValueError(f"{key} is compressed in a way that NumPy does not write")
-                stream = io.BytesIO(archive.read(entry))  # whole, so that its checksum is compared
-                array = np.lib.format.read_array(stream, allow_pickle=False)
-                if stream.read(1):
-                    raise ValueError(f"{key} is longer than its shape {array.shape}")
-            return array
-
+    with archive_of(path) as (keys, take):
         metadata = str(take(KEY)) if KEY in keys else None
         return norms_of(path, keys, take, metadata, eps=eps, momentum=momentum)
 
@@ -66,5 +39,4 @@ def to_npz(norms: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Write Norms, layers or FrozenBatchNorms by prefix, with eps, momentum, variance and layout, as float64."""
     path = file_path(path)
     arrays, metadata = arrays_of(norms)
-    with open(path, "wb") as file:  # given a name, NumPy would add to it
-        np.savez(file, allow_pickle=False, **{**arrays, KEY: np.array(metadata)})
+    write_archive(path, {**arrays, KEY: np.array(metadata)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from cpubn.ask.files import file_path
 from cpubn.convert._content import ARRAYS, HDF5, KERAS, KINDS, OTHER, SAFETENSORS, SCRIPT, TORCH, content_of
 from cpubn.convert._keras import from_keras
 from cpubn.convert._names import Each, with_given
@@ -12,7 +13,6 @@ from cpubn.convert._norm import UNKNOWN, Momentum, Norm, Unknown
 from cpubn.convert._npz import from_npz
 from cpubn.convert._onnx import from_onnx
 from cpubn.convert._safetensors import from_safetensors
-from cpubn.convert._sources import file_path
 from cpubn.convert._torch import from_torch
 
 READERS = {ARRAYS: from_npz, SAFETENSORS: from_safetensors, TORCH: from_torch, SCRIPT: from_torch}

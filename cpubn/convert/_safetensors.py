@@ -6,11 +6,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from cpubn.ask.files import file_path, reading
 from cpubn.convert._content import KINDS, SAFETENSORS
 from cpubn.convert._metadata import KEY, arrays_of, norms_of
 from cpubn.convert._names import Each
 from cpubn.convert._norm import UNKNOWN, Momentum, Norm, Unknown
-from cpubn.convert._sources import file_path, library, no_other, reading
+from cpubn.convert._sources import library, no_other
 
 KIND = KINDS[SAFETENSORS][0]
 

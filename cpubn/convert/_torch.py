@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike
 
+from cpubn.ask.files import MOST, file_path
 from cpubn.convert._names import Each, Names, build, cast, each, errors_of, of_batch_norm, own, replaced, required
 from cpubn.convert._norm import UNKNOWN, Count, Momentum, Norm, Unknown, finite_vector, plain
-from cpubn.convert._sources import MOST, content_errors, file_path
+from cpubn.convert._sources import content_errors
 from cpubn.convert._torch_files import as_tensor, flat, load
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from cpubn.ask.files import MOST, Allowance, reading
 from cpubn.convert._content import KINDS, SCRIPT, TORCH, content_of
-from cpubn.convert._sources import MOST, Allowance, library, no_other, reading
+from cpubn.convert._sources import library, no_other
 from cpubn.typing import Array
 
 WAY = "pip install torch"

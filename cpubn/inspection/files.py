@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from cpubn.ask.files import reading
 from cpubn.convert import Norm, read
 from cpubn.convert._content import HDF5, KERAS, KINDS, OTHER, content_of
-from cpubn.convert._sources import reading
 from cpubn.inspection.contents import shapes_of
 from cpubn.inspection.keras_places import in_keras
 from cpubn.inspection.onnx_places import look_into_onnx

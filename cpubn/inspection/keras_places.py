@@ -7,10 +7,10 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from cpubn.ask.files import MOST
 from cpubn.convert._content import KERAS, content_of
 from cpubn.convert._hdf5 import Contents, contents
 from cpubn.convert._keras_files import _chain, _unpacked
-from cpubn.convert._sources import MOST
 from cpubn.inspection.places import Place, Shape, by_names
 
 # Layers that the norm after them folds into: the outputs of each are sums of products.
