@@ -13,14 +13,13 @@ from typing import Any, Literal, Unpack, overload
 
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from cpubn.ask import check, forward, options
+from cpubn.ask import check, options
 from cpubn.ask.backward import Request, backward_through, check_besides
 from cpubn.ask.check import NCHW, NHWC, layout_name
 from cpubn.ask.forward import forward_through
-from cpubn.backends import choice, host, register
-from cpubn.backends.compiled import variants
+from cpubn.ask.moments import counted
+from cpubn.backends import choice
 from cpubn.backends.foreign import maker
-from cpubn.backends.place import located, place_of
 from cpubn.statistics import Moments
 from cpubn.typing import Activation, Array, Backend, BackwardOptions, Floating, ForwardOptions, Layout, Values, Vector
 
@@ -240,19 +239,4 @@ def moments(x: ArrayLike, *, layout: Layout = "NCHW", backend: Backend | None = 
     ``x`` is an array of 2 to 5 dimensions, of any type that batch_norm takes in inference; the results are float64, the
     variance to 1e-6 at any mean (float64: 1e-12 up to mean/std = 1e6). Raises ValueError and TypeError as batch_norm.
     """
-    if layout is not NCHW and layout is not NHWC:
-        layout = layout_name(layout)
-    calls = choice.compiled_calls(backend)
-    counted = calls and (calls.moments(x, layout) or calls.moments(variants.borrowed()(x), layout))
-    if counted:
-        return Moments.of(*counted)
-    x = located(x, "x")
-    kernels = choice.kernels_for(x, backend)
-    with register.calm():
-        array, walk = forward.sample(x, layout, kernels.ANY_TYPE)
-        if calls and place_of(array) is host:
-            return Moments.of(*calls.moments(check.as_array(x), layout))
-        stats = place_of(array).room(array, (3, walk.shape[1]), kept=True)
-        if array.size:
-            kernels.moments(array, stats, choice.threads(array.nbytes))
-    return Moments.of(walk.samples, stats)
+    return Moments.of(*counted(x, layout, backend))

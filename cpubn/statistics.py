@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from cpubn.ask import check, state
+from cpubn.ask import check, moments, state
 from cpubn.backends.place import located, place_of, to_host
-from cpubn.typing import Array, Vector
+from cpubn.maths.tree import Tree
+from cpubn.typing import Array, Backend, Count, Layout, Vector
 
 VECTORS = "mean", "low", "m2"
 
@@ -19,23 +22,31 @@ VECTORS = "mean", "low", "m2"
 class Moments:
     """Count, mean and sum of squared deviations of every channel.
 
-    ``count`` is the number of values a channel; ``mean`` and ``m2 = sum((x - mean)**2)`` are float64 of shape (C,).
+    ``count`` is the number of values a channel, a whole number below 2**63, or where it differs by channel an array
+    (C,), int64, or float64 of weights; ``mean`` and ``m2 = sum((x - mean)**2)`` are float64 of shape (C,).
     ``low`` is what the mean lost when it was rounded to float64, which backward needs; leave it out in moments from
     figures of your own. All three are where the batch was: of one on a GPU, arrays of numba.cuda.
 
-    Moments are equal where count and all bits of the three are, and one NaN is any other. They cannot be hashed.
+    Moments are equal where count and all bits of the three are, and one NaN is any other. They cannot be hashed, nor
+    assigned to; ``update`` and ``remove`` change them, all at once, ``+``, ``-`` and ``merge`` make new ones.
+
+    >>> total = cpubn.Moments.empty(3)
+    >>> for seed in range(4):
+    ...     batch = np.random.default_rng(seed).normal(size=(8, 3))
+    ...     total.update(batch)
+    Moments(count=8, ...
     """
 
-    count: int
+    count: Count
     mean: Vector
     m2: Vector
     low: Vector = field(default_factory=lambda: cast("Vector", None), repr=False)
 
     def __post_init__(self) -> None:
         low = np.zeros(np.shape(self.mean)) if self.low is None else self.low
-        given = {"mean": self.mean, "m2": self.m2, "low": low}
-        count = check.count(self.count, "count", "the values per channel")
-        for name, value in {"count": count, **state.own_vectors(given)}.items():
+        own: dict[str, Any] = {**state.own_vectors({"mean": self.mean, "m2": self.m2, "low": low})}
+        own["count"] = moments.own_count(self.count, own["mean"].size)
+        for name, value in own.items():
             object.__setattr__(self, name, value)
 
     @classmethod
@@ -45,7 +56,7 @@ class Moments:
         return cls(0, zeros, zeros)
 
     @classmethod
-    def of(cls, count: int, stats: Sequence[Array]) -> Moments:
+    def of(cls, count: Count, stats: Sequence[Array]) -> Moments:
         """From a kernel's own figures, mean, low and m2, which need no check."""
         moments = object.__new__(cls)
         vars(moments).update(count=count, _vectors=(stats[0], stats[1], stats[2]))
@@ -94,26 +105,121 @@ class Moments:
     def merge(self, other: Moments) -> Moments:
         """Moments of both sets of values together (Chan, Golub and LeVeque, 1983); ``a + b`` and ``sum`` do the same.
 
-        Raises TypeError if ``other`` is no Moments, ValueError if it has another number of channels.
+        Raises TypeError if ``other`` is no Moments, ValueError if it has another number of channels or if there would
+        be 2**63 values per channel.
         """
         state.mergeable(self, other)
-        if self.count == 0 or other.count == 0:
-            return other if self.count == 0 else self
-        merged = place_of(self._vectors[0]).merge(self.count, self._vectors, other.count, other._vectors)
-        return Moments.of(self.count + other.count, merged)
+        for one, rest in ((self, other), (other, self)):
+            if moments.is_empty(one.count):
+                return Moments.of(rest.count, rest._vectors)
+        count = moments.added(self.count, other.count)
+        return Moments.of(
+            count, place_of(self._vectors[0]).merge(self.count, self._vectors, other.count, other._vectors)
+        )
+
+    @classmethod
+    def merge_all(cls, parts: Iterable[Moments]) -> Moments:
+        """All of them together, merged in pairs, and these in pairs: a tree, whose shape their number alone decides.
+
+        So the same parts in the same order give the same bits, wherever they were computed, and rounding errors grow
+        with log2 of their number: the whole's to 1e-12, where each part is right to that. Of a generator no more than
+        log2 of their number are held at a time. Raises as merge does, ValueError also where there are no parts.
+
+        >>> parts = [cpubn.moments(np.full((4, 1), k)) for k in range(3)]
+        >>> cpubn.Moments.merge_all(parts).mean
+        array([1.])
+        """
+        tree: Tree[Moments] = Tree()
+        for part in parts:
+            state.of_kind(part, cls)
+            tree = tree.plus(part)
+        total = tree.total()
+        if total is None:
+            raise ValueError("parts must hold Moments, got none; put Moments.empty(C) before the others")
+        return total
+
+    def update(self, x: ArrayLike, *, layout: Layout = "NCHW", backend: Backend | None = None) -> Self:
+        """Take in the values of ``x``, which ``cpubn.moments`` describes, and return these moments themselves.
+
+        Raises what ``moments`` and ``merge`` do, with nothing changed. Not for several threads at once: let each have
+        moments of its own, and merge them.
+        """
+        return self._become(self.merge(Moments.of(*moments.counted(x, layout, backend))))
+
+    def remove(self, other: Moments) -> Self:
+        """Take out what was merged or updated before, and return these moments themselves, on the host.
+
+            mean_left = mean + (mean - mean_other) * n_other / n_left
+            m2_left = m2 - m2_other - (mean - mean_other)**2 * n * n_other / n_left         (merge, solved for a part)
+
+        Digits cancel: where these moments are right to 1e-12, the mean that is left is right to
+        ``1e-12 * std() * n / n_left``, and m2 to ``3e-12 * m2 * sqrt(n / n_left)``. ``other`` must be what went in; the
+        same values summed otherwise, in another order for example, differ by what the kernels may (float32: 1e-6).
+        A channel that is not finite stays so.
+
+        Raises ValueError, with nothing changed, where m2_left is no larger than that bound, so that none of its digits
+        is known, and where ``other`` cannot have been part of these; TypeError if it is no Moments.
+        """
+        state.of_kind(other, Moments)
+        return self._become(self - other)
+
+    def _become(self, other: Moments) -> Self:
+        object.__setattr__(self, "__dict__", vars(other).copy())  # in one step, whatever interrupts it
+        return self
 
     def __add__(self, other: Any) -> Moments:
         return self.merge(other) if isinstance(other, Moments) else NotImplemented
 
     def __radd__(self, other: Any) -> Moments:
         """0 + moments, with which sum() starts."""
-        return self if isinstance(other, int) and other == 0 else NotImplemented
+        zero = isinstance(other, int) and other == 0
+        return Moments.of(self.count, self._vectors) if zero else NotImplemented
+
+    def __sub__(self, other: Any) -> Moments:
+        if not isinstance(other, Moments):
+            return NotImplemented
+        state.mergeable(self, other)
+        stats, others = (tuple(map(to_host, (m.mean, m.low, m.m2))) for m in (self, other))
+        if moments.is_empty(other.count):
+            return Moments.of(self.count, stats)
+        return Moments.of(*moments.without(self.count, stats, other.count, others))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Count, mean, m2 and low as numbers and lists of numbers, which JSON keeps bit by bit."""
+        state = self.__getstate__()
+        return {name: np.asarray(state[name]).tolist() for name in moments.FIELDS}
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Moments:
+        """What ``to_dict`` gave, or a mapping with these keys and arrays; ``low`` may be absent.
+
+        Raises ValueError for other keys and for numbers that cannot be moments, TypeError for what are no numbers.
+        """
+        return cls(**moments.fields(given))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write them to an .npz file of exactly that name, the whole of it or none."""
+        from cpubn.ask import files  # here and below, because it takes modules that most programs do not need
+
+        files.write_archive(path, self.__getstate__())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Moments:
+        """What ``save`` wrote. Nothing in the file is executed; ValueError where it is another or a damaged one."""
+        from cpubn.ask import files
+
+        with files.archive_of(files.file_path(path)) as (keys, take):
+            with moments.errors_of(path):
+                moments.fields(dict.fromkeys(keys))
+            given = {key: moments.whole(take(key)) for key in keys}
+        with moments.errors_of(path):
+            return cls.from_dict(given)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Moments):
             return NotImplemented
         pairs = ([to_host(getattr(m, name)) for m in (self, other)] for name in VECTORS)
-        return self.count == other.count and all(_same_bits(a, b) for a, b in pairs)
+        return np.array_equal(self.count, other.count) and all(_same_bits(a, b) for a, b in pairs)
 
     __hash__: ClassVar[None]  # type: ignore[assignment]
 

@@ -22,6 +22,7 @@ __all__ = [
     "AxisOrder",
     "Backend",
     "BackwardOptions",
+    "Count",
     "Floating",
     "ForwardOptions",
     "Layout",
@@ -32,6 +33,7 @@ __all__ = [
 
 Array: TypeAlias = NDArray[Any]  # of samples
 Vector: TypeAlias = NDArray[np.float64]  # one value per channel
+Count: TypeAlias = Any  # values per channel: an int, or where channels differ int64 or float64, (C,)
 Values: TypeAlias = ArrayLike | None  # the same where it is only read, or None
 # What the samples of an input are, and so those of the result.
 Floating = TypeVar("Floating", bound=np.floating[Any])

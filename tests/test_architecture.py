@@ -118,7 +118,9 @@ PUBLIC = {  # users give most of them by name
 PASSES = {
     f"backends.{name}.{p}" for name in ("reference", "jit.passes", "gpu.passes") for p in ("train_forward", "backward")
 }
-FORMULAS = {f"maths.algebra.{name}" for name in ("affine", "gradient", "merge")}  # of numbers as much as of vectors
+FORMULAS = {
+    f"maths.algebra.{name}" for name in ("affine", "gradient", "merge", "unmerge")
+}  # of numbers as much as of vectors
 OTHERS = {
     "backends.jit.passes._sum",
     "backends.jit.sums.take",

@@ -13,7 +13,7 @@ from cpubn.ask import check, remedy
 from cpubn.backends.gpu.arrays import DeviceArray
 from cpubn.backends.overlap import overlap, overlaps_itself
 from cpubn.backends.place import located, place_name, to_host
-from cpubn.typing import Array, Vector
+from cpubn.typing import Array, Count, Vector
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -144,20 +144,25 @@ def own_vectors(given: Mapping[str, ArrayLike]) -> dict[str, Vector]:
     return vectors
 
 
-def degrees_of_freedom(values: int, ddof: Any, name: str) -> float:
+def degrees_of_freedom(values: Count, ddof: Any, name: str) -> Any:
+    """A number, or of counts by channel one for each."""
     ddof = check.number(ddof, "ddof", "a number of at least 0", 0.0, float("inf"), 0)
-    if values <= ddof:
+    if np.any(np.less_equal(values, ddof)):
         raise ValueError(
-            f"{name}(ddof={ddof:g}) needs more than {ddof:g} values per channel, got {values}; merge more first"
+            f"{name}(ddof={ddof:g}) needs more than {ddof:g} values per channel, got {np.min(values)}; merge more first"
         )
-    return float(values - ddof)
+    return np.asarray(values - ddof, np.float64)
+
+
+def of_kind(other: Any, kind: type) -> None:
+    if not isinstance(other, kind):
+        raise TypeError(f"other must be Moments, got {type(other).__name__}; compute it with cpubn.moments(x)")
 
 
 def mergeable(moments: Any, other: Any) -> None:
-    if not isinstance(other, type(moments)):
-        raise TypeError(f"other must be Moments, got {type(other).__name__}; compute it with cpubn.moments(x)")
+    of_kind(other, type(moments))
     here, there = (place_name(located(m.mean, "mean")) for m in (moments, other))
-    if here != there and moments.count and other.count:  # empty ones are as good anywhere
+    if here != there and np.any(moments.count) and np.any(other.count):  # empty ones are as good anywhere
         raise ValueError(
             f"other must be Moments on {here} like these, got some on {there}; compute both of arrays in one place"
         )

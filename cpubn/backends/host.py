@@ -14,7 +14,7 @@ import numpy as np
 from cpubn.backends import register
 from cpubn.backends.prologue import bytes_of
 from cpubn.maths import algebra
-from cpubn.typing import Array, Vector
+from cpubn.typing import Array, Count, Vector
 
 
 def empty(x: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -112,11 +112,16 @@ def variance(m2: Vector, freedom: float, *, root: bool = False) -> Vector:
 
 
 @register.calm()
-def merge(count: int, stats: tuple[Vector, ...], other_count: int, other: tuple[Vector, ...]) -> tuple[Vector, ...]:
-    """Mean, its low word and m2 of both sets of samples together."""
+def merge(count: Count, stats: tuple[Vector, ...], other_count: Count, other: tuple[Vector, ...]) -> tuple[Vector, ...]:
+    """Mean, its low word and m2 of both sets of samples together; of counts by channel some may be 0."""
     (mean_a, low_a, m2_a), (mean_b, low_b, m2_b) = stats, other
+    n, n_other = np.asarray(count, np.float64), np.asarray(other_count, np.float64)
     with np.errstate(all="ignore"):
-        return algebra.merge(float(count), mean_a, low_a, m2_a, float(other_count), mean_b, low_b, m2_b)
+        merged: tuple[Vector, ...] = algebra.merge(n, mean_a, low_a, m2_a, n_other, mean_b, low_b, m2_b)
+    if n.ndim or n_other.ndim:
+        for empty, full in ((n_other == 0.0, stats), (n == 0.0, other)):
+            merged = tuple(np.where(empty, v, m) for v, m in zip(full, merged, strict=True))
+    return merged
 
 
 @register.calm()

@@ -45,6 +45,17 @@ def merge(
     return mean, low, m2 + 0.0 * m2
 
 
+def unmerge(
+    count: Value, mean: Value, low: Value, m2: Value, count_b: Value, mean_b: Value, low_b: Value, m2_b: Value
+) -> tuple[Value, Value, Value]:
+    """Moments of what a set of samples is without some of them, b: merge, solved for a."""
+    share = count_b / (count - count_b)
+    delta = (mean - mean_b) + (low - low_b)
+    mean_a, low_a = two_sum(mean, delta * share)
+    mean_a, low_a = two_sum(mean_a, low_a + low)
+    return mean_a, low_a, (m2 - m2_b) - delta * delta * (count * share)
+
+
 def close(count: Value, pivot: Value, s: Value, q: Value) -> tuple[Value, Value, Value]:
     """Moments of one chunk from s = sum(x - pivot) and q = sum((x - pivot)**2); scalars only."""
     offset = s / count
