@@ -154,9 +154,22 @@ def degrees_of_freedom(values: Count, ddof: Any, name: str) -> Any:
     return np.asarray(values - ddof, np.float64)
 
 
-def of_kind(other: Any, kind: type) -> None:
-    if not isinstance(other, kind):
-        raise TypeError(f"other must be Moments, got {type(other).__name__}; compute it with cpubn.moments(x)")
+def of_kind(value: Any, kind: type, name: str = "other") -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be Moments, got {type(value).__name__}; compute them with cpubn.moments(x)")
+
+
+def enough_moments(moments: Any, channels: int) -> None:
+    """For running statistics of that many channels."""
+    if len(moments.mean) != channels:
+        raise ValueError(
+            f"moments must have {channels} channels like the layer, got {len(moments.mean)}; "
+            "pass those of this layer's input, computed in its layout"
+        )
+    if np.any(np.less_equal(moments.count, 1)):
+        raise ValueError(
+            f"moments must have at least 2 values per channel, got {np.min(moments.count)}; merge more first"
+        )
 
 
 def mergeable(moments: Any, other: Any) -> None:

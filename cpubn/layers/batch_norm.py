@@ -16,8 +16,9 @@ from cpubn.backends.place import located, plain
 from cpubn.backends.signs import kept_of
 from cpubn.frozen import FrozenBatchNorm
 from cpubn.functional import batch_norm
+from cpubn.layers.accumulation import Accumulates
 from cpubn.layers.kept import IN_NO_GRAD, NOT_CALLED, USED, Kept, Nothing, keeps, witness_of
-from cpubn.layers.vectors import LayerVectors, put
+from cpubn.layers.vectors import put
 from cpubn.statistics import Moments
 from cpubn.typing import Activation, Array, Backend, Floating, Layout
 
@@ -47,10 +48,9 @@ PARAMETERS = """
     """
 
 
-class _BatchNorm(LayerVectors):
+class _BatchNorm(Accumulates):
     ranks: ClassVar[tuple[int, ...]]
     eps: float
-    momentum: float | None
     training: bool
     _activation: epilogue.Activation | None
 
@@ -110,7 +110,10 @@ class _BatchNorm(LayerVectors):
         if self.training or self.running_mean is None:
             if keeps():
                 options.differentiable(self._activation)
-            return self._with_batch_statistics(array, residual, out)
+            moves = self.training and self._tracks
+            if moves and self._stand_in is not None:
+                return self._stand_in(self, array, residual, out)  # type: ignore[no-any-return]
+            return self._by_batch_statistics(array, residual, out, moves)[0]
         y = batch_norm(
             array,
             self.running_mean,
@@ -229,16 +232,17 @@ class _BatchNorm(LayerVectors):
             f"{'' if self.training else '.eval()'}"
         )
 
-    def _with_batch_statistics(self, x: Array, residual: ArrayLike | None, out: Array | None) -> Array:
-        mean, var, tracked = None, None, None
-        if self.training and self._tracks:
-            mean, var, tracked = self.running_mean, self.running_var, self._tracked
-        momentum = 1.0 / ((self.num_batches_tracked or 0) + 1) if self.momentum is None else self.momentum
+    def _by_batch_statistics(
+        self, x: Array, residual: ArrayLike | None, out: Array | None, moves: bool
+    ) -> tuple[Array, Moments]:
+        """y and the batch's moments; whether the running statistics move."""
+        mean, var, tracked = (self.running_mean, self.running_var, self._tracked) if moves else (None, None, None)
         vectors = mean, var, self.weight, self.bias, tracked
-        how = momentum, self.eps, self.layout, self._activation, residual, None, None, out
+        how = self._momentum(), self.eps, self.layout, self._activation, residual, None, None, out
         y, samples, stats = forward_through(x, vectors, how, True, True, self.backend)
-        self._keep(x, residual, y, out, Moments.of(samples, stats))
-        return y
+        batch = Moments.of(samples, stats)
+        self._keep(x, residual, y, out, batch)
+        return y, batch
 
     def _keep(self, x: Array, residual: Any, y: Array, out: Any, batch: Moments | None) -> None:
         """Remember for backward what the forward read, and of what it wrote what the activation needs."""

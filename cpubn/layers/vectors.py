@@ -22,6 +22,7 @@ SETTABLE = *VECTORS, "num_batches_tracked", "eps", "momentum", "training", "trac
 FIXED = "num_features", "affine", "layout", "activation", "backend"
 
 MOVED_STATE: dict[str, Any] = {"_kept": MOVED, "residual_grad": None}
+NOT_COPIED: dict[str, Any] = {**MOVED_STATE, "_stand_in": None}
 
 
 # Not by way of vars(): once an instance's dict was asked for, reading an attribute takes 30 ns instead of 10.
@@ -72,6 +73,7 @@ class LayerVectors:
     _dtype: np.dtype[Any]
     _kept: tuple[Any, ...] | Nothing  # fields of a Kept, which take no time to put together
     _tracks: bool
+    _stand_in: Any  # who makes calls in training, in place of the layer
     _tracked: Array | None  # int64, (): kernels count where they move the running statistics
 
     def __init__(self, count: int, dtype: np.dtype[Any], affine: bool, track_running_stats: bool) -> None:
@@ -83,6 +85,7 @@ class LayerVectors:
         self.running_var = np.ones(count) if track_running_stats else None
         self.num_batches_tracked = 0 if track_running_stats else None
         self.track_running_stats = track_running_stats
+        put(self, "_stand_in", None)
 
     if not TYPE_CHECKING:  # which would take it that any attribute can be set
 
@@ -198,10 +201,10 @@ class LayerVectors:
     def __getstate__(self) -> dict[str, Any]:
         """A copy or pickle of a layer is on the host and leaves out what backward needs."""
         vectors = {name: to_host(getattr(self, name)) for name in VECTORS}
-        return {name: value for name, value in {**vars(self), **vectors}.items() if name not in MOVED_STATE}
+        return {name: value for name, value in {**vars(self), **vectors}.items() if name not in NOT_COPIED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._put(**state, **MOVED_STATE)
+        self._put(**state, **NOT_COPIED)
 
     def _totals(self) -> tuple[Array, Array] | None:
         """What gradients are added to; where one was set to None, as torch's may be, it begins anew."""
