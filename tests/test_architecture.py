@@ -19,7 +19,7 @@ ROWS = (
     ("backends",),
     ("ask",),
     ("functional", "frozen", "statistics", "layers", "images", "folding"),
-    ("convert", "torch", "sklearn"),
+    ("convert", "torch", "sklearn", "dask"),
     ("inspection",),
     ("",),  # the package itself, whose names are those of the rows above
     ("bench", "demo", "capi"),
@@ -31,7 +31,7 @@ ROW = {name: row for row, names in enumerate(ROWS) for name in names}
 LIBRARIES = {"backends.jit": {"numba", "llvmlite"}, "backends.gpu": {"numba"}}
 LIBRARIES |= {"inspection.command": {"rich"}, "inspection.table": {"rich"}, "inspection.plot": {"matplotlib"}}
 LIBRARIES["njit"] = {"numba", "llvmlite"}
-LIBRARIES["sklearn"] = {"sklearn", "scipy"}
+LIBRARIES |= {"sklearn": {"sklearn", "scipy"}, "dask": {"dask"}}
 LIBRARIES["frozen"] = {"typing_extensions"}  # for type checkers alone
 
 
