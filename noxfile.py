@@ -4,7 +4,7 @@ import nox
 
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["tests", "lint", "types"]
+nox.options.sessions = ["tests", "lint", "types", "docs"]
 
 
 @nox.session(python=["3.11", "3.12", "3.13", "3.14"])
@@ -34,6 +34,13 @@ def lint(session: nox.Session) -> None:
     session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The manual, in docs/_build/html."""
+    session.install("--editable", ".", *nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "docs"))
+    session.run("make", "-C", "docs", "html", "PYTHON=python", external=True)
 
 
 @nox.session
