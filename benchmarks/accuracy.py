@@ -1,7 +1,7 @@
-"""How far float32 training output is from the truth, cpubn beside torch: the table in README.md.
+"""How far float32 training output is from the truth, cpubn beside torch: the table in README.md and docs/benchmarks.md.
 
     python benchmarks/accuracy.py            print it
-    python benchmarks/accuracy.py --write    put it into README.md, between its markers
+    python benchmarks/accuracy.py --write    put it into the pages, between its markers
 
 Needs torch; its CPU build will do: pip install torch --index-url https://download.pytorch.org/whl/cpu
 """
@@ -10,14 +10,12 @@ import argparse
 import datetime
 import platform
 import sys
-from pathlib import Path
 
 import numpy as np
-from report import written
+from report import PAGES, written_into
 
 import cpubn
 
-README = Path(__file__).parents[1] / "README.md"
 SHAPE = (32, 16, 28, 28)
 EPS = 1e-5
 
@@ -50,7 +48,7 @@ def table(torch):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    parser.add_argument("--write", action="store_true", help="put the table into the pages")
     arguments = parser.parse_args()
     try:
         import torch
@@ -60,10 +58,12 @@ def main():
     print(made)
     if arguments.write:
         try:
-            page = written(README.read_text(encoding="utf-8"), "accuracy", made, "accuracy.py")
-        except ValueError as error:
+            texts = {page: page.read_text(encoding="utf-8") for page in PAGES}
+            texts = written_into(texts, "accuracy", made, "accuracy.py")
+        except (OSError, ValueError) as error:
             sys.exit(str(error))
-        README.write_text(page, encoding="utf-8")
+        for page, text in texts.items():
+            page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/bench_cuda.py                  print the tables; torch takes part where it is installed with CUDA
     python benchmarks/bench_cuda.py --json FILE      keep every figure
-    python benchmarks/bench_cuda.py --write          put the tables into README.md and NOTES.md, between their markers
+    python benchmarks/bench_cuda.py --write          put the tables into docs/benchmarks.md and NOTES.md
 
 Kernels are timed by device events, interleaved, medians of rounds. While the calls of a sample are queued the GPU is
 kept busy by something else, so that no gap between launches counts; what a call costs the host has a table of its own.
@@ -25,7 +25,7 @@ from cpubn.backends import choice
 from cpubn.bench import number, writable
 
 ROOT = Path(__file__).parents[1]
-PAGES = ROOT / "README.md", ROOT / "benchmarks" / "NOTES.md"
+PAGES = ROOT / "docs" / "benchmarks.md", ROOT / "benchmarks" / "NOTES.md"
 DTYPES, LAYOUTS = ("float32", "float16"), ("NCHW", "NHWC")
 SHAPES = (32, 64, 112, 112), (32, 256, 56, 56), (256, 256, 56, 56), (32, 2048, 7, 7)
 CACHE_TIMES, DEFAULT_SPAN = 4, 128 << 20  # what the buffers exceed the cache by; their size where it is not known

@@ -1,7 +1,7 @@
-"""README's tables of speeds, from what `python -m cpubn bench --json FILE` measured.
+"""The tables of speeds in README.md and docs/benchmarks.md, from what `python -m cpubn bench --json FILE` measured.
 
     python benchmarks/report.py results.json            print them
-    python benchmarks/report.py results.json --write    put them into README.md, each between its markers
+    python benchmarks/report.py results.json --write    put them into the pages, each between its markers
 
 Only those sections are touched that the results have passes of: those of --model edge have all but the first. No figure
 there is written by hand.
@@ -17,8 +17,10 @@ from cpubn.bench.edge import FUSED, HALF, INPUT, QUANTIZED
 from cpubn.bench.results import Results
 from cpubn.bench.tables import counts, overhead_grid, section_grid, standing_grid, summary_grid
 
-README = Path(__file__).parents[1] / "README.md"
-SECTIONS = {"speed": OPS, "fused": FUSED, "half": HALF, "input": INPUT, "int8": QUANTIZED}
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
+STANDING = "standing"  # what comes first in "speed", by itself: README's
+SECTIONS = {STANDING: OPS, "speed": OPS, "fused": FUSED, "half": HALF, "input": INPUT, "int8": QUANTIZED}
 
 
 def markers(section, writer="report.py"):
@@ -31,8 +33,14 @@ def pages(results):
     for section, ops in SECTIONS.items():
         part = Results(results.made, [record for record in results.records if record.op in ops])
         if part.records:
-            made[section] = summary(part) if section == "speed" else details(part)
+            make = {STANDING: standing, "speed": summary}.get(section, details)
+            made[section] = make(part)
     return made
+
+
+def standing(results):
+    """Like with like alone."""
+    return f"{standing_grid(results).markdown()}\n\nfloat32, {measured_with(results)}"
 
 
 def details(results):
@@ -77,27 +85,33 @@ def measured_with(results):
 
 def written(text, section, made, writer="report.py"):
     """The page's text with what is between the section's markers replaced."""
+    return written_into({"the page": text}, section, made, writer)["the page"]
+
+
+def written_into(texts, section, made, writer="report.py"):
+    """The same of all pages that hold the markers, which one of them must; texts by page."""
     begin, end = markers(section, writer)
     between = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
-    if not between.search(text):
-        raise ValueError(f"the page must hold the two markers, {begin} and {end}")
-    return between.sub(lambda _: f"{begin}\n{made}\n{end}", text)
+    if not any(map(between.search, texts.values())):
+        raise ValueError(f"{' or '.join(map(str, texts))} must hold the two markers, {begin} and {end}")
+    return {page: between.sub(lambda _: f"{begin}\n{made}\n{end}", text) for page, text in texts.items()}
 
 
 def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help="what --json wrote")
     parser.add_argument("--write", action="store_true", help="put them into the page")
-    parser.add_argument("--page", type=Path, default=README, metavar="FILE", help="default: README.md")
+    parser.add_argument("--pages", type=Path, nargs="+", default=PAGES, metavar="FILE", help="others than the two")
     arguments = parser.parse_args(words)
     try:
         made = pages(Results.read(arguments.results))
-        print("\n\n".join(made.values()))
+        print("\n\n".join(tables for section, tables in made.items() if section != STANDING))
         if arguments.write:
-            text = arguments.page.read_text(encoding="utf-8")
+            texts = {page: page.read_text(encoding="utf-8") for page in arguments.pages}
             for section, tables in made.items():
-                text = written(text, section, tables)
-            arguments.page.write_text(text, encoding="utf-8")
+                texts = written_into(texts, section, tables)
+            for page, text in texts.items():
+                page.write_text(text, encoding="utf-8")
     except (OSError, ValueError) as error:
         sys.exit(str(error))
 

@@ -2,7 +2,7 @@
 
     pytest benchmarks --model resnet50 --batch 1 --libraries cpubn,torch,onednn
 
-These run one contestant after the other; `python -m cpubn bench` interleaves them, and is what README's table is from.
+These run one contestant after the other; `python -m cpubn bench` interleaves them, as docs/benchmarks.md needs it.
 """
 
 

@@ -42,7 +42,7 @@ else:
 
 
 def get_include() -> str:
-    """The folder of cpubn.h, for a compiler's -I: the compiled kernels as functions of C, C++ and Cython (README).
+    """The folder of cpubn.h, for a compiler's -I: the compiled kernels as functions of C, C++ and Cython.
 
     Examples
     --------

@@ -10,7 +10,7 @@ import cpubn
 import cpubn.typing
 from cpubn.maths.activations import TABLE
 
-README = Path(__file__).parents[1] / "README.md"
+ACTIVATIONS = Path(__file__).parents[1] / "docs" / "how-to" / "activations.md"
 
 
 @pytest.mark.parametrize("name", pages(frameworks=False))
@@ -19,7 +19,7 @@ def test_the_code_on_a_page_runs(name, tmp_path):
 
 
 def test_every_activation_is_listed():
-    text, doc = README.read_text(encoding="utf-8"), " ".join(cpubn.batch_norm.__doc__.split())
+    text, doc = ACTIVATIONS.read_text(encoding="utf-8"), " ".join(cpubn.batch_norm.__doc__.split())
     for entry in TABLE:
         for form in entry.form.replace("'", '"').split(" or "):
             assert f"`{form}`" in text
@@ -40,7 +40,7 @@ def test_what_is_kept_for_a_gradient_is_listed():
     bits = [entry.name for entry in TABLE if entry.sides is not None]
     outputs = [entry.name for entry in TABLE if entry.sides is None and entry.of_output is not None]
     expected = f"one bit an element for {listed(bits)}, the output for {listed(outputs)}, and the residual for"
-    assert expected in " ".join(README.read_text(encoding="utf-8").split())
+    assert expected in " ".join(ACTIVATIONS.read_text(encoding="utf-8").split())
 
 
 def listed(names):

@@ -1,4 +1,4 @@
-"""The demo, from its gradients to its picture, and the code that README shows."""
+"""The demo, from its gradients to its picture."""
 
 import argparse
 import dataclasses
@@ -22,7 +22,6 @@ from cpubn.demo import serving, show, story
 from cpubn.demo.network import Linear, Network, cross_entropy
 from cpubn.demo.training import Digits, load, train
 
-README = Path(__file__).parents[2] / "README.md"
 TIMES = re.compile(r"( +\d+\.\d+){2}(?= +(reference|\d\.\de[-+]\d+))")
 
 
