@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, Required, Self, TypeAlias, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeAlias, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -16,7 +16,7 @@ from cpubn.backends.compiled import variants
 from cpubn.backends.epilogue import Quantization
 from cpubn.backends.foreign import maker
 from cpubn.backends.place import located, place_of, to_device, to_host
-from cpubn.typing import Activation, Array, AxisOrder, Backend, Floating, Layout, Vector
+from cpubn.typing import Activation, Array, AxisOrder, Backend, Constants, Floating, Layout, Vector
 
 if TYPE_CHECKING:  # from Python 3.13 on typing has it
     from typing_extensions import TypeVar
@@ -31,20 +31,6 @@ else:
 Affine: TypeAlias = dict[np.dtype[Any], Array]  # (3, C) centre, scale and shift, by the type that is computed in
 
 
-class Constants(TypedDict, total=False):
-    """What FrozenBatchNorm takes by name, beside what its type depends on."""
-
-    weight: Required[ArrayLike | None]
-    bias: Required[ArrayLike | None]
-    running_mean: Required[ArrayLike]
-    running_var: Required[ArrayLike]
-    eps: float
-    layout: Layout
-    activation: Activation | None
-    out_layout: Layout | None
-    backend: Backend | None
-
-
 class FrozenBatchNorm(Generic[DType]):
     """y = activation((x - running_mean) / sqrt(running_var + eps) * weight + bias + residual), with constants.
 
@@ -55,13 +41,26 @@ class FrozenBatchNorm(Generic[DType]):
     eps : added to the variance; running_var + eps must be above 0.
     layout : of x, "NCHW" (channels on axis 1) or "NHWC" (channels last).
     activation, dtype, out_layout : as in batch_norm: the activation, and the type and layout of y.
-    backend : "cython", "numba" or "numpy"; None for the default at the time when this object is made, and for "cuda"
-        where the vectors are on a GPU.
+    backend : "cython", "numba" or "numpy"
+        None for the default when this object is made, and for "cuda" where the vectors are on a GPU.
 
     All are given by name: batch_norm's order of the vectors is another one.
-    ``running_mean``, ``running_var``, ``weight``, ``bias`` and ``eps`` are kept, float64 copies, on the host read-only.
-    What is made of them is worked out on the host, and copied to the GPU where the vectors came from there. Raises
-    ValueError and TypeError as batch_norm does.
+    What is made of them is worked out on the host, and copied to the GPU where the vectors came from there.
+
+    Attributes
+    ----------
+    running_mean, running_var, weight, bias : (C,) float64 copies, on the host read-only.
+    eps, layout, out_layout, backend, num_features : as they were given; num_features is C.
+
+    Raises
+    ------
+    ValueError, TypeError : as batch_norm does.
+
+    Examples
+    --------
+    >>> norm = cpubn.FrozenBatchNorm(weight=None, bias=None, running_mean=[1.0], running_var=[4.0], eps=0)
+    >>> norm(np.array([[1.0], [5.0]])).tolist()
+    [[0.0], [2.0]]
     """
 
     layout: Final[AxisOrder]
@@ -132,6 +131,7 @@ class FrozenBatchNorm(Generic[DType]):
 
     @property
     def is_quantized(self) -> bool:
+        """Whether `quantized` made it."""
         return self._quantization is not None
 
     @classmethod
@@ -154,7 +154,7 @@ class FrozenBatchNorm(Generic[DType]):
         activation: Activation | None = None,
         backend: Backend | None = None,
     ) -> Self:
-        """Batch norm of int8 or uint8 data: x_real = (x - zero_point) * scale, and the same of y by its own numbers.
+        """Batch norm of int8 or uint8 data: x_real = (x - zero_point) * scale, and the same of y by its own numbers::
 
             y = saturate(round(y_real / out_scale) + out_zero_point)         rounded to nearest, ties to even
 

@@ -78,42 +78,54 @@ def batch_norm(
 
     Parameters
     ----------
-    x : float16, bfloat16 (of ml_dtypes), float32 or float64 array of 2 to 5 dimensions, any strides; in inference also
-        uint8, int8, uint16 or int16. Channels stand on axis 1 with ``layout="NCHW"`` and on the last axis with
-        ``layout="NHWC"``, whatever the rank; "channels_first", "NCL", "NCDHW", "NC" and "channels_last", "NLC", "NDHWC"
-        are other names of the two, all in any case. float64 is computed in float64, all else in float32. With
-        ``__cuda_array_interface__`` on a GPU, where the other arrays must be then, and results are numba.cuda's.
-    running_mean, running_var : (C,), in inference of any floating type or integers, which are read exactly. In training
-        they are float32 or float64 arrays and updated in place, ``r = (1 - momentum) * r + momentum * batch`` with the
-        unbiased variance, unless both are None. Keep them in float64: float32 ones throw away what the kernels kept at
-        a large mean, and overflow beyond 3.4e38.
+    x : float16, bfloat16 (of ml_dtypes), float32 or float64 array of 2 to 5 dimensions, any strides
+        In inference also uint8, int8, uint16 or int16. Channels stand on axis 1 with ``layout="NCHW"`` and on the last
+        axis with ``layout="NHWC"``, whatever the rank; "channels_first", "NCL", "NCDHW", "NC" and "channels_last",
+        "NLC", "NDHWC" are other names of the two, all in any case. float64 is computed in float64, all else in float32.
+        With ``__cuda_array_interface__`` on a GPU, where the other arrays must be then, and results are numba.cuda's.
+    running_mean, running_var : (C,), in inference of any floating type or integers, which are read exactly
+        In training they are float32 or float64 arrays and updated in place, ``r = (1 - momentum) * r + momentum *
+        batch`` with the unbiased variance, unless both are None. Keep them in float64: float32 ones throw away what the
+        kernels kept at a large mean, and overflow beyond 3.4e38.
     weight, bias : (C,) of any floating type or integers, or None for ones and zeros.
     training : normalize with the batch's biased variance instead of the running statistics.
     momentum : from 0 to 1, the weight of the new batch (torch's convention).
     eps : added to the variance; above 0 in training, as running_var + eps must be in inference.
-    activation : y = activation(affine + residual), in the same pass over memory, without a temporary: "relu", "relu6",
-        ("clip", low, high), ("leaky_relu", slope), "hardswish", "silu", "gelu", "sigmoid", "tanh", "softplus", "mish",
-        "elu" or ("elu", alpha), or a scalar function compiled by ``numba.njit``, which the Numba backend fuses into its
-        loops, on a GPU by ``numba.cuda.jit(device=True)`` (an error of its own passes through, with y written in part).
+    activation : y = activation(affine + residual), in the same pass over memory, without a temporary
+        "relu", "relu6", ("clip", low, high), ("leaky_relu", slope), "hardswish", "silu", "gelu", "sigmoid", "tanh",
+        "softplus", "mish", "elu" or ("elu", alpha), or a scalar function compiled by ``numba.njit``, which the Numba
+        backend fuses into its loops, on a GPU by ``numba.cuda.jit(device=True)`` (an error of its own passes through,
+        with y written in part).
     residual : array of y's shape and dtype, added before the activation.
     dtype : of y: "float16", "bfloat16", "float32" or "float64"; None for that of x, which integers do not allow.
     out_layout : layout of y, "NCHW" or "NHWC"; None for that of x.
     out : array of y's shape and dtype to write to; may be ``x`` itself, or ``residual``.
-    like : an array of torch, JAX or another library, such as ``x`` itself: y becomes one of its kind, over the memory
-        that was written, where that library takes it (JAX copies what it finds unaligned). None for a NumPy array.
+    like : an array of torch, JAX or another library, such as ``x`` itself
+        y becomes one of its kind, over the memory that was written, where that library takes it (JAX copies what it
+        finds unaligned). None for a NumPy array.
     return_moments : also return the batch's Moments, which backward needs. In inference that is one more read of ``x``.
     backend : "cython", "numba" or "numpy"; None for the current default, and for "cuda" where x is on a GPU.
 
     Returns
     -------
-    y, of x's shape, memory order and dtype but for out_layout and dtype, or ``out``; with ``return_moments=True`` the
-    pair (y, Moments).
+    y, or (y, Moments) : of x's shape, memory order and dtype but for out_layout and dtype, or ``out``
+        The pair with ``return_moments=True``.
+
+    Notes
+    -----
     float32 results are within ``1e-6 * (|weight| * max(1, |x_hat|) + |bias|)`` of the exact ones up to mean/std = 1e7.
     An empty batch gives an empty result and leaves the running statistics alone.
+
+    Ioffe and Szegedy (2015), algorithms 1 and 2.
 
     Raises
     ------
     ValueError, TypeError : before anything is written, saying what must hold, what was got and what to do.
+
+    Examples
+    --------
+    >>> cpubn.batch_norm(np.array([[1.0], [3.0]]), None, None, training=True).round(4).tolist()
+    [[-1.0], [1.0]]
     """
     if training is not True and training is not False:
         training = check.flag(training, "training")
@@ -176,7 +188,7 @@ def batch_norm_backward(
     like: Any = None,
     backend: Backend | None = None,
 ) -> tuple[Array, ...]:
-    """Gradients of batch norm with respect to its input, weight and bias, and to a residual if there was one.
+    """Gradients of batch norm with respect to its input, weight and bias, and to a residual if there was one::
 
         g = dy * activation'(z),  z = x_hat * weight + bias + residual            (g = dy without an activation)
         x_hat = (x - mean) / sqrt(var + eps);  dbias = sum(g);  dweight = sum(g * x_hat);  dresidual = g
@@ -187,29 +199,43 @@ def batch_norm_backward(
 
     Parameters
     ----------
-    dy, x : the output's gradient and the forward's input, of one shape and one dtype, a floating one of batch_norm's. g
-        is of that dtype, too.
-    mean, var : (C,), those the forward normalized with: the batch's own, ``m.mean`` and ``m.var()`` of its Moments, or
-        the running ones with ``training=False``. Pass them in float64 where the mean is large beside the deviation.
-        As ``mean`` the Moments themselves will do, too, which hold the mean's rounding error besides: float64 gradients
-        are exact to 1e-12 at a large mean with that alone.
+    dy, x : the output's gradient and the forward's input, of one shape and one dtype, a floating one of batch_norm's
+        g is of that dtype, too.
+    mean, var : (C,), those the forward normalized with
+        The batch's own, ``m.mean`` and ``m.var()`` of its Moments, or the running ones with ``training=False``. Pass
+        them in float64 where the mean is large beside the deviation. As ``mean`` the Moments themselves will do, too,
+        which hold the mean's rounding error besides: float64 gradients are exact to 1e-12 at a large mean with that
+        alone.
     weight, bias : (C,), or None for ones and zeros. The bias counts where there is an activation.
     activation, residual : the forward's. A function of your own comes with its derivative, as a pair.
-    y : the forward's output, if you kept it: it spares computing z again for relu, relu6, leaky_relu, clip, sigmoid and
-        tanh, and is not read for the others.
+    y : the forward's output, if you kept it
+        It spares computing z again for relu, relu6, leaky_relu, clip, sigmoid and tanh, and is not read for the others.
     out : array for dx; may be ``dy`` or ``x`` itself.
     like : an array of the kind that all results become, as in batch_norm.
 
     Returns
     -------
-    dx of x's shape, dtype and memory order (or ``out``); dweight and dbias, (C,) float64; with a residual its gradient,
-    like dx, as the fourth. With r = 1 / sqrt(var + eps), float32 dx is within
+    dx, dweight, dbias : of x's shape, dtype and memory order (or ``out``); (C,) float64; (C,) float64
+        With a residual its gradient, like dx, as the fourth.
+
+    Notes
+    -----
+    With r = 1 / sqrt(var + eps), float32 dx is within
     ``1e-6 * |weight| * r * (|g| + mean|g| + (1 + |x_hat|) * mean|g * x_hat|)`` of the exact one up to mean/std = 1e7,
-    dweight within 1e-6 of sum(|g| * (1 + |x_hat|)) and dbias of sum|g|; float64 within 1e-12, up to mean/std = 1e6.
+    dweight within 1e-6 of ``sum(|g| * (1 + |x_hat|))`` and dbias of ``sum|g|``; float64 within 1e-12, up to mean/std =
+    1e6.
 
     Raises
     ------
     ValueError, TypeError : before anything is written, saying what must hold, what was got and what to do.
+
+    Examples
+    --------
+    >>> x, dy = np.array([[1.0], [3.0]]), np.array([[2.0], [0.0]])
+    >>> y, batch = cpubn.batch_norm(x, None, None, training=True, return_moments=True)
+    >>> dx, dweight, dbias = cpubn.batch_norm_backward(dy, x, batch, batch.var())
+    >>> dweight.round(4).tolist(), dbias.tolist()
+    ([-2.0], [2.0])
     """
     training = check.flag(training, "training")
     if layout is not NCHW and layout is not NHWC:
@@ -238,5 +264,11 @@ def moments(x: ArrayLike, *, layout: Layout = "NCHW", backend: Backend | None = 
 
     ``x`` is an array of 2 to 5 dimensions, of any type that batch_norm takes in inference; the results are float64, the
     variance to 1e-6 at any mean (float64: 1e-12 up to mean/std = 1e6). Raises ValueError and TypeError as batch_norm.
+
+    Examples
+    --------
+    >>> halves = cpubn.moments(np.array([[1.0], [3.0]])) + cpubn.moments(np.array([[5.0], [7.0]]))
+    >>> halves.count, halves.mean.tolist(), halves.var().tolist()
+    (4, [4.0], [5.0])
     """
     return Moments.of(*counted(x, layout, backend))

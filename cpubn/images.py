@@ -38,8 +38,8 @@ def normalize_images(
 
     Parameters
     ----------
-    images : one picture (H, W) or (H, W, C), a batch (N, H, W, C), or a list of pictures of one size; uint8, int8,
-        uint16, int16, float16, bfloat16, float32 or float64, any strides.
+    images : one picture (H, W) or (H, W, C), a batch (N, H, W, C), or a list of pictures of one size
+        uint8, int8, uint16, int16, float16, bfloat16, float32 or float64, any strides.
     mean, std : (C,), or a number for all channels, in units of ``images * scale``: of bytes, from 0 to 1.
     scale : of a picture's numbers; 1 for pictures that are from 0 to 1 already.
     out_layout : "NCHW" for a result (C, H, W) or (N, C, H, W), "NHWC" for (H, W, C) or (N, H, W, C).
@@ -53,6 +53,13 @@ def normalize_images(
     Raises
     ------
     ValueError, TypeError : before anything is written, saying what must hold, what was got and what to do.
+
+    Examples
+    --------
+    >>> picture = np.full((2, 2, 3), 255, np.uint8)
+    >>> x = cpubn.normalize_images(picture, mean=[0.5, 0.5, 0.0], std=[0.5, 0.25, 1.0])
+    >>> x.shape, x[:, 0, 0].tolist()
+    ((3, 2, 2), [1.0, 2.0, 1.0])
     """
     listed = isinstance(images, list | tuple)
     pictures = [_picture(image, f"images[{k}]", 3) for k, image in enumerate(images)] if listed else []  # type: ignore[arg-type]

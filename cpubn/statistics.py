@@ -30,11 +30,17 @@ class Moments:
     Moments are equal where count and all bits of the three are, and one NaN is any other. They cannot be hashed, nor
     assigned to; ``update`` and ``remove`` change them, all at once, ``+``, ``-`` and ``merge`` make new ones.
 
+    Examples
+    --------
+    >>> a, b = cpubn.Moments(2, mean=[1.0], m2=[2.0]), cpubn.Moments(2, mean=[3.0], m2=[2.0])
+    >>> (a + b).mean.tolist(), (a + b).var().tolist()
+    ([2.0], [2.0])
     >>> total = cpubn.Moments.empty(3)
     >>> for seed in range(4):
     ...     batch = np.random.default_rng(seed).normal(size=(8, 3))
-    ...     total.update(batch)
-    Moments(count=8, ...
+    ...     total = total.update(batch)
+    >>> total.count
+    32
     """
 
     count: Count

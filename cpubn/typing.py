@@ -1,4 +1,4 @@
-"""Names for annotations: what cpubn's arguments are, and what its results are.
+"""Names for annotations: what cpubn's arguments are, and what its results are::
 
     def block(x: NDArray[np.float32], activation: cpubn.typing.Activation) -> NDArray[np.float32]:
         return cpubn.BatchNorm2d(64, activation=activation)(x)
@@ -11,7 +11,7 @@ What a layer may lack, such as its weight with ``affine=False``, is typed as if 
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
+from typing import Any, Literal, Required, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +22,7 @@ __all__ = [
     "AxisOrder",
     "Backend",
     "BackwardOptions",
+    "Constants",
     "Count",
     "Floating",
     "ForwardOptions",
@@ -54,6 +55,20 @@ Activation: TypeAlias = (
     | tuple[Callable[[Any], Any], Callable[[Any], Any]]
 )
 Backend: TypeAlias = Literal["cython", "numba", "numpy", "cuda"]
+
+
+class Constants(TypedDict, total=False):
+    """What FrozenBatchNorm takes by name, beside what its type depends on."""
+
+    weight: Required[ArrayLike | None]
+    bias: Required[ArrayLike | None]
+    running_mean: Required[ArrayLike]
+    running_var: Required[ArrayLike]
+    eps: float
+    layout: Layout
+    activation: Activation | None
+    out_layout: Layout | None
+    backend: Backend | None
 
 
 class Options(TypedDict, total=False):

@@ -1,6 +1,10 @@
 """How the manual is built: `nox -s docs`, or `make -C docs html` where the dependency group `docs` is installed."""
 
 import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout's own, whichever is installed
 
 import cpubn
 
@@ -14,7 +18,6 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.intersphinx",
-    "sphinx.ext.mathjax",
     "sphinx_copybutton",
 ]
 exclude_patterns = ["_build"]
@@ -28,7 +31,7 @@ html_theme_options = {
     "source_directory": "docs/",
 }
 
-myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
+myst_enable_extensions = ["attrs_inline", "colon_fence"]
 myst_heading_anchors = 3
 copybutton_exclude = ".linenos, .gp, .go"
 

@@ -130,6 +130,12 @@ def use_backend(name: Backend) -> AbstractContextManager[None]:
     Raises
     ------
     ValueError, TypeError : the backend is unknown, or absent, with the reason.
+
+    Examples
+    --------
+    >>> with cpubn.use_backend("numpy"):
+    ...     cpubn.get_backend()
+    'numpy'
     """
     _check(name, "backend")
     return _using(name)
@@ -143,12 +149,23 @@ def get_backend() -> Backend:
     Raises
     ------
     ValueError : CPUBN_BACKEND or CPUBN_ISA asks for what is unknown or absent.
+
+    Examples
+    --------
+    >>> cpubn.get_backend() in cpubn.available_backends()
+    True
     """
     return _current.get() or _first()
 
 
 def available_backends() -> tuple[Backend, ...]:
-    """The names of the backends that are installed, in the order of preference."""
+    """The names of the backends that are installed, in the order of preference.
+
+    Examples
+    --------
+    >>> "numpy" in cpubn.available_backends()
+    True
+    """
     return tuple(name for name in BACKENDS if absence(name) is None)
 
 

@@ -64,6 +64,11 @@ def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] |
     Raises
     ------
     ValueError : another mode.
+
+    Examples
+    --------
+    >>> cpubn.show_config("dicts")["version"] == cpubn.__version__
+    True
     """
     if not isinstance(mode, str) or mode not in ("stdout", "dicts"):
         raise ValueError(f"mode must be 'stdout' or 'dicts', got {mode!r}; pass 'dicts' for what is printed as a dict")

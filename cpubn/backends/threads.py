@@ -38,7 +38,13 @@ def threads(nbytes: int) -> int:
 
 
 def get_num_threads() -> int:
-    """The number of threads that a large call uses; 1 in a forked child."""
+    """The number of threads that a large call uses; 1 in a forked child.
+
+    Examples
+    --------
+    >>> cpubn.get_num_threads() >= 1
+    True
+    """
     return count().threads
 
 
@@ -55,6 +61,11 @@ def set_num_threads(n: int | None) -> None:
     Raises
     ------
     TypeError, ValueError : `n` is no whole number, or not from 1 to 1024; None, and CPUBN_NUM_THREADS is none such.
+
+    Examples
+    --------
+    >>> cpubn.set_num_threads(2)
+    >>> cpubn.set_num_threads(None)
     """
     global _chosen
     if n is None:

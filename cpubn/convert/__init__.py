@@ -1,4 +1,4 @@
-"""Batch norms from and to torch, Keras, Flax, ONNX, .safetensors and .npz; no framework is imported but torch for .pth.
+"""Batch norms from and to torch, Keras, Flax, ONNX, .safetensors and .npz; none is imported but torch for .pth::
 
     norms = convert.read("model.onnx")  # {"layer1.0.bn1": Norm(...), ...}; also .pth, .keras, .h5, .safetensors, .npz
     norms = convert.from_torch(model)  # a module, or its state_dict() with eps=1e-5, momentum=0.1
@@ -8,15 +8,21 @@
 
     model, report = convert.fold_onnx("model.onnx")  # a whole ONNX model without its batch norms
 
-`read` and every from_ function return the batch norms of a whole model by name, as Norms; every to_ function takes such
-a mapping, of Norms, layers or FrozenBatchNorms. Nothing is guessed: what a source does not hold is asked for by name,
-in the meaning that the framework gives it, and can be one value for all or a mapping by name.
+`read` and every ``from_`` function return the batch norms of a whole model by name, as Norms; every ``to_`` function
+takes such a mapping, of Norms, layers or FrozenBatchNorms. Nothing is guessed: what a source does not hold is asked for
+by name, in the meaning that the framework gives it, and can be one value for all or a mapping by name.
 
-| | momentum | running variance averages | eps, momentum |
-|---|---|---|---|
-| cpubn, torch | weight of the new batch | unbiased variances | in a module, not in a state_dict |
-| Keras, Flax | weight of the old average | biased variances | in a whole model's file, not among the weights |
-| ONNX | weight of the old average | biased ones in training nodes, else what the exporter had | in each node |
+=============  ========================  ======================  ================================
+framework      momentum                  running variance        where eps and momentum are
+                                         averages
+=============  ========================  ======================  ================================
+cpubn, torch   weight of the new batch   unbiased variances      in a module, not in a state_dict
+Keras, Flax    weight of the old         biased variances        in a whole model's file, not
+               average                                           among the weights
+ONNX           weight of the old         biased ones in          in each node
+               average                   training nodes, else
+                                         what the exporter had
+=============  ========================  ======================  ================================
 
 Inference divides by the running variance as it stands in all of them, so that `.freeze()` agrees with the source. To
 train on in the other convention takes the number of values per channel, `values_per_channel`: see Norm.with_variance.

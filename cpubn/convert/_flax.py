@@ -28,15 +28,23 @@ def from_flax(
 ) -> dict[str, Norm]:
     """Every BatchNorm by its path in the tree, for example 'Block_0/BatchNorm_1', and '' for that of a single layer.
 
-    variables : linen's `{"params": ..., "batch_stats": ...}`; or nnx's `nnx.to_pure_dict(nnx.state(model))`, where one
-        tree holds both.
-    epsilon, momentum, axis : of the modules, in Flax's meanings: one value for all, or a mapping by path. No tree holds
-        them: without epsilon ValueError asks for it, momentum can wait until a layer is made. axis is -1 (Flax's
-        default), the same by its number, or 1. use_scale=False and use_bias=False show in the tree.
+    Parameters
+    ----------
+    variables : linen's `{"params": ..., "batch_stats": ...}`, or nnx's `nnx.to_pure_dict(nnx.state(model))`
+        Of nnx one tree holds both.
+    epsilon, momentum, axis : of the modules, in Flax's meanings, one value for all or a mapping by path
+        No tree holds them: without epsilon ValueError asks for it, momentum can wait until a layer is made. axis is -1
+        (Flax's default), the same by its number, or 1. use_scale=False and use_bias=False show in the tree.
 
     Flax's momentum is the weight of the old average, ours 1 - momentum. Its running variance averages biased variances
     (flax/linen/normalization.py: `_compute_stats`): `.freeze()` uses it as it stands, `.layer()` asks for
     values_per_channel.
+
+    Examples
+    --------
+    >>> variables, config = convert.to_flax({"bn": cpubn.BatchNorm2d(3)}, values_per_channel=None)
+    >>> convert.from_flax(variables, epsilon=1e-5, axis=1)["bn"].num_features
+    3
     """
     found = NAMES.find({name: leaf for name, (_, leaf) in _leaves(variables).items()})
     return with_old_weights(found, NAMES.source, epsilon, momentum, axis, usual_epsilon=1e-5)
@@ -51,9 +59,17 @@ def to_flax(
 ) -> tuple[dict[Any, Any], dict[str, dict[str, Any]]]:
     """linen's variables, or a copy of `into` with new numbers; and for each what BatchNorm must be built with.
 
+    Parameters
+    ----------
     norms : Norms, layers or FrozenBatchNorms by path. ValueError asks for a momentum that is unknown.
     into : variables or an nnx pure dict that has these paths; all else in it is kept. None makes linen's variables.
     values_per_channel : needed where the running variance is not biased, see Norm.with_variance; also by path.
+
+    Examples
+    --------
+    >>> variables, config = convert.to_flax({"bn": cpubn.BatchNorm2d(3)}, values_per_channel=None)
+    >>> sorted(variables), sorted(variables["params"]["bn"])
+    (['batch_stats', 'params'], ['bias', 'scale'])
     """
     norms = biased(norms, values_per_channel)
     arrays = NAMES.write(norms, dtype)

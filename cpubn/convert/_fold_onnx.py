@@ -24,9 +24,17 @@ if TYPE_CHECKING:
 class FoldReport:
     """What became of a model's batch norms.
 
+    Attributes
+    ----------
     folded : by name, the layers that each is part of now.
     left : by name, why each of the others is still there.
     comparison : of the outputs of both models, or None where it was not asked for.
+
+    Examples
+    --------
+    >>> print(convert.FoldReport({"bn": "conv"}, {}))
+    folded 1 of 1 batch norms
+      bn: into conv
     """
 
     folded: dict[str, str] = field(default_factory=dict)
@@ -35,7 +43,7 @@ class FoldReport:
 
     @property
     def difference(self) -> float | None:
-        """The largest |difference| of the outputs of both models; None where they were not compared."""
+        """The largest ``|difference|`` of the outputs of both models; None where they were not compared."""
         return None if self.comparison is None else self.comparison.difference
 
     def __str__(self) -> str:
@@ -59,8 +67,9 @@ def fold_onnx(
 
     Parameters
     ----------
-    model : a file, or an onnx.ModelProto, which is not changed. Read as from_onnx reads it: external data are taken in,
-        opsets before 7 converted to it, functions that the model defines put where they are called.
+    model : a file, or an onnx.ModelProto, which is not changed
+        Read as from_onnx reads it: external data are taken in, opsets before 7 converted to it, functions that the
+        model defines put where they are called.
     inputs : arrays by the names of the model's inputs, to compare the outputs of both models.
     check : whether to compare them without `inputs`, on random ones: normal, or 0 and 1 where they are not floating.
 
@@ -81,9 +90,9 @@ def fold_onnx(
 
     Examples
     --------
-    >>> folded, report = convert.fold_onnx("model.onnx", check=True)
-    >>> print(report)
-    >>> onnx.save(folded, "folded.onnx")
+    >>> model, report = convert.fold_onnx(convert.new_onnx(cpubn.BatchNorm2d(3).freeze()))
+    >>> report.folded, list(report.left)
+    ({}, ['BatchNormalization'])
     """
     return fold_and_say(model, inputs, check, lambda what: None)
 

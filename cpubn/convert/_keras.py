@@ -51,12 +51,15 @@ def from_keras(
 ) -> dict[str, Norm]:
     """Every BatchNormalization of a file, or among named weights, by its path, '' for that of a single layer.
 
-    weights : `{v.path: v.numpy() for v in model.weights}`, or `v.name`, also with the `:0` of Keras 2, or as a
-        checkpoint of TF2 names its arrays (`.../gamma/.ATTRIBUTES/VARIABLE_VALUE`). Or a file of Keras 3, Keras 2 or
+    Parameters
+    ----------
+    weights : `{v.path: v.numpy() for v in model.weights}`, or a file
+        Or `v.name`, also with the `:0` of Keras 2, or as a checkpoint of TF2 names its arrays
+        (`.../gamma/.ATTRIBUTES/VARIABLE_VALUE`). A file is one of Keras 3, Keras 2 or
         tf.keras, .keras, .weights.h5 or .h5, models within models included, which takes h5py and no Keras. Its batch
         norms are named as the layers are, one within the other; in .h5 files as the weights are.
-    epsilon, momentum, axis, center, scale : fields of `layer.get_config()`, in Keras's meanings: one value for all, or
-        a mapping by path. A whole model's file says them, but not those of layers inside classes of its own; what is
+    epsilon, momentum, axis, center, scale : fields of `layer.get_config()`, one value for all or a mapping by path
+        In Keras's meanings. A whole model's file says them, but not those of layers inside classes of its own; what is
         given replaces what it says, but one value is not taken for all where it says another of some. epsilon and
         momentum are not among the weights: without epsilon ValueError asks for it (Keras's default is 1e-3, torch's
         1e-5), momentum can wait until a layer is made. axis is 1, or the last one: -1 (Keras's default), or as a layer
@@ -68,6 +71,12 @@ def from_keras(
     (keras/src/layers/normalization/batch_normalization.py: `ops.moments`): `.freeze()` uses it as it stands, `.layer()`
     asks for values_per_channel. With renorm=True only inference is the same; training on from it is another method.
     Raises ValueError for a damaged file and one of another kind; of a file's arrays, only what it holds itself is read.
+
+    Examples
+    --------
+    >>> weights, config = convert.to_keras({"bn": cpubn.BatchNorm2d(3)}, values_per_channel=None)
+    >>> convert.from_keras(weights, epsilon=1e-3, axis=1)["bn"].eps
+    0.001
     """
     given = {"epsilon": epsilon, "momentum": momentum, "axis": axis, "center": center, "scale": scale}
     if not isinstance(weights, str | os.PathLike):
@@ -159,10 +168,18 @@ def to_keras(
 ) -> tuple[dict[str, Array], dict[str, dict[str, Any]]]:
     """Weights by path, and for each batch norm what `keras.layers.BatchNormalization` must be built with.
 
+    Parameters
+    ----------
     norms : Norms, layers or FrozenBatchNorms by path. ValueError asks for a momentum that is unknown.
     values_per_channel : needed where the running variance is not biased, see Norm.with_variance; also by path.
 
     `variable.assign(weights[variable.path])` takes the weights into a model.
+
+    Examples
+    --------
+    >>> weights, config = convert.to_keras({"bn": cpubn.BatchNorm2d(3)}, values_per_channel=None)
+    >>> sorted(weights), round(config["bn"]["momentum"], 3)
+    (['bn/beta', 'bn/gamma', 'bn/moving_mean', 'bn/moving_variance'], 0.9)
     """
     norms = biased(norms, values_per_channel)
     config = {

@@ -40,18 +40,26 @@ class Norm:
 
     Parameters
     ----------
-    running_mean, running_var : (C,), of any floating dtype; kept, as weight and bias are, as read-only float64 copies.
+    running_mean, running_var : (C,), of any floating dtype
+        Kept, as weight and bias are, as read-only float64 copies.
     eps : added to the variance.
     weight, bias : (C,), or None where there is none.
     momentum : weight of the new batch in the running statistics, None for their cumulative average (torch's meaning).
     num_batches_tracked : how many batches the running statistics have seen.
-    variance : which variance of each batch the running one averages: "unbiased", sum((x - mean)^2) / (M - 1), as torch
-        and cpubn do, or "biased", the same sum / M, as Keras, Flax and ONNX do. M is the number of values per channel.
+    variance : "unbiased" or "biased", which variance of each batch the running one averages
+        sum((x - mean)^2) / (M - 1), as torch and cpubn do, or the same sum / M, as Keras, Flax and ONNX do. M is the
+        number of values per channel.
     layout : "NCHW" or "NHWC", of the data.
 
     momentum, num_batches_tracked and variance may be UNKNOWN; what needs them asks for them by name, and
     ``dataclasses.replace(norm, momentum=0.1)`` says them. Inference needs none of the three: all frameworks then divide
     by the running variance as it stands. Raises ValueError and TypeError; a NaN or an infinity is refused.
+
+    Examples
+    --------
+    >>> norm = convert.Norm(running_mean=[1.0], running_var=[4.0], eps=0.0)
+    >>> norm.freeze()(np.array([[5.0]]))
+    array([[2.]])
     """
 
     running_mean: Vector

@@ -27,6 +27,12 @@ def from_npz(
     A file of to_npz says all that it was written from. Any other is read as a torch state_dict, for which eps and
     momentum have to be given, see from_torch; one with Keras's names is for `from_keras(np.load(path), ...)`. Given eps
     and momentum replace those of the file. Raises ValueError for a damaged file, of which the checksums tell.
+
+    Examples
+    --------
+    >>> convert.to_npz({"bn": cpubn.BatchNorm2d(3)}, "norms.npz")
+    >>> list(convert.from_npz("norms.npz"))
+    ['bn']
     """
     path = file_path(path)
     no_other(path, ARRAYS)
@@ -36,7 +42,14 @@ def from_npz(
 
 
 def to_npz(norms: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write Norms, layers or FrozenBatchNorms by prefix, with eps, momentum, variance and layout, as float64."""
+    """Write Norms, layers or FrozenBatchNorms by prefix, with eps, momentum, variance and layout, as float64.
+
+    Examples
+    --------
+    >>> convert.to_npz({"bn": cpubn.BatchNorm2d(3)}, "norms.npz")
+    >>> list(convert.from_npz("norms.npz"))
+    ['bn']
+    """
     path = file_path(path)
     arrays, metadata = arrays_of(norms)
     write_archive(path, {**arrays, KEY: np.array(metadata)})

@@ -21,13 +21,17 @@ if TYPE_CHECKING:
 def from_onnx(model: Source, *, variance: Each[Variance | Unknown] = UNKNOWN, skip: bool = False) -> dict[str, Norm]:
     """Every BatchNormalization node by its name, or its output's where it has none; also inside If, Loop and functions.
 
-    model : a file, or an onnx.ModelProto. Weights are of any floating dtype: initializers, sparse ones and external
+    Parameters
+    ----------
+    model : a file, or an onnx.ModelProto
+        Weights are of any floating dtype: initializers, sparse ones and external
         data in the model's own folder too, and what is computed from such constants, by Cast, Reshape, Transpose,
         DequantizeLinear, ConstantOfShape, arithmetic and so on, which onnx's reference evaluator computes: up to 2**26
         numbers each. An initializer that is an input besides counts as a constant.
-    variance : which variance the running one averages, "unbiased" in models of torch, "biased" in models of Keras and
-        Flax; one for all, or a mapping by name. ONNX says it of training nodes alone (biased), so that others have it
-        UNKNOWN: `.freeze()` does not need it, `.layer()` and the other formats ask for it.
+    variance : which variance the running one averages, one for all or a mapping by name
+        "unbiased" in models of torch, "biased" in models of Keras and Flax. ONNX says it of training nodes alone
+        (biased), so that others have it UNKNOWN: `.freeze()` does not need it, `.layer()` and the other formats ask for
+        it.
     skip : leave out nodes that cannot be read, with one warning that names them and says why.
 
     epsilon and momentum are the node's, or the operator's own 1e-5 and 0.9 where it has no such attribute; as float32
@@ -72,11 +76,20 @@ def to_onnx(
 ) -> ModelProto:
     """A copy of a model whose nodes of these names have these numbers; `onnx.save(to_onnx(...), path)` writes it.
 
+    Parameters
+    ----------
     norms : Norms, layers or FrozenBatchNorms by the names that from_onnx gives; nodes without are left alone.
     model : a file, or an onnx.ModelProto; external data are taken in. Dtypes stay those of the model.
     values_per_channel : needed for training nodes, whose running variance is biased, see Norm.with_variance.
 
     A node keeps its momentum where that of its norm is UNKNOWN. Weights that nodes share are no longer shared.
+
+    Examples
+    --------
+    >>> model = convert.new_onnx(cpubn.BatchNorm2d(3).freeze())
+    >>> changed = convert.to_onnx({"BatchNormalization": cpubn.BatchNorm2d(3, eps=1e-3)}, model)
+    >>> round(convert.from_onnx(changed)["BatchNormalization"].eps, 6)
+    0.001
     """
     onnx = library("onnx")
     norms = own(norms)
@@ -109,8 +122,15 @@ def to_onnx(
 def new_onnx(norm: Any, ndim: int = 4) -> ModelProto:
     """A model of one BatchNormalization node, from X of float32 and shape (N, C, ...) to Y; opset 15.
 
+    Parameters
+    ----------
     norm : a Norm, layer or FrozenBatchNorm with layout "NCHW", ONNX's only one.
     ndim : of X, 2 to 5.
+
+    Examples
+    --------
+    >>> convert.new_onnx(cpubn.BatchNorm2d(3).freeze()).graph.node[0].op_type
+    'BatchNormalization'
     """
     onnx = library("onnx")
     norm = own({"": norm})[""]

@@ -30,15 +30,20 @@ def read(
     Parameters
     ----------
     path : the file. Which of them it is its content tells, not its name.
-    eps, momentum : in cpubn's (torch's) meanings; one for all, or a mapping by name. Asked for where the file does not
-        hold them, as those of torch and Keras's weights alone do not; given, they replace what the file says.
-    options : others of the function that reads such files: `variance` of ONNX, `axis` of Keras; see from_npz,
-        from_safetensors, from_torch, from_keras and from_onnx.
+    eps, momentum : in cpubn's (torch's) meanings, one for all or a mapping by name
+        Asked for where the file does not hold them, as those of torch and Keras's weights alone do not; given, they
+        replace what the file says.
+    options : others of the function that reads such files
+        `variance` of ONNX, `axis` of Keras; see from_npz, from_safetensors, from_torch, from_keras and from_onnx.
 
     Raises ValueError for a damaged file and for one of another kind, OSError where it cannot be opened, and
     ModuleNotFoundError where the library that reads it is not installed. No framework is imported but torch for .pth.
 
-    >>> norms = convert.read("model.onnx")
+    Examples
+    --------
+    >>> convert.to_npz({"bn": cpubn.BatchNorm2d(3)}, "norms.npz")
+    >>> convert.read("norms.npz")["bn"].num_features
+    3
     """
     path = file_path(path)
     content = content_of(path)

@@ -27,6 +27,12 @@ def from_safetensors(
     A file of to_safetensors says all that it was written from. Any other is read as a torch state_dict, for which eps
     and momentum have to be given, see from_torch. Given eps and momentum replace those of the file. Raises ValueError
     for a damaged file; the format has no checksum, so a number that is wrong but possible does not show.
+
+    Examples
+    --------
+    >>> convert.to_safetensors({"bn": cpubn.BatchNorm2d(3)}, "norms.safetensors")
+    >>> list(convert.from_safetensors("norms.safetensors"))
+    ['bn']
     """
     path = file_path(path)
     safetensors = library("safetensors")
@@ -44,7 +50,14 @@ def from_safetensors(
 
 
 def to_safetensors(norms: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write Norms, layers or FrozenBatchNorms by prefix, with eps, momentum, variance and layout, as float64."""
+    """Write Norms, layers or FrozenBatchNorms by prefix, with eps, momentum, variance and layout, as float64.
+
+    Examples
+    --------
+    >>> convert.to_safetensors({"bn": cpubn.BatchNorm2d(3)}, "norms.safetensors")
+    >>> list(convert.from_safetensors("norms.safetensors"))
+    ['bn']
+    """
     path = file_path(path)
     arrays, metadata = arrays_of(norms)
     library("safetensors.numpy").save_file(arrays, path, metadata={KEY: metadata})

@@ -31,19 +31,27 @@ def from_torch(
 ) -> dict[str, Norm]:
     """Every batch norm of a module, a state_dict or a file by its prefix, '' for that of a single layer.
 
-    source : a `torch.nn.Module`; or `model.state_dict()`, of tensors of any floating dtype or arrays; or a file of
-        `torch.save` with a state_dict in it, which takes torch to read (`torch.load(path, weights_only=True)`, so that
-        none of its code runs). Mappings may hold mappings, as a checkpoint does: keys are joined by dots. A batch norm
-        is what has `running_mean` and `running_var`; the rest is ignored, and so is a layer with
+    Parameters
+    ----------
+    source : a `torch.nn.Module`, a `model.state_dict()`, or a file of `torch.save` with a state_dict in it
+        Of tensors of any floating dtype, or arrays. A file takes torch to read (`torch.load(path, weights_only=True)`,
+        so that none of its code runs). Mappings may hold mappings, as a checkpoint does: keys are joined by dots. A
+        batch norm is what has `running_mean` and `running_var`; the rest is ignored, and so is a layer with
         track_running_stats=False. SyncBatchNorm is one. An instance norm of a module is none, although it may have
         statistics; in a state_dict it looks the same.
-    eps, momentum : a module says both, and what is given replaces it. A state_dict and a file hold neither. One value
-        for all, or a mapping by prefix, for example
-        `{name: m.eps for name, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}`. Without eps
+    eps, momentum : one value for all, or a mapping by prefix
+        A module says both, and what is given replaces it. A state_dict and a file hold neither. A mapping is for
+        example `{name: m.eps for name, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}`. Without eps
         ValueError asks for it; momentum (None: the cumulative average) can wait until a layer is made.
 
     torch's running variance averages unbiased variances, as cpubn's does (torch/nn/modules/batchnorm.py: "the moving
     average of variance is calculated via the unbiased estimator"). Raises ValueError for a damaged file.
+
+    Examples
+    --------
+    >>> state = {"1.running_mean": np.zeros(2), "1.running_var": np.ones(2), "0.weight": np.ones((2, 2))}
+    >>> convert.from_torch(state, eps=1e-5)["1"].num_features
+    2
     """
     if isinstance(source, str | os.PathLike):
         path = file_path(source)
@@ -71,6 +79,8 @@ def to_torch(
 ) -> dict[str, Any]:
     """A state_dict of arrays, or of tensors, that `model.load_state_dict(state, strict=False)` takes into a model.
 
+    Parameters
+    ----------
     norms : Norms, layers or FrozenBatchNorms by prefix.
     values_per_channel : needed where the running variance is not unbiased, see Norm.with_variance; also by prefix.
     dtype : of all but num_batches_tracked, which is 0 where it is unknown, as torch takes old state_dicts.
@@ -79,6 +89,11 @@ def to_torch(
     A batch norm with one of weight and bias gets the other as ones or zeros; one with neither has no such keys
     (affine=False). eps and momentum are for torch's constructor: `norm.eps`, `norm.momentum`. strict=False because
     the rest of the model is not in it: what load_state_dict returns must name none of it as unexpected.
+
+    Examples
+    --------
+    >>> sorted(convert.to_torch({"1": cpubn.BatchNorm2d(3, affine=False)}))
+    ['1.num_batches_tracked', '1.running_mean', '1.running_var']
     """
     norms = own(norms)
     counts = each(values_per_channel, "values_per_channel", norms)

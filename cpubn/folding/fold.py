@@ -32,29 +32,46 @@ def fold_conv(
     kernel_layout: KernelLayout = "OIHW",
     pooling: Pooling | None = None,
 ) -> tuple[Array, Array]:
-    """weight' = weight * scale, bias' = (bias - bn.running_mean) * scale + bn.bias, where conv'(x) = bn(conv(x)).
+    """conv'(x) = bn(conv(x)): batch norm behind a convolution becomes part of its weights::
+
+        weight' = weight * scale        bias' = (bias - bn.running_mean) * scale + bn.bias
 
     scale = bn.weight / sqrt(bn.running_var + bn.eps), one value for each output channel. Stride, padding and dilation
     stay what they are.
 
     Parameters
     ----------
-    weight : float16, bfloat16, float32 or float64, with 1 to 3 kernel axes. Its shape by kernel_layout:
-        "OIHW", torch's: (out, in / groups, *kernel), transposed (in, out / groups, *kernel).
-        "HWIO", Keras's and Flax's: (*kernel, in / groups, out), transposed (*kernel, out / groups, in), that of Keras's
-        Conv2DTranspose; swap the last two axes of Flax's ConvTranspose, which keeps (*kernel, in, out) by default. A
-        depthwise kernel of Keras, (*kernel, in, multiplier), is weight.reshape(*kernel, 1, in * multiplier), groups=in.
+    weight : float16, bfloat16, float32 or float64, with 1 to 3 kernel axes
+        Its shape is by kernel_layout, "OIHW", torch's: ``(out, in / groups, *kernel)``, transposed ``(in, out / groups,
+        *kernel)``; "HWIO", Keras's and Flax's: ``(*kernel, in / groups, out)``, transposed ``(*kernel, out / groups,
+        in)``, that of Keras's Conv2DTranspose; swap the last two axes of Flax's ConvTranspose, which keeps ``(*kernel,
+        in, out)`` by default. A depthwise kernel of Keras, ``(*kernel, in, multiplier)``, is
+        ``weight.reshape(*kernel, 1, in * multiplier)``, groups=in.
     bias : (out,), or None where the convolution has none.
-    bn : a batch norm layer, whose running statistics count in either mode, a FrozenBatchNorm, or a Norm of
-        cpubn.convert, of `out` features. Its activation is not folded: apply it to what the folded convolution gives.
+    bn : a batch norm layer, a FrozenBatchNorm, or a Norm of cpubn.convert, of `out` features
+        A layer's running statistics count in either mode. Its activation is not folded: apply it to what the folded
+        convolution gives.
     groups, transposed, kernel_layout : the convolution's.
-    pooling : "average" or "max" where a pooling layer, and nothing else, stands between the convolution and bn:
-        pool(conv'(x)) = bn(pool(conv(x))). An average passes every bn, of windows whose padding it does not count; a
-        maximum one with no negative weight, else ValueError.
+    pooling : "average" or "max" where a pooling layer, and nothing else, stands between the convolution and bn
+        ``pool(conv'(x)) = bn(pool(conv(x)))``. An average passes every bn, of windows whose padding it does not count;
+        a maximum one with no negative weight, else ValueError.
 
-    Returns weight', in weight's shape, and bias', (out,), both in weight's dtype. Raises ValueError where shapes,
-    groups and bn do not fit together, where bn has no running statistics, and where a result is not finite in weight's
-    dtype (the message names the channel); TypeError for other types.
+    Returns
+    -------
+    weight', bias' : in weight's shape, and (out,), both in weight's dtype.
+
+    Raises
+    ------
+    ValueError : where shapes, groups and bn do not fit together, where bn has no running statistics, and where a result
+        is not finite in weight's dtype (the message names the channel).
+    TypeError : for other types.
+
+    Examples
+    --------
+    >>> bn = cpubn.FrozenBatchNorm(weight=[6.0], bias=[1.0], running_mean=[2.0], running_var=[9.0], eps=0)
+    >>> weight, bias = cpubn.fold_conv(np.ones((1, 1, 3, 3)), None, bn)
+    >>> weight[0, 0, 0, 0].item(), bias.item()
+    (2.0, -3.0)
     """
     layer = AffineLayer.conv(weight, bias, groups, transposed, kernel_layout)
     _pooled(constant_norm(bn, layer, "output"), pooling)
@@ -62,10 +79,18 @@ def fold_conv(
 
 
 def fold_linear(weight: ArrayLike, bias: ArrayLike | None, bn: Norm) -> tuple[Array, Array]:
-    """weight' = weight * scale, bias' = (bias - bn.running_mean) * scale + bn.bias, where linear'(x) = bn(linear(x)).
+    """linear'(x) = bn(linear(x)): batch norm behind a linear layer becomes part of its weights::
+
+        weight' = weight * scale        bias' = (bias - bn.running_mean) * scale + bn.bias
 
     scale = bn.weight / sqrt(bn.running_var + bn.eps), one value for each row of weight, which has shape (out, in) as
     torch's; Keras and Flax keep its transpose. All else as in fold_conv.
+
+    Examples
+    --------
+    >>> bn = cpubn.FrozenBatchNorm(weight=[6.0], bias=[1.0], running_mean=[2.0], running_var=[9.0], eps=0)
+    >>> cpubn.fold_linear(np.ones((1, 2)), np.array([5.0]), bn)
+    (array([[2., 2.]]), array([7.]))
     """
     return _fold(AffineLayer.linear(weight, bias), bn)
 
@@ -82,29 +107,44 @@ def fold_into_next_conv(
     stride: PerAxis | None = None,
     pooling: Pooling | None = None,
 ) -> tuple[Array, Array, Array | None]:
-    """weight' = weight * scale, bias' = bias + sum(weight * shift), pad = -shift / scale: conv'(x) = conv(bn(x)).
+    """conv'(x) = conv(bn(x)): batch norm before a convolution becomes part of its weights::
+
+        weight' = weight * scale        bias' = bias + sum(weight * shift)        pad = -shift / scale
 
     For each input channel scale = bn.weight / sqrt(bn.running_var + bn.eps), shift = bn.bias - bn.running_mean * scale;
     the sum runs over input channels and kernel. Where conv pads bn(x) with zeros, conv' must pad x with `pad`, the
     value that bn maps to zero in each channel: `cpubn.surround(x, padding, pad)`, and convolve with padding=0.
 
     A transposed convolution, too, reads zeros that are not bn(x). With stride 1 they lie around x: surround it with
-    dilation * (kernel - 1) + output_padding values of `pad` on each side, and add that number to the layer's padding.
-    With another stride they lie between the samples as well, and the shift becomes a bias that differs from position to
-    position, which no bias vector can be: ValueError, unless shift is 0 in every channel.
+    ``dilation * (kernel - 1) + output_padding`` values of `pad` on each side, and add that number to the layer's
+    padding. With another stride they lie between the samples as well, and the shift becomes a bias that differs from
+    position to position, which no bias vector can be: ValueError, unless shift is 0 in every channel.
 
     Parameters
     ----------
     weight, bias, groups, transposed, kernel_layout : the convolution's, as in fold_conv.
     bn : as in fold_conv, of `in` features. It must have no activation, which would stand between the two.
-    zero_padding : False says that the convolution reads no zeros around bn(x), because its padding is 0 or its padding
-        mode another (transposed: padding is at least dilation * (kernel - 1) + output_padding). `pad` is then None.
+    zero_padding : False says that the convolution reads no zeros around bn(x)
+        Because its padding is 0 or its padding mode another (transposed: padding is at least ``dilation * (kernel - 1)
+        + output_padding``). `pad` is then None.
     stride : the convolution's; needed where it is transposed, and of no matter elsewhere.
     pooling : as in fold_conv, of a pooling layer between bn and the convolution: conv'(pool(x)) = conv(pool(bn(x))).
 
-    Returns weight', in weight's shape, bias', (out,), and pad, (in,), all in weight's dtype. Raises as fold_conv does,
-    and ValueError where zero_padding needs a pad and a channel has scale = 0 and shift != 0: no x gives bn(x) = 0
-    there. Where both are 0, every x does, and pad is 0.
+    Returns
+    -------
+    weight', bias', pad : in weight's shape, (out,), and (in,), all in weight's dtype.
+
+    Raises
+    ------
+    ValueError, TypeError : as fold_conv does, and where zero_padding needs a pad and a channel has scale = 0 and
+        shift != 0: no x gives bn(x) = 0 there. Where both are 0, every x does, and pad is 0.
+
+    Examples
+    --------
+    >>> bn = cpubn.FrozenBatchNorm(weight=[6.0], bias=[1.0], running_mean=[2.0], running_var=[9.0], eps=0)
+    >>> weight, bias, pad = cpubn.fold_into_next_conv(np.ones((1, 1, 3, 3)), None, bn)
+    >>> weight[0, 0, 0, 0].item(), bias.item(), pad.item()
+    (2.0, -27.0, 1.5)
     """
     layer = AffineLayer.conv(weight, bias, groups, transposed, kernel_layout)
     frozen = _norm_before(bn, layer)
@@ -116,11 +156,20 @@ def fold_into_next_conv(
 
 
 def fold_into_next_linear(weight: ArrayLike, bias: ArrayLike | None, bn: Norm) -> tuple[Array, Array]:
-    """weight' = weight * scale, bias' = bias + weight @ shift, where linear'(x) = linear(bn(x)).
+    """linear'(x) = linear(bn(x)): batch norm before a linear layer becomes part of its weights::
+
+        weight' = weight * scale        bias' = bias + weight @ shift
 
     For each column scale = bn.weight / sqrt(bn.running_var + bn.eps), shift = bn.bias - bn.running_mean * scale.
     weight has shape (out, in) as torch's; bn must have no activation. All else as in fold_conv. A linear layer over a
     flattened (C, H, W) is a convolution: fold weight.reshape(out, C, H, W) by fold_into_next_conv, zero_padding=False.
+
+    Examples
+    --------
+    >>> bn = cpubn.FrozenBatchNorm(weight=[6.0], bias=[1.0], running_mean=[2.0], running_var=[9.0], eps=0)
+    >>> cpubn.fold_into_next_linear(np.ones((2, 1)), None, bn)
+    (array([[2.],
+           [2.]]), array([-3., -3.]))
     """
     layer = AffineLayer.linear(weight, bias)
     return _fold_into_next(layer, _norm_before(bn, layer))

@@ -23,15 +23,24 @@ def surround(x: ArrayLike, padding: Pads, values: ArrayLike, *, layout: Layout =
 
     Parameters
     ----------
-    x : float16, bfloat16, float32 or float64, of rank 3 to 5, (N, C, *spatial) or in layout "NHWC" (N, *spatial, C).
+    x : float16, bfloat16, float32 or float64, of rank 3 to 5
+        ``(N, C, *spatial)``, or in layout "NHWC" ``(N, *spatial, C)``.
     padding : how many on each side: a number, or one for each spatial axis, or a pair (before, after) for each.
     values : (C,), of any number type; in x's dtype they stand in the result.
     layout : of x.
 
-    Returns a new array of x's dtype, in x's layout. Raises ValueError and TypeError.
+    Returns
+    -------
+    A new array of x's dtype, in x's layout.
 
-    >>> weight, bias, pad = cpubn.fold_into_next_conv(kernel, None, bn)
-    >>> y = convolution(cpubn.surround(x, 1, pad), weight, bias, padding=0)
+    Raises
+    ------
+    ValueError, TypeError : saying what must hold, what was got and what to do.
+
+    Examples
+    --------
+    >>> cpubn.surround(np.zeros((1, 1, 2)), 1, [7.0])
+    array([[[7., 0., 0., 7.]]])
     """
     array, axis = check.batch(check.on_host(x, "x", check.FLOATS), layout)
     if array.ndim < 3:

@@ -31,7 +31,9 @@ def verify_fold(
     output_padding: PerAxis = 0,
     pooling: Pooling | None = None,
 ) -> float:
-    """max |layer'(x) - bn(layer(x))|, with norm_first max |layer'(x) - layer(bn(x))|, both ways in float64.
+    """How far a fold is off: both ways are computed in float64, and the largest difference is returned::
+
+        max |layer'(x) - bn(layer(x))|        with norm_first        max |layer'(x) - layer(bn(x))|
 
     In the units of the output, what rounding the folded weights to their dtype costs, or that the fold is wrong.
 
@@ -39,16 +41,23 @@ def verify_fold(
     ----------
     weight, bias, bn, groups, transposed, kernel_layout : what was folded; weight of two dimensions is a linear layer's.
     folded : what the fold returned, (weight', bias') or (weight', bias', pad).
-    x : of any float type, in bn's layout: (N, in, *spatial) for "NCHW", (N, *spatial, in) for "NHWC"; of a linear layer
-        (N, in), or in layout "NHWC" (N, *others, in). None for normal random data, the same in each call, which
-        norm_first brings to the running statistics.
+    x : of any float type, in bn's layout
+        ``(N, in, *spatial)`` for "NCHW", ``(N, *spatial, in)`` for "NHWC"; of a linear layer (N, in), or in layout
+        "NHWC" ``(N, *others, in)``. None for normal random data, the same in each call, which norm_first brings to the
+        running statistics.
     norm_first : whether bn stands before the layer.
-    stride, padding, dilation, output_padding : the layer's, in torch's terms: a number, or one for each spatial axis.
+    stride, padding, dilation, output_padding : the layer's, in torch's terms: a number, or one for each spatial axis
         padding can also be a pair (before, after) for each; or "valid", which is none, or "same", as TensorFlow and
         Keras have it for any stride, and torch for stride 1.
     pooling : "average" or "max" where a pooling layer stands between the two, for which one of windows of 2 is taken.
 
     bn's activation is left out on both ways. Raises ValueError and TypeError as the folds do, and for a wrong x.
+
+    Examples
+    --------
+    >>> bn, weight = cpubn.BatchNorm2d(4), np.random.default_rng(0).normal(size=(4, 2, 3, 3))
+    >>> cpubn.verify_fold(weight, None, bn, cpubn.fold_conv(weight, None, bn), padding=1) < 1e-12
+    True
     """
     if not isinstance(folded, tuple | list) or len(folded) not in (2, 3):
         raise TypeError(

@@ -27,49 +27,67 @@ def health(
     layers_or_norms: OneNorm | Mapping[str, OneNorm] | Sequence[OneNorm],
     batch: Batch | Mapping[str, Batch] | None = None,
 ) -> Health:
-    """What is wrong with batch norms, or will be once they are folded into float16 or int8, by norm and channel.
+    """What is wrong with batch norms, or will be once they are folded into float16 or int8, by norm and channel::
 
         scale = weight / sqrt(running_var + eps)        shift = bias - running_mean * scale
 
+    so that in inference y = scale * x + shift.
+
     Parameters
     ----------
-    layers_or_norms : a BatchNorm1d, BatchNorm2d or BatchNorm3d with running statistics, in either mode, a
-        FrozenBatchNorm or a convert.Norm; or a mapping from names to such, as convert's readers return; or a list.
-    batch : inputs of the norm, in its layout, with at least 2 values per channel, or their Moments, for example the sum
-        of those of many batches. Of a mapping or list of norms a mapping from names to these, for some of them or all;
-        a list's norms are named "0", "1" and so on.
+    layers_or_norms : a layer, a FrozenBatchNorm or a convert.Norm, a mapping from names to such, or a list
+        A BatchNorm1d, BatchNorm2d or BatchNorm3d has running statistics, and is in either mode; mappings are what
+        convert's readers return.
+    batch : inputs of the norm, in its layout, with at least 2 values per channel, or their Moments
+        For example the sum of those of many batches. Of a mapping or list of norms a mapping from names to these, for
+        some of them or all; a list's norms are named "0", "1" and so on.
 
     Returns
     -------
     A mapping from names to a record of each norm, with `findings`, and `drift` where there was a batch. Of one norm
     alone the name is "". `print(report)` says the findings in a line each, `report.to_dict()` all in what JSON has.
 
+    Notes
+    -----
     Each kind of finding is a criterion on the vectors as they stand, computed in float64:
 
     broken : scale, shift or running_var is not finite, or running_var + eps is not above 0.
+
     negative variance : running_var < 0. In the other criteria it counts as 0.
+
     not updated : running_mean is 0 and running_var 1 in every channel, and num_batches_tracked is 0 or not known.
-    dead : the deviation that the output has over data of the running statistics, |weight| * sqrt(running_var /
-        (running_var + eps)), is 0, or less than 2**-24 of |bias| or of the largest such deviation in the norm. So it is
-        where weight is 0, and where the input never varied.
-    near-constant : sqrt(running_var) is less than the step from float32(|running_mean|) to the next float32, or
-        running_var is below 2**-126, the smallest normal float32.
+
+    dead : the deviation that the output has over data of the running statistics is 0, or next to nothing
+        That is ``|weight| * sqrt(running_var / (running_var + eps))``; less than 2**-24 of ``|bias|`` or of the largest
+        such deviation in the norm. So it is where weight is 0, and where the input never varied.
+
+    near-constant : sqrt(running_var) is less than the step from ``float32(|running_mean|)`` to the next float32
+        Or running_var is below 2**-126, the smallest normal float32.
+
     equal weights : the norm has a weight, of several channels, and it is the same in all of them.
+
     float16 overflow : np.float16(scale) or np.float16(shift) is infinite, as of a magnitude of 65520 or more.
+
     float16 underflow : np.float16(scale) is 0, as of a magnitude of 2**-25 or less, in a channel that is not dead.
-    int8 underflow : with one step for all channels, that of the largest, step = max |scale| / 127, the code
-        rint(scale / step) is 0, in a channel that is not dead. What is then 0 in int8 are the folded weights of this
+
+    int8 underflow : with one step for all channels, ``step = max |scale| / 127``, the code rint(scale / step) is 0
+        Of a channel that is not dead. What is then 0 in int8 are the folded weights of this
         channel, where the layer before has weights of like size for all channels. (A step for each channel has no such
         loss; Nagel et al., 2019, arXiv:1906.04721, section 3, show the loss, and another way out.)
-    int8 outlier : the same of the median of all |scale| that are not 0, if this channel were the largest: it takes the
-        codes from half of the others.
-    mean drift : with a batch, |batch mean - running_mean| > sqrt(running_var + eps).
-    variance drift : with a batch, (batch variance + eps) / (running_var + eps) is above 4 or below 1 / 4, of the
-        unbiased variance.
+
+    int8 outlier : the same of the median of all ``|scale|`` that are not 0, if this channel were the largest
+        It takes the codes from half of the others.
+
+    mean drift : with a batch, ``|batch mean - running_mean| > sqrt(running_var + eps)``.
+
+    variance drift : with a batch, (batch variance + eps) / (running_var + eps) is above 4 or below 1 / 4
+        Of the unbiased variance.
 
     Raises ValueError for a layer without running statistics, for a batch that does not fit its norm or has fewer than
     2 values per channel, and for names that no norm has; TypeError for anything else than the above.
 
+    Examples
+    --------
     >>> bn = cpubn.BatchNorm2d(3)
     >>> bn.weight = [0.0, 1.0, 2.0]
     >>> print(cpubn.health(bn))

@@ -17,35 +17,11 @@ from cpubn.backends.signs import kept_of
 from cpubn.frozen import FrozenBatchNorm
 from cpubn.functional import batch_norm
 from cpubn.layers.accumulation import Accumulates
+from cpubn.layers.described import described
 from cpubn.layers.kept import IN_NO_GRAD, NOT_CALLED, USED, Kept, Nothing, keeps, witness_of
 from cpubn.layers.vectors import put
 from cpubn.statistics import Moments
 from cpubn.typing import Activation, Array, Backend, Floating, Layout
-
-PARAMETERS = """
-
-    Parameters
-    ----------
-    num_features : C, the number of channels.
-    eps : added to the variance.
-    momentum : weight of the new batch in the running statistics; None for their cumulative average.
-    affine : whether the layer has a weight and a bias, (C,), starting at ones and zeros.
-    track_running_stats : whether running statistics are kept; without them eval mode uses the batch's own.
-    layout : "NCHW" (channels on axis 1) or "NHWC" (channels last).
-    activation : y = activation(affine + residual), as in batch_norm. One of your own is a pair of functions, it and its
-        derivative, compiled by ``numba.njit`` for the Numba backend, by ``numba.cuda.jit(device=True)`` for a GPU.
-    dtype : of weight and bias, float32 or float64. Running statistics and gradients are float64: C numbers each, in
-        which float32 would throw away what the kernels kept at a large mean.
-    backend : "cython", "numba" or "numpy"; None for the current default, and for "cuda" once ``to_device()`` has been
-        called.
-
-    Errors are ValueError and TypeError, raised before anything is written, or RuntimeError where backward has no input.
-    For one backward a layer keeps of its last call, by reference, the input, and beside it: for relu, relu6, clip and
-    leaky_relu (of a slope of at least 0) one bit an element, for sigmoid and tanh the output, and for the others, and
-    the former in eval mode, the residual. They must not be changed before, nor weight and bias: of a forward in
-    training, backward looks at some numbers of each, and most changes are an error. Within ``cpubn.no_grad()`` it keeps
-    nothing, as does what ``freeze()`` gives.
-    """
 
 
 class _BatchNorm(Accumulates):
@@ -271,15 +247,15 @@ def _noted(kept: Kept, written: Array) -> Kept:
 
 
 class BatchNorm1d(_BatchNorm):
-    __doc__ = "Batch norm over x of shape (N, C) or (N, C, L); with layout 'NHWC' (N, C) or (N, L, C)." + PARAMETERS
+    __doc__ = described("BatchNorm1d", "(N, C) or (N, C, L); with layout 'NHWC' (N, C) or (N, L, C)", (8, 2))
     ranks: ClassVar[tuple[int, ...]] = (2, 3)
 
 
 class BatchNorm2d(_BatchNorm):
-    __doc__ = "Batch norm over x of shape (N, C, H, W); with layout 'NHWC' (N, H, W, C)." + PARAMETERS
+    __doc__ = described("BatchNorm2d", "(N, C, H, W); with layout 'NHWC' (N, H, W, C)", (8, 2, 4, 4))
     ranks: ClassVar[tuple[int, ...]] = (4,)
 
 
 class BatchNorm3d(_BatchNorm):
-    __doc__ = "Batch norm over x of shape (N, C, D, H, W); with layout 'NHWC' (N, D, H, W, C)." + PARAMETERS
+    __doc__ = described("BatchNorm3d", "(N, C, D, H, W); with layout 'NHWC' (N, D, H, W, C)", (8, 2, 4, 4, 4))
     ranks: ClassVar[tuple[int, ...]] = (5,)

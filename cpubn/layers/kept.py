@@ -22,6 +22,15 @@ def no_grad() -> Iterator[None]:
 
     What a layer kept of an earlier call it lets go of at its next one in the block. The choice is the current thread's
     or asyncio task's alone. As torch.no_grad.
+
+    Examples
+    --------
+    >>> bn = cpubn.BatchNorm1d(2)
+    >>> with cpubn.no_grad():
+    ...     y = bn(np.ones((4, 2)))
+    >>> bn.backward(y)
+    Traceback (most recent call last):
+    RuntimeError: backward needs the input of the last forward, got none: its last call was within cpubn.no_grad()...
     """
     token = _grad.set(False)
     try:

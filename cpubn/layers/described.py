@@ -1,0 +1,56 @@
+"""What the docstrings of BatchNorm1d, BatchNorm2d and BatchNorm3d share."""
+
+from math import prod
+
+TEXT = """Batch norm over x of shape {shapes}.
+
+Parameters
+----------
+num_features : C, the number of channels.
+eps : added to the variance.
+momentum : weight of the new batch in the running statistics; None for their cumulative average.
+affine : whether the layer has a weight and a bias, (C,), starting at ones and zeros.
+track_running_stats : whether running statistics are kept; without them eval mode uses the batch's own.
+layout : "NCHW" (channels on axis 1) or "NHWC" (channels last).
+activation : as in batch_norm, y = activation(affine + residual)
+    One of your own is a pair of functions, it and its derivative, compiled by ``numba.njit`` for the Numba backend,
+    by ``numba.cuda.jit(device=True)`` for a GPU.
+dtype : of weight and bias, float32 or float64
+    Running statistics and gradients are float64: float32 would throw away what the kernels kept at a large mean.
+backend : "cython", "numba" or "numpy"
+    None for the current default, and for "cuda" once ``to_device()`` has been called.
+
+Attributes
+----------
+weight, bias : (C,), of dtype, or None.
+weight_grad, bias_grad : (C,) float64, to which each backward adds.
+running_mean, running_var : (C,) float64, or None.
+residual_grad : the gradient of the last backward's residual, or None.
+training : whether the batch's statistics count; ``train()`` and ``eval()`` set it.
+
+Raises
+------
+ValueError, TypeError : before anything is written.
+RuntimeError : by backward where it has no input.
+
+Notes
+-----
+For one backward a layer keeps of its last call, by reference, the input, and beside it: for relu, relu6, clip and
+leaky_relu (of a slope of at least 0) one bit an element, for sigmoid and tanh the output, and for the others, and
+the former in eval mode, the residual. They must not be changed before, nor weight and bias: of a forward in
+training, backward looks at some numbers of each, and most changes are an error. Within ``cpubn.no_grad()`` it keeps
+nothing, as does what ``freeze()`` gives.
+
+Examples
+--------
+>>> bn = cpubn.{kind}(2)
+>>> y = bn(np.random.default_rng(0).normal(5, 3, {shape}))
+>>> dx = bn.backward(np.ones_like(y))
+>>> bn.num_batches_tracked, bool(abs(y.mean()) < 1e-12), bn.bias_grad.tolist()
+(1, True, [{values}, {values}])
+"""
+
+
+def described(kind: str, shapes: str, shape: tuple[int, ...]) -> str:
+    """The docstring of one, with an example of 2 channels."""
+    return TEXT.format(kind=kind, shapes=shapes, shape=shape, values=prod(shape) / 2)
