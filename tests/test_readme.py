@@ -1,21 +1,45 @@
 """What README and docs/ show and list: the code of a page runs and holds what it asserts; activations."""
 
-from pathlib import Path
+import importlib
+import re
 from typing import get_args, get_origin
 
 import pytest
-from pages import pages, run_page
+from pages import ROOT, pages, run_page
 
 import cpubn
 import cpubn.typing
 from cpubn.maths.activations import TABLE
 
-ACTIVATIONS = Path(__file__).parents[1] / "docs" / "how-to" / "activations.md"
+PICTURES = "docs/pictures"
+ACTIVATIONS = ROOT / "docs" / "how-to" / "activations.md"
 
 
 @pytest.mark.parametrize("name", pages(frameworks=False))
 def test_the_code_on_a_page_runs(name, tmp_path):
     run_page(name, tmp_path)
+
+
+def test_readme_shows_what_the_benchmarks_page_has():
+    page = (ROOT / "docs" / "benchmarks.md").read_text("utf-8").splitlines()
+    readme = (ROOT / "README.md").read_text("utf-8")
+    sections = re.findall(r"<!-- (\w+): begin .*? -->\n(.*?)<!-- \1: end -->", readme, re.DOTALL)
+    assert [name for name, _ in sections] == ["accuracy", "standing"]
+    assert not [line for _, made in sections for line in made.splitlines() if line not in page]
+
+
+def test_the_picture_is_that_of_the_tables(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    importlib.import_module("picture").main([str(tmp_path)])
+    for shade in ("light", "dark"):
+        drawn, stored = ((folder / f"standing-{shade}.svg").read_text() for folder in (tmp_path, ROOT / PICTURES))
+        assert re.findall(r">([\d.]+)</text>", drawn) == re.findall(r">([\d.]+)</text>", stored)
+
+
+def test_links_of_readme_lead_somewhere():
+    targets = re.findall(r"\]\(([^)#:]+)\)|(?:src|srcset)=\"([^\"]+)\"", (ROOT / "README.md").read_text("utf-8"))
+    assert len(targets) > 20
+    assert not [name for pair in targets for name in pair if name and not (ROOT / name).exists()]
 
 
 def test_every_activation_is_listed():
