@@ -42,6 +42,10 @@ def test_links_of_readme_lead_somewhere():
     assert not [name for pair in targets for name in pair if name and not (ROOT / name).exists()]
 
 
+def test_the_citation_is_of_this_version():
+    assert f"\nversion: {cpubn.__version__}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
+
+
 def test_every_activation_is_listed():
     text, doc = ACTIVATIONS.read_text(encoding="utf-8"), " ".join(cpubn.batch_norm.__doc__.split())
     for entry in TABLE:
