@@ -34,6 +34,9 @@ Affine: TypeAlias = dict[np.dtype[Any], Array]  # (3, C) centre, scale and shift
 class FrozenBatchNorm(Generic[DType]):
     """y = activation((x - running_mean) / sqrt(running_var + eps) * weight + bias + residual), with constants.
 
+    All are given by name: batch_norm's order of the vectors is another one. What is made of them is worked out on the
+    host, and copied to the GPU where the vectors came from there.
+
     Parameters
     ----------
     weight, bias : (C,) of any floating type or integers, or None for ones and zeros.
@@ -43,9 +46,6 @@ class FrozenBatchNorm(Generic[DType]):
     activation, dtype, out_layout : as in batch_norm: the activation, and the type and layout of y.
     backend : "cython", "numba" or "numpy"
         None for the default when this object is made, and for "cuda" where the vectors are on a GPU.
-
-    All are given by name: batch_norm's order of the vectors is another one.
-    What is made of them is worked out on the host, and copied to the GPU where the vectors came from there.
 
     Attributes
     ----------

@@ -36,6 +36,8 @@ def from_flax(
         No tree holds them: without epsilon ValueError asks for it, momentum can wait until a layer is made. axis is -1
         (Flax's default), the same by its number, or 1. use_scale=False and use_bias=False show in the tree.
 
+    Notes
+    -----
     Flax's momentum is the weight of the old average, ours 1 - momentum. Its running variance averages biased variances
     (flax/linen/normalization.py: `_compute_stats`): `.freeze()` uses it as it stands, `.layer()` asks for
     values_per_channel.

@@ -75,10 +75,13 @@ def fold_onnx(
 
     Returns
     -------
-    model, report : `report.folded` and `report.left` say by name where each norm went, or why it is left;
+    model, report : an onnx.ModelProto, and a FoldReport
+        `report.folded` and `report.left` say by name where each norm went, or why it is left;
         `report.difference` is the largest one of all outputs, and `print(report)` shows all of it. The models are run
         by onnxruntime if it is installed, without its own optimizations, else by onnx's reference evaluator.
 
+    Notes
+    -----
     Left alone is a norm that normalizes by its batch; one whose input is an output of the model, or is read by others,
     too, where it stands behind a layer; one before a layer that pads with zeros, where others would have to stand in
     their place that are not the same for all channels; layers with quantized weights, or weights that depend on the

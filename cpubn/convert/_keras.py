@@ -67,6 +67,8 @@ def from_keras(
         .weights.h5 has no names: one of them is needed where a batch norm has three vectors, and two vectors are one
         only under the name batch_normalization.
 
+    Notes
+    -----
     Keras's momentum is the weight of the old average, ours 1 - momentum. Its moving variance averages biased variances
     (keras/src/layers/normalization/batch_normalization.py: `ops.moments`): `.freeze()` uses it as it stands, `.layer()`
     asks for values_per_channel. With renorm=True only inference is the same; training on from it is another method.
@@ -173,6 +175,8 @@ def to_keras(
     norms : Norms, layers or FrozenBatchNorms by path. ValueError asks for a momentum that is unknown.
     values_per_channel : needed where the running variance is not biased, see Norm.with_variance; also by path.
 
+    Notes
+    -----
     `variable.assign(weights[variable.path])` takes the weights into a model.
 
     Examples

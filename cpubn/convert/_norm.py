@@ -51,6 +51,8 @@ class Norm:
         number of values per channel.
     layout : "NCHW" or "NHWC", of the data.
 
+    Notes
+    -----
     momentum, num_batches_tracked and variance may be UNKNOWN; what needs them asks for them by name, and
     ``dataclasses.replace(norm, momentum=0.1)`` says them. Inference needs none of the three: all frameworks then divide
     by the running variance as it stands. Raises ValueError and TypeError; a NaN or an infinity is refused.
@@ -166,11 +168,15 @@ class Norm:
     ) -> Layer:
         """A BatchNorm1d, BatchNorm2d or BatchNorm3d that trains on from here.
 
+        Parameters
+        ----------
         kind : the class, which says the rank of the data.
         momentum : needed where it is UNKNOWN, in torch's meaning.
         values_per_channel : see with_variance; needed where the running variance is not unbiased, as the layer's is.
         options : the layer's: layout, activation, dtype, backend.
 
+        Notes
+        -----
         Without weight and bias it has affine=False; with one of them, the other starts at ones or zeros.
         """
         if not (isinstance(kind, type) and issubclass(kind, BatchNorm1d | BatchNorm2d | BatchNorm3d)):

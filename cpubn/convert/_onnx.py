@@ -34,6 +34,8 @@ def from_onnx(model: Source, *, variance: Each[Variance | Unknown] = UNKNOWN, sk
         it.
     skip : leave out nodes that cannot be read, with one warning that names them and says why.
 
+    Notes
+    -----
     epsilon and momentum are the node's, or the operator's own 1e-5 and 0.9 where it has no such attribute; as float32
     they are read as the shortest decimal that they stand for. ONNX's momentum is the weight of the old average, ours
     1 - momentum. Data are NCHW. A node with training_mode=1 (to opset 13: with more than one output) normalizes by its
@@ -82,6 +84,8 @@ def to_onnx(
     model : a file, or an onnx.ModelProto; external data are taken in. Dtypes stay those of the model.
     values_per_channel : needed for training nodes, whose running variance is biased, see Norm.with_variance.
 
+    Notes
+    -----
     A node keeps its momentum where that of its norm is UNKNOWN. Weights that nodes share are no longer shared.
 
     Examples

@@ -36,6 +36,8 @@ def read(
     options : others of the function that reads such files
         `variance` of ONNX, `axis` of Keras; see from_npz, from_safetensors, from_torch, from_keras and from_onnx.
 
+    Notes
+    -----
     Raises ValueError for a damaged file and for one of another kind, OSError where it cannot be opened, and
     ModuleNotFoundError where the library that reads it is not installed. No framework is imported but torch for .pth.
 

@@ -44,6 +44,8 @@ def from_torch(
         example `{name: m.eps for name, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}`. Without eps
         ValueError asks for it; momentum (None: the cumulative average) can wait until a layer is made.
 
+    Notes
+    -----
     torch's running variance averages unbiased variances, as cpubn's does (torch/nn/modules/batchnorm.py: "the moving
     average of variance is calculated via the unbiased estimator"). Raises ValueError for a damaged file.
 
@@ -86,6 +88,8 @@ def to_torch(
     dtype : of all but num_batches_tracked, which is 0 where it is unknown, as torch takes old state_dicts.
     tensors : True makes tensors of them, for which torch is imported.
 
+    Notes
+    -----
     A batch norm with one of weight and bias gets the other as ones or zeros; one with neither has no such keys
     (affine=False). eps and momentum are for torch's constructor: `norm.eps`, `norm.momentum`. strict=False because
     the rest of the model is not in it: what load_state_dict returns must name none of it as unexpected.

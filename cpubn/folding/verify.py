@@ -51,6 +51,8 @@ def verify_fold(
         Keras have it for any stride, and torch for stride 1.
     pooling : "average" or "max" where a pooling layer stands between the two, for which one of windows of 2 is taken.
 
+    Notes
+    -----
     bn's activation is left out on both ways. Raises ValueError and TypeError as the folds do, and for a wrong x.
 
     Examples

@@ -44,8 +44,9 @@ def health(
 
     Returns
     -------
-    A mapping from names to a record of each norm, with `findings`, and `drift` where there was a batch. Of one norm
-    alone the name is "". `print(report)` says the findings in a line each, `report.to_dict()` all in what JSON has.
+    A mapping from names to a record of each norm, with `findings`, and `drift` where there was a batch
+        Of one norm alone the name is "". `print(report)` says the findings in a line each, `report.to_dict()` all in
+        what JSON has.
 
     Notes
     -----
