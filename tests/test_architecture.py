@@ -23,7 +23,7 @@ ROWS = (
     ("inspection",),
     ("",),  # the package itself, whose names are those of the rows above
     ("bench", "demo", "capi"),
-    ("njit",),
+    ("njit", "jax"),
     ("cli", "__main__"),
 )
 ROW = {name: row for row, names in enumerate(ROWS) for name in names}
@@ -32,6 +32,7 @@ LIBRARIES = {"backends.jit": {"numba", "llvmlite"}, "backends.gpu": {"numba"}}
 LIBRARIES |= {"inspection.command": {"rich"}, "inspection.table": {"rich"}, "inspection.plot": {"matplotlib"}}
 LIBRARIES["njit"] = {"numba", "llvmlite"}
 LIBRARIES |= {"sklearn": {"sklearn", "scipy"}, "dask": {"dask"}}
+LIBRARIES["jax"] = {"jax", "jaxlib"}
 LIBRARIES["frozen"] = {"typing_extensions"}  # for type checkers alone
 
 
@@ -114,6 +115,7 @@ PUBLIC = {  # users give most of them by name
     "functional.batch_norm",
     "functional.batch_norm_backward",
     "images.normalize_images",
+    "jax.functions.batch_norm",
     "layers.batch_norm.__init__",
 }
 PASSES = {
@@ -162,5 +164,5 @@ def test_every_file_stands_in_the_design():
             named.add((folder if len(found[1]) == 6 else "") + found[2])
     here = {path.relative_to(CHECKOUT / "cpubn").as_posix() for path in (CHECKOUT / "cpubn").rglob("*")}
     others = re.compile(r"(bench|demo|convert)/|(.*/)?__\w+__\.py$|.*\.pyi$")
-    kinds = (".py", ".pyx", ".pxd", ".hpp", ".h")
+    kinds = (".py", ".pyx", ".pxd", ".hpp", ".cpp", ".h")
     assert named == {name for name in here if name.endswith(kinds) and not others.match(name)}

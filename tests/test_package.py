@@ -42,6 +42,7 @@ def test_import_is_light():
         "sklearn",
         "rich",
         "torch",
+        "jax",
         "asyncio",
         "subprocess",
         "argparse",

@@ -8,6 +8,7 @@ read it, and a forked child has none to recreate.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import cache
 from operator import index
 from typing import NamedTuple
@@ -29,6 +30,7 @@ class Count(NamedTuple):
 
 
 _chosen: Count | None = None
+_followers: list[Callable[[int], object]] = []
 _forked = forks.forked_with_openmp()  # why a forked child has one thread, None elsewhere
 
 
@@ -71,10 +73,23 @@ def set_num_threads(n: int | None) -> None:
     if n is None:
         _default()
         _chosen = None
+        _tell()
         return
     if isinstance(n, bool) or not hasattr(n, "__index__"):
         raise TypeError(f"n must be a whole number from 1 to {MOST}, got {n!r}; pass an int, or None for the default")
     _chosen = Count(_checked(index(n), "n", "pass a number in that range"), "set_num_threads")
+    _tell()
+
+
+def follow(told: Callable[[int], object]) -> None:
+    """Tell a function the number now and whenever it is set: for calls that come from code without an interpreter."""
+    told(count().threads)
+    _followers.append(told)
+
+
+def _tell() -> None:
+    for told in _followers:
+        told(count().threads)
 
 
 def is_forked() -> bool:
@@ -120,6 +135,7 @@ def _checked(n: int | str, name: str, remedy: str) -> int:
 def _after_fork() -> None:
     global _forked
     _forked = "forked child"
+    _tell()
 
 
 if hasattr(os, "register_at_fork"):
