@@ -13,9 +13,19 @@ from cpubn.backends.compiled import variants
 
 IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The threads of one worker leave the CPUs to another's, where they would spin; libraries read this when loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("ci" if IN_CI else "default")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """All tests are shared out to a process for each CPU; those that are named run in this one."""
+    return 0 if config.args_source is pytest.Config.ArgsSource.ARGS else None
 
 
 def absent(what, reason):
