@@ -16,11 +16,15 @@ FIRST, *OTHERS = digests.WAYS
 
 @cache
 def results_of(backend, instruction_set):
-    """What a process of its own computed; Numba compiles for the CPU that it finds, whatever the instruction set."""
+    """What a process of its own computed; Numba compiles for the CPU that it finds, whatever the instruction set.
+
+    The baseline goes every way with every case, the others a third of the ways, in turn.
+    """
     environment = {name: v for name, v in os.environ.items() if not name.startswith("CPUBN_")}
     chosen = {"CPUBN_ISA": instruction_set} if backend == "cython" else {}
+    share = "1" if (backend, instruction_set) == ("cython", "baseline") else "3"
     process = subprocess.run(
-        [sys.executable, "-W", "error", Path(digests.__file__), backend],
+        [sys.executable, "-W", "error", Path(digests.__file__), backend, share],
         env=environment | chosen | {"NUMBA_NUM_THREADS": "8"},
         capture_output=True,
         text=True,
@@ -58,8 +62,8 @@ def test_the_threads_were_used(compiled):
     used = baseline_of(compiled)["threads"]
     for count in (2, 3, 8):
         got = used[f"{count} threads"]
-        assert set(got.values()) == {1, count}
-        assert sum(threads == count for threads in got.values()) > 15
+        assert set(got.values()) <= {1, count}
+        assert sum(threads == count for threads in got.values()) > (15 if compiled == "cython" else 4)
 
 
 def test_instruction_sets_give_the_bits_of_the_baseline(isa):
