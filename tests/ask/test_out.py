@@ -4,6 +4,7 @@ import cases
 import numpy as np
 import pytest
 import views
+from pairs import pairs
 
 import cpubn
 
@@ -28,14 +29,13 @@ def backward(dy, x, training, layout, backend, out=None):
     )
 
 
-each_mode = pytest.mark.parametrize(
-    ("training", "layout"), [(training, layout) for training in (True, False) for layout in ("NCHW", "NHWC")]
+MODES, LAYOUTS = (True, False), ("NCHW", "NHWC")
+
+
+@pytest.mark.parametrize(
+    ("name", "x_name", "training", "layout"),
+    pairs(views.WRITABLE, ["contiguous", "channels last", "steps on every axis"], MODES, LAYOUTS),
 )
-
-
-@each_mode
-@pytest.mark.parametrize("x_name", ["contiguous", "channels last", "steps on every axis"])
-@pytest.mark.parametrize("name", views.WRITABLE)
 def test_forward_into_any_out(name, x_name, training, layout, backend):
     x = views.make(x_name)
     expected = forward(x, training, layout, backend)
@@ -45,9 +45,10 @@ def test_forward_into_any_out(name, x_name, training, layout, backend):
     np.testing.assert_array_equal(got, expected)
 
 
-@each_mode
-@pytest.mark.parametrize("x_name", ["contiguous", "channels last"])
-@pytest.mark.parametrize("name", views.WRITABLE)
+@pytest.mark.parametrize(
+    ("name", "x_name", "training", "layout"),
+    pairs(views.WRITABLE, ["contiguous", "channels last"], MODES, LAYOUTS),
+)
 def test_backward_into_any_out(name, x_name, training, layout, backend):
     x = views.make(x_name)
     dy = cases.make_gradient("correlated", x)
@@ -59,8 +60,7 @@ def test_backward_into_any_out(name, x_name, training, layout, backend):
         np.testing.assert_array_equal(g, e)
 
 
-@each_mode
-@pytest.mark.parametrize("name", views.WRITABLE)
+@pytest.mark.parametrize(("name", "training", "layout"), pairs(views.WRITABLE, MODES, LAYOUTS))
 def test_forward_in_place(name, training, layout, backend):
     x = views.make(name)
     expected = forward(x, training, layout, backend)
@@ -69,9 +69,7 @@ def test_forward_in_place(name, training, layout, backend):
     np.testing.assert_array_equal(got, expected)
 
 
-@each_mode
-@pytest.mark.parametrize("into", ["dy", "x"])
-@pytest.mark.parametrize("name", views.WRITABLE)
+@pytest.mark.parametrize(("name", "into", "training", "layout"), pairs(views.WRITABLE, ["dy", "x"], MODES, LAYOUTS))
 def test_backward_in_place(name, into, training, layout, backend):
     x, dy = views.make(name), views.make(name)
     dy -= 10
@@ -113,7 +111,8 @@ def test_disjoint_parts_of_one_memory_may_be_x_and_out(backend):
         np.testing.assert_array_equal(source, x)
 
 
-@each_mode
+@pytest.mark.parametrize("training", MODES)
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", [(0, 3), (2, 3, 0, 4), (4, 0), (0, 3, 4, 3)])
 def test_an_empty_out_is_as_good_as_any(shape, training, layout, backend):
     x, out = np.empty(shape, np.float32), np.empty(shape, np.float32)

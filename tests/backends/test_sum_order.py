@@ -3,6 +3,8 @@
 Every function sums one channel, x and g of (outer, inner) values in the type that it is computed in, about a pivot.
 """
 
+from functools import lru_cache
+
 import cases
 import numpy as np
 import pytest
@@ -232,34 +234,40 @@ def kernels(backend):
     return choice.kernels(backend)
 
 
-@pytest.mark.parametrize(("family", "dtype"), CASES)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_kernels_give_the_bits_of_plain_python(shape, family, dtype, kernels):
+@lru_cache(maxsize=2)
+def case(shape, family, dtype):
+    """x, dy, a weight and a bias; what plain Python makes of them: statistics, y, sums and dx."""
     x = cases.make(family, shape, dtype=dtype)
     dy = cases.make_gradient("correlated", x)
     weight, bias = cases.vectors(shape[1])
-    stats, sums, y, dx = np.empty((3, shape[1])), np.empty((2, shape[1])), np.empty_like(x), np.empty_like(x)
-
-    order = order_of(*shape)
-
+    order, y, dx = order_of(*shape), np.empty_like(x), np.empty_like(x)
     with np.errstate(all="ignore"):  # a channel is summed in float64 where differences overflow
-        expected = np.array([moments(part, order) for part in channels(x)]).T
+        stats = np.array([moments(part, order) for part in channels(x)]).T
+        sums = [gradient_sums(dy[:, c], x[:, c], *stats[:2, c], order) for c in range(shape[1])]
+    sums = np.transpose(sums)
+    for c in range(shape[1]):
+        y[:, c] = forward(x[:, c], stats[:, c], weight[c], bias[c], 1e-5)
+        dx[:, c] = backward(dy[:, c], x[:, c], stats[:, c], weight[c], 1e-5, sums[:, c])
+    return (x, dy, weight, bias), (stats, y, sums, dx)
+
+
+# The scope has pytest run the backends of one case in turn, so that they share the answer.
+@pytest.mark.parametrize(("family", "dtype"), CASES, scope="module")
+@pytest.mark.parametrize("shape", SHAPES, ids=str, scope="module")
+def test_kernels_give_the_bits_of_plain_python(shape, family, dtype, kernels):
+    (x, dy, weight, bias), expected = case(shape, family, dtype)
+    stats, y, sums, dx = (np.empty(a.shape, a.dtype) for a in expected)
+
     kernels.moments(x, stats, 1)
-    np.testing.assert_array_equal(stats, expected)
+    np.testing.assert_array_equal(stats, expected[0])
     kernels.train_forward(x, weight, bias, 1e-5, stats, PLAIN, y, 1)
-    np.testing.assert_array_equal(stats, expected)
-    for c, (got, part) in enumerate(zip(channels(y), channels(x), strict=True)):
-        np.testing.assert_array_equal(got, forward(part, stats[:, c], weight[c], bias[c], 1e-5))
+    np.testing.assert_array_equal(stats, expected[0])
+    np.testing.assert_array_equal(y, expected[1])
 
     mean, low = stats[0].copy(), stats[1].copy()
     statistics = Statistics(mean, low, stats[2] / (shape[0] * shape[2]), weight, 1e-5, training=True)
-    with np.errstate(all="ignore"):
-        expected = [gradient_sums(dy[:, c], x[:, c], mean[c], low[c], order) for c in range(shape[1])]
-    expected = np.transpose(expected)
     kernels.gradient_sums(dy, x, statistics, NO_PROLOGUE, sums, 1)
-    np.testing.assert_array_equal(sums, expected)
+    np.testing.assert_array_equal(sums, expected[2])
     kernels.backward(dy, x, statistics, NO_PROLOGUE, sums, dx, 1)
-    np.testing.assert_array_equal(sums, expected)
-    for c, got in enumerate(channels(dx)):
-        expected = backward(dy[:, c], x[:, c], stats[:, c], weight[c], 1e-5, sums[:, c])
-        np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(sums, expected[2])
+    np.testing.assert_array_equal(dx, expected[3])

@@ -6,6 +6,7 @@ import cases
 import numpy as np
 import oracle
 import pytest
+from pairs import pairs
 
 import cpubn
 
@@ -32,20 +33,18 @@ def check(got, expected, dtype):
     assert oracle.worst(dbias, expected.dbias, expected.dbias_bound) <= 1
 
 
-@each("training", [True, False])
-@each("walk", cases.WALKS)
-@each(("family", "dtype"), cases.FAMILY_OF_DTYPE)
-def test_every_family(family, dtype, walk, training, backend):
+@each(("of", "walk", "training"), pairs(cases.FAMILY_OF_DTYPE, [*cases.WALKS], [True, False]))
+def test_every_family(of, walk, training, backend):
+    family, dtype = of
     layout, shape = cases.WALKS[walk]
     dy, x, mean, var, weight, expected = case(family, "correlated", shape, layout, dtype, training)
     got = cpubn.batch_norm_backward(dy, x, mean, var, weight, training=training, layout=layout, backend=backend)
     check(got, expected, dtype)
 
 
-@each("walk", cases.SHORT_WALKS)
-@each("gradient", cases.GRADIENTS)
-@each(("family", "dtype"), cases.FAMILY_OF_DTYPE)
-def test_every_gradient_of_every_family(family, dtype, gradient, walk, backend):
+@each(("of", "gradient", "walk"), pairs(cases.FAMILY_OF_DTYPE, [*cases.GRADIENTS], [*cases.SHORT_WALKS]))
+def test_every_gradient_of_every_family(of, gradient, walk, backend):
+    family, dtype = of
     layout, shape = cases.SHORT_WALKS[walk]
     dy, x, mean, var, weight, expected = case(family, gradient, shape, layout, dtype, True)
     check(cpubn.batch_norm_backward(dy, x, mean, var, weight, layout=layout, backend=backend), expected, dtype)
