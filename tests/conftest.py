@@ -22,10 +22,22 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, data
 hypothesis.settings.load_profile("ci" if IN_CI else "default")
 
 
+def named(config):
+    """Whether files or folders were named, in place of all tests."""
+    return config.args_source is pytest.Config.ArgsSource.ARGS
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    """Of all tests, the slow ones run if they are asked for by -m; those that are named all run."""
+    if not named(config) and not config.option.markexpr:
+        config.option.markexpr = "not slow"
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
     """All tests are shared out to a process for each CPU; those that are named run in this one."""
-    return 0 if config.args_source is pytest.Config.ArgsSource.ARGS else None
+    return 0 if named(config) else None
 
 
 def absent(what, reason):

@@ -13,6 +13,8 @@ from conftest import need_backend
 
 FIRST, *OTHERS = digests.WAYS
 
+pytestmark = pytest.mark.slow
+
 
 @cache
 def results_of(backend, instruction_set):

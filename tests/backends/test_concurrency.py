@@ -12,6 +12,8 @@ from conftest import need_backend
 
 from cpubn.backends.choice import HOST_BACKENDS
 
+pytestmark = pytest.mark.slow
+
 SETUP = """
 import os, sys, threading
 import numpy as np

@@ -38,6 +38,7 @@ def run(*arguments, **variables):
     )
 
 
+@pytest.mark.slow
 def test_under_the_simulator():
     need_library("numba", "cuda")
     done = run("-m", "pytest", "-q", str(HERE / "cuda"), NUMBA_ENABLE_CUDASIM="1")

@@ -6,6 +6,7 @@ import pytest
 from conftest import need_backend, python
 from forks import WAYS, child_of, forks
 
+pytestmark = pytest.mark.slow
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of forks and of what is loaded")
 
 

@@ -13,7 +13,10 @@ import register
 from conftest import need_backend
 from test_bits import differences
 
-pytestmark = pytest.mark.skipif(not register.IS_HERE, reason="a control register that is not known here")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not register.IS_HERE, reason="a control register that is not known here"),
+]
 
 
 @cache

@@ -18,7 +18,10 @@ KERNEL = 32 << 10
 # CPython 3.11 on x86-64: 36 KB are enough for Cython, and 32, the least that CPython allows, are not.
 CALLER = 64 << 10
 
-pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="stacks are found as glibc lays them out")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="stacks are found as glibc lays them out"),
+]
 
 
 @pytest.fixture(params=[*variants.BY_NAME, "numba"])
