@@ -70,12 +70,14 @@ def test_nothing_is_changed_where_the_block_raises():
 
 def test_what_cannot_be_updated_at_the_end_changes_nothing():
     bn = cpubn.BatchNorm1d(6)
-    with (
-        pytest.raises(ValueError, match="running_var must be writeable, because update_from updates it"),
-        bn.accumulate(),
-    ):
-        bn(X)
-        bn.running_var = views.read_only(np.ones(6))
+
+    def of_read_only_statistics():
+        with bn.accumulate():
+            bn(X)
+            bn.running_var = views.read_only(np.ones(6))
+
+    with pytest.raises(ValueError, match="running_var must be writeable, because update_from updates it"):
+        of_read_only_statistics()
     np.testing.assert_array_equal(bn.running_mean, 0)
     assert bn.num_batches_tracked == 0
 
