@@ -146,6 +146,20 @@ def test_samples_of_other_types(dtype):
     np.testing.assert_array_equal(stats, (m.mean, m.low, m.m2))
 
 
+def test_an_output_whose_sign_is_not_that_of_z():
+    (x, _, dy), (mean, var, weight, bias) = given()
+    how = {"mean": mean, "var": var, "weight": weight, "bias": bias, "inference": True, "eps": 1e-3}
+    how |= {"activation": NAMES["leaky_relu"][0], "low": -0.5}
+    act = "leaky_relu", -0.5
+    expected = cpubn.batch_norm_backward(
+        dy, x, mean, var, weight, bias=bias, eps=1e-3, training=False, activation=act, backend="cython"
+    )
+    y, dx = np.zeros_like(x), np.zeros_like(x)
+    assert do("normalize", SHAPE, x=x, y=y, **how) == "OK"
+    assert do("train_backward", SHAPE, x=x, dy=dy, dx=dx, output=y, **how) == "OK"
+    np.testing.assert_array_equal(dx, expected[0])
+
+
 def test_what_is_left_out_is_ones_and_zeros():
     (x, _, dy), (mean, var, *_) = given()
     y, dx = np.zeros_like(x), np.zeros_like(x)

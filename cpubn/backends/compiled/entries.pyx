@@ -29,7 +29,7 @@ cdef enum:
     ENTRIES = 64  # of the table of activations, at most
 
 cdef struct Formula:
-    int parameters
+    int parameters, by_sign  # by_sign: its gradient is made of the output's sign, that of z where low is not negative
     double low, high  # where they are no parameters
 
 cdef Formula[ENTRIES] formulas
@@ -97,6 +97,7 @@ cdef void read_prologue(Task* t, const cpubn_call* call) noexcept nogil:
         return
     fail(t, call.activation < 0 or call.activation >= formula_count, CPUBN_BAD_ACTIVATION)
     t.job.prologue = BY_Z
+    by_output = by_output and not (t.status == CPUBN_OK and formulas[call.activation].by_sign and call.low < 0.0)
     if t.status == CPUBN_OK and by_output and chosen.formula_of(call.activation, True) != 0:
         t.job.prologue = BY_OUTPUT
         read(t, call, &call.output, call.x.type, OF_KEPT)
@@ -290,7 +291,7 @@ def table_of(CompiledKernels kernels not None):
     """A capsule of the table, whose functions go to these kernels from now on."""
     global chosen, formula_count
     for code, entry in enumerate(activations.TABLE, 1):
-        formulas[code] = Formula(len(entry.parameters), entry.numbers[0], entry.numbers[1])
+        formulas[code] = Formula(len(entry.parameters), entry.sides is activations.by_sign, entry.numbers[0], entry.numbers[1])
     chosen, formula_count = kernels.kernels, len(activations.TABLE) + 1
     table.version = CPUBN_VERSION
     table.moments, table.normalize, table.train_forward = moments, normalize, train_forward
