@@ -42,18 +42,29 @@ _lock = Lock()
 
 
 def build() -> Path:
-    """Compile the calls of XLA for the jaxlib that is installed, unless that was done before; return their library.
+    """Compile the calls of XLA for the jaxlib that is installed, unless that was done before, and tell XLA of them.
 
-    Nobody has to call it: the first `batch_norm` does. Call it to have the seconds that it takes elsewhere, for example
-    while an image of a container is made whose final stage has no compiler. The folder is ``CPUBN_CACHE_DIR`` or else
-    ``cpubn`` in the user's cache folder. The compiler is ``CXX``, with options if it has some, or the first of c++, g++
-    and clang++ that is there.
+    Nobody has to call it, as the first `batch_norm` does, but for two reasons: to have the seconds that it takes
+    elsewhere, for example while an image of a container is made whose final stage has no compiler; and before a
+    program runs that jax.export has brought from another process, where nothing is traced. The folder is
+    ``CPUBN_CACHE_DIR`` or else ``cpubn`` in the user's cache folder. The compiler is ``CXX``, with options if it has
+    some, or the first of c++, g++ and clang++ that is there.
+
+    Returns
+    -------
+    The path of the library.
 
     Raises
     ------
-    RuntimeError : there is no compiler, or it failed, with its words; others can write to the folder; the system is
-        none on which this is built.
+    RuntimeError : there are no compiled kernels; there is no compiler, or it failed, with its words; others can write
+        to the folder; the system is none on which this is built.
     """
+    register()
+    return built()
+
+
+def built() -> Path:
+    """The library, compiled if it is not there."""
     if os.name != "posix":
         raise RuntimeError(
             f"cpubn.jax must be on Linux or macOS, where its calls are built, got {sys.platform}; "
@@ -163,7 +174,7 @@ def _register() -> None:
         capsule = import_module("cpubn.capi").table
     except ImportError as error:  # there are no compiled kernels
         raise RuntimeError(str(error)) from None
-    library = load(build())
+    library = load(built())
     pointer_of: Any = ctypes.pythonapi.PyCapsule_GetPointer
     pointer_of.restype, pointer_of.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
     library.cpubn_start(ctypes.c_void_p(pointer_of(capsule, CAPSULE)), ctypes.c_int64(SERIAL_BYTES))

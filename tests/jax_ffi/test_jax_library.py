@@ -12,7 +12,7 @@ need_library("jax", "frameworks")
 from in_jax import jax
 
 import cpubn
-from cpubn.jax import build, library
+from cpubn.jax import library
 
 if os.name != "posix":
     pytest.skip("not built on Windows", allow_module_level=True)
@@ -33,13 +33,13 @@ def fake_compiler(folder, text):
 
 
 def test_it_is_built_once(folder, monkeypatch):
-    path = build()
+    path = library.built()
     assert path.parent == folder
     assert path.name.startswith(f"jax-{sys.modules['jaxlib'].__version__}-{cpubn.__version__}-")
     assert folder.stat().st_mode & 0o777 == path.stat().st_mode & 0o777 == 0o700
     assert [path] == list(folder.iterdir())
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert build() == path
+    assert library.built() == path
     path.write_bytes(b"damaged")
     with pytest.raises(RuntimeError, match="must have a C\\+\\+ compiler"):
         library.load(path)
@@ -60,11 +60,11 @@ def test_a_folder_that_others_can_write_to(folder, mode):
     folder.mkdir()
     folder.chmod(mode)
     with pytest.raises(RuntimeError, match=rf"{folder} must be writable by this user alone, .* chmod go-w {folder}"):
-        build()
+        library.built()
     folder.chmod(0o700)
     folder.parent.chmod(mode)
     with pytest.raises(RuntimeError, match="or others could have their code run"):
-        build()
+        library.built()
     folder.parent.chmod(0o700)
 
 
@@ -74,32 +74,49 @@ def test_a_library_that_others_can_write_to(folder):
     path.write_bytes(b"")
     path.chmod(0o666)
     with pytest.raises(RuntimeError, match=f"{path} must be writable by this user alone"):
-        build()
+        library.built()
 
 
 def test_a_folder_that_cannot_be_made(folder):
     folder.write_text("a file")
     with pytest.raises(RuntimeError, match=r"must be a folder to keep the compiled calls in, got .*; name another in"):
-        build()
+        library.built()
 
 
 def test_no_compiler(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(library.shutil, "which", lambda name: None)
     with pytest.raises(RuntimeError, match=r"got none: no c\+\+ or g\+\+ or clang\+\+; install one, .* name it in CXX"):
-        build()
+        library.built()
 
 
 def test_a_compiler_that_fails(folder, monkeypatch):
     compiler = fake_compiler(folder, "echo 'fatal error: too old' >&2; exit 1")
     monkeypatch.setenv("CXX", f"{compiler} -O1")
     with pytest.raises(RuntimeError, match=f"got from {compiler}: fatal error: too old; install a compiler of C"):
-        build()
+        library.built()
     assert list(folder.iterdir()) == []
 
 
 def run(program):
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_a_program_from_another_process(folder):
+    exporting = (
+        "import sys, jax, jax.numpy as jnp; from cpubn.jax import batch_norm; "
+        "f = jax.jit(lambda x: batch_norm(x, None, None, training=True)[0]); "
+        "of = [jax.export.DisabledSafetyCheck.custom_call('cpubn_forward_1')]; "
+        "print(jax.export.export(f, disabled_checks=of)(jnp.zeros((4, 3))).serialize().hex())"
+    )
+    done = run(exporting)
+    assert done.returncode == 0, done.stderr
+    running = (
+        "import jax, numpy as np, cpubn, cpubn.jax; cpubn.jax.build(); x = np.random.default_rng(0).random((4, 3), 'f4')\n"
+        f"y = jax.export.deserialize(bytearray.fromhex({done.stdout.strip()!r})).call(x); "
+        "print(np.array_equal(y, cpubn.batch_norm(x, None, None, training=True)))"
+    )
+    assert run(running).stdout == "True\n"
 
 
 def test_without_compiled_kernels():
