@@ -60,7 +60,7 @@ def _forward_pulled(how: How, kept: Any, gradients_of_results: Any) -> tuple[Pri
 
 
 forward.defvjp(_forward_kept, _forward_pulled)
-# Outside of what is compiled, a call is compiled by itself, once for each shape: it took 2.5 ms, and takes 0.12.
+# Outside of what is compiled, a call is compiled by itself, once for each shape: it took 2.5 ms, and takes 0.06.
 batch_norm = jax.jit(forward, static_argnums=0, inline=True)
 
 

@@ -104,7 +104,7 @@ def run(program):
 
 def test_a_program_from_another_process(folder):
     exporting = (
-        "import sys, jax, jax.numpy as jnp; from cpubn.jax import batch_norm; "
+        "import jax.export, jax.numpy as jnp; from cpubn.jax import batch_norm; "
         "f = jax.jit(lambda x: batch_norm(x, None, None, training=True)[0]); "
         "of = [jax.export.DisabledSafetyCheck.custom_call('cpubn_forward_1')]; "
         "print(jax.export.export(f, disabled_checks=of)(jnp.zeros((4, 3))).serialize().hex())"
@@ -112,7 +112,7 @@ def test_a_program_from_another_process(folder):
     done = run(exporting)
     assert done.returncode == 0, done.stderr
     running = (
-        "import jax, numpy as np, cpubn, cpubn.jax; cpubn.jax.build(); x = np.random.default_rng(0).random((4, 3), 'f4')\n"
+        "import jax.export, numpy as np, cpubn, cpubn.jax\ncpubn.jax.build(); x = np.random.default_rng(0).random((4, 3), 'f4')\n"
         f"y = jax.export.deserialize(bytearray.fromhex({done.stdout.strip()!r})).call(x); "
         "print(np.array_equal(y, cpubn.batch_norm(x, None, None, training=True)))"
     )
