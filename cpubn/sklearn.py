@@ -207,7 +207,7 @@ def _merge(seen: tuple[Any, Vector, Any], batch: tuple[Any, Vector, Vector]) -> 
 
 
 def _is_finite(m2: Vector) -> bool:
-    return math.isfinite(m2 @ m2)  # faster than isfinite of each
+    return math.isfinite(m2.max())  # faster than isfinite of each
 
 
 def _moments_but_nan(X: Array, weights: Vector | None) -> tuple[NDArray[Any], Vector, Vector]:
@@ -215,7 +215,9 @@ def _moments_but_nan(X: Array, weights: Vector | None) -> tuple[NDArray[Any], Ve
     n, s, _ = _sums(X, weights, np.zeros(X.shape[1]))
     mean = s / n
     n, s, q = _sums(X, weights, mean)
-    return n if weights is not None else n.astype(np.int64), mean + s / n, np.maximum(q - s * s / n, 0.0)
+    m2 = np.maximum(q - s * s / n, 0.0)
+    m2 += 0.0 * m2  # NaN where it overflowed: to divide by infinity would give plausible numbers
+    return n if weights is not None else n.astype(np.int64), mean + s / n, m2
 
 
 def _sums(X: Array, weights: Vector | None, centre: Vector) -> NDArray[np.float64]:

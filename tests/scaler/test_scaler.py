@@ -102,6 +102,13 @@ def test_constant_features_are_only_centred():
     assert (scaler.transform(x)[:, 4] == 0).all()
 
 
+@pytest.mark.parametrize(("size", "right"), [(1e150, True), (1e200, False)])
+def test_numbers_whose_squares_overflow(size, right):
+    """Without a warning; NaN, never numbers that look right."""
+    z = StandardScaler().fit_transform(np.array([[1.0], [3.0], [1.0], [3.0]]) * size)
+    np.testing.assert_allclose(z[:, 0], [-1, 1, -1, 1] if right else [np.nan] * 4, rtol=1e-12)
+
+
 def test_a_feature_without_values_waits_for_some():
     """Theirs stays NaN from then on."""
     x, _ = data(np.float64)
