@@ -40,6 +40,7 @@ def test_import_is_light():
         "matplotlib",
         "scipy",
         "sklearn",
+        "dask",
         "rich",
         "torch",
         "jax",

@@ -11,6 +11,7 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.preprocessing import StandardScaler as Theirs
 
+import cpubn
 from cpubn.sklearn import StandardScaler
 
 ATTRIBUTES = "mean_", "var_", "scale_", "n_samples_seen_"
@@ -81,6 +82,15 @@ def test_float32_is_exact_at_a_large_mean(mean):
     wide = x[:, :4].astype(np.longdouble)
     wanted = (wide - wide.mean(0)) / np.sqrt(((wide - wide.mean(0)) ** 2).mean(0))
     assert (abs(z - wanted) <= 1e-6 * np.maximum(1, abs(wanted))).all()
+
+
+def test_every_backend_serves_it(backend):
+    x, _ = data()
+    with cpubn.use_backend(backend):
+        scaler = StandardScaler().fit(x[:100]).partial_fit(x[100:])
+        z = scaler.transform(x)
+    np.testing.assert_allclose(z, Theirs().fit_transform(x.astype(np.float64)), rtol=0, atol=4e-6)
+    np.testing.assert_allclose(scaler.inverse_transform(z), x, rtol=1e-6)
 
 
 @pytest.mark.parametrize("gaps", [False, True])
