@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import isnan
-from typing import Any
 
 import numpy as np
 
@@ -21,14 +19,15 @@ from cpubn.typing import Backend, Layout
 
 __all__ = ["moments"]
 
-BRANCHES = 8  # of the tree: parts that one task merges
+BRANCHES = 8  # of the tree: parts that one task merges; a power of 2, so that it is merge_all's tree of all of them
 
 
 def moments(x: dask.array.Array, *, layout: Layout = "NCHW", backend: Backend | None = None) -> Delayed:
     """Count, mean and sum of squared deviations of every channel of a dask array, as one Delayed.
 
     Each block is read once, by cpubn.moments, and what goes from worker to worker are a few numbers per channel. For
-    the same values in the same chunks the result has the same bits under every scheduler, also where tasks ran twice.
+    the same values in the same chunks the result has the same bits under every scheduler, also where tasks ran twice:
+    those of ``Moments.merge_all`` of all blocks in their order.
 
     Parameters
     ----------
@@ -67,12 +66,8 @@ def moments(x: dask.array.Array, *, layout: Layout = "NCHW", backend: Backend | 
     functional.moments(nothing, layout=layout, backend=backend)
     if x.numblocks[axis] > 1:
         x = x.rechunk({axis: -1})
-    of_block, merged = delayed(functional.moments, pure=True), delayed(_merge, pure=True)
+    of_block, merged = delayed(functional.moments, pure=True), delayed(Moments.merge_all, pure=True)
     parts = [of_block(block, layout=layout, backend=backend) for block in x.to_delayed().ravel()]
     while len(parts) > 1:
         parts = [merged(parts[i : i + BRANCHES]) for i in range(0, len(parts), BRANCHES)]
     return parts[0]
-
-
-def _merge(parts: Sequence[Moments]) -> Any:
-    return sum(parts)

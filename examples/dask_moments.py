@@ -43,8 +43,7 @@ def array_of_blocks():
 def recalibrate(norms, array):
     """Running statistics of norms in a row from all data: each in turn, for it sees what those before it make."""
     for norm in norms:
-        moments = cpubn.dask.moments(array).compute()
-        norm.running_mean[:], norm.running_var[:] = moments.mean, moments.var(ddof=1)
+        norm.update_from(cpubn.dask.moments(array).compute())
         array = array.map_blocks(norm.freeze(activation="relu"), dtype=np.float32)
 
 

@@ -36,7 +36,7 @@ def moments_of_file(path):
 def moments_of_folder(folder, processes):
     paths = sorted(folder.glob("*.npy"))
     parts = Parallel(n_jobs=processes, return_as="generator")(delayed(moments_of_file)(path) for path in paths)
-    return sum(parts)
+    return cpubn.Moments.merge_all(parts)
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
     print(f"variances of the whole in memory differ by {abs(total.var() / var - 1).max():.0e}")
 
     layer = cpubn.BatchNorm2d(len(var)).eval()
-    layer.running_mean[:], layer.running_var[:] = total.mean, total.var(ddof=1)
+    layer.update_from(total)
     y = layer(whole)
     print(f"normalized by it: means below {abs(y.mean((0, 2, 3), dtype=np.float64)).max():.0e}")
 

@@ -25,12 +25,17 @@ def test_blocks_add_up_in_their_order(layout, scheduler):
     lazy = cpubn.dask.moments(dask.array.from_array(x, chunks=(4, -1, -1, -1)), layout=layout)
     assert isinstance(lazy, Delayed)
     m = lazy.compute(scheduler=scheduler)
-    parts = [cpubn.moments(block, layout=layout) for block in blocks(x, 4)]
-    assert m == sum([sum(parts[:8]), sum(parts[8:])])
+    assert m == cpubn.Moments.merge_all(cpubn.moments(block, layout=layout) for block in blocks(x, 4))
     whole = cpubn.moments(x, layout=layout)
     assert m.count == whole.count
     np.testing.assert_allclose(m.mean, whole.mean, rtol=1e-12)
     np.testing.assert_allclose(m.var(), whole.var(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, 9, 20, 60])
+def test_the_tree_is_that_of_merge_all(rows):
+    m = cpubn.dask.moments(dask.array.from_array(X, chunks=(rows, -1, -1, -1))).compute(scheduler="synchronous")
+    assert m == cpubn.Moments.merge_all(map(cpubn.moments, blocks(X, rows)))
 
 
 @pytest.mark.parametrize("chunks", [(7, 5, 4, 6), (60, 2, 4, 6), (9, 1, 3, 5), (60, 5, 4, 6)])
