@@ -39,8 +39,10 @@ def moments(x: dask.array.Array, *, layout: Layout = "NCHW", backend: Backend | 
     -------
     Delayed, whose ``compute()`` gives Moments.
 
-    Raises TypeError if ``x`` is no dask array, and ValueError and TypeError as cpubn.moments does, before anything is
-    computed.
+    Raises
+    ------
+    TypeError : if ``x`` is no dask array.
+    ValueError, TypeError : as cpubn.moments does, before anything is computed.
 
     Examples
     --------

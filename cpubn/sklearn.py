@@ -75,6 +75,10 @@ class StandardScaler(preprocessing.StandardScaler):  # type: ignore[misc] # it h
         X : (n_samples, n_features), dense or sparse; NaN is left out, infinity is a ValueError.
         y : ignored.
         sample_weight : (n_samples,), or None for ones.
+
+        Raises
+        ------
+        ValueError, TypeError : as scikit-learn does, with the statistics as they were.
         """
         if sample_weight is None and self._stands(X):
             batch = moments(X)

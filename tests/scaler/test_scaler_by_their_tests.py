@@ -57,9 +57,9 @@ def test_they_are_found():
 @pytest.mark.slow
 def test_theirs_of_other_arrays():
     """Left out is that fit and transform take arrays of one library, a check that their own scaler fails, too."""
-    chosen = "array_api and not same_namespace"
+    options = ["-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-W", "ignore"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore", __file__, "-k", chosen],
+        [sys.executable, *options, __file__, "-k", "array_api and not same_namespace"],
         env=os.environ | {ARRAY_API: "1"},
         capture_output=True,
         text=True,
