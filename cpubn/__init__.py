@@ -21,6 +21,7 @@ from cpubn.backends.report import show_config
 from cpubn.folding import fold_conv, fold_into_next_conv, fold_into_next_linear, fold_linear, surround, verify_fold
 from cpubn.frozen import FrozenBatchNorm
 from cpubn.functional import batch_norm, batch_norm_backward, moments
+from cpubn.halves import gradient_sums
 from cpubn.images import normalize_images
 from cpubn.layers import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from cpubn.layers.kept import no_grad
@@ -73,6 +74,7 @@ __all__ = [
     "get_backend",
     "get_include",
     "get_num_threads",
+    "gradient_sums",
     "health",
     "moments",
     "no_grad",

@@ -14,7 +14,7 @@ from typing import Any, Literal, Unpack, overload
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cpubn.ask import check, options
-from cpubn.ask.backward import Request, backward_through, check_besides
+from cpubn.ask.backward import Request, backward_of_part, backward_through, check_besides, samples_of
 from cpubn.ask.check import NCHW, NHWC, layout_name
 from cpubn.ask.forward import forward_through
 from cpubn.ask.moments import counted
@@ -184,6 +184,7 @@ def batch_norm_backward(
     activation: Activation | None = None,
     residual: ArrayLike | None = None,
     y: ArrayLike | None = None,
+    sums: ArrayLike | None = None,
     out: Any = None,
     like: Any = None,
     backend: Backend | None = None,
@@ -210,6 +211,8 @@ def batch_norm_backward(
     activation, residual : the forward's. A function of your own comes with its derivative, as a pair.
     y : the forward's output, if you kept it
         It spares computing z again for relu, relu6, leaky_relu, clip, sigmoid and tanh, and is not read for the others.
+    sums : where x is a part of a batch, what ``gradient_sums`` gives of all parts, added up, (2, C) float64
+        ``mean`` is then the Moments of the whole, and dweight and dbias are the whole's, too.
     out : array for dx; may be ``dy`` or ``x`` itself.
     like : an array of the kind that all results become, as in batch_norm.
 
@@ -245,16 +248,15 @@ def batch_norm_backward(
     make = None if like is None else maker(like)
     if act is None and not bias is residual is y is None:  # they are not read then, but checked all the same
         check_besides(x, layout, bias, residual, y)
-    low = None
+    low, samples = None, 0.0 if sums is None else samples_of(mean, training)
     if isinstance(mean, Moments):
         mean, second, _ = mean._vectors
         low = second if training else None  # inference normalizes with the first word alone
-    dx, dweight, dbias, g = backward_through(
-        Request(
-            *(dy, x, (mean, low, var, 1.0), weight, bias, eps, training, layout),
-            *(act, residual, y, residual is not None, out, None, backend),
-        )
+    asked = Request(
+        *(dy, x, (mean, low, var, 1.0), weight, bias, eps, training, layout),
+        *(act, residual, y, residual is not None, out, None, backend),
     )
+    dx, dweight, dbias, g = backward_through(asked) if sums is None else backward_of_part(asked, sums, samples)
     results = (dx, dweight, dbias) if residual is None else (dx, dweight, dbias, g)
     return results if make is None else tuple(map(make, results))
 

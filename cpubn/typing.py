@@ -11,7 +11,7 @@ What a layer may lack, such as its weight with ``affine=False``, is typed as if 
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, Required, TypeAlias, TypedDict, TypeVar
+from typing import Any, Literal, Protocol, Required, TypeAlias, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +22,7 @@ __all__ = [
     "AxisOrder",
     "Backend",
     "BackwardOptions",
+    "Communicator",
     "Constants",
     "Count",
     "Floating",
@@ -71,6 +72,13 @@ class Constants(TypedDict, total=False):
     backend: Backend | None
 
 
+class Communicator(Protocol):
+    """What joins the ranks of a batch, of a layer's ``comm``: mpi4py's communicators, and cpubn's own, are some."""
+
+    def allgather(self, values: Vector, /) -> Any:
+        """The arrays (n,) float64 that all ranks passed, in the order of ranks: (ranks, n), or a list of them."""
+
+
 class Options(TypedDict, total=False):
     """What batch_norm and batch_norm_backward both take by name."""
 
@@ -95,3 +103,4 @@ class BackwardOptions(Options, total=False):
     training: bool
     bias: ArrayLike | None
     y: ArrayLike | None
+    sums: ArrayLike | None

@@ -18,7 +18,7 @@ ROWS = (
     ("maths", "machine"),
     ("backends",),
     ("ask",),
-    ("functional", "frozen", "statistics", "layers", "images", "folding"),
+    ("functional", "halves", "frozen", "statistics", "layers", "images", "folding"),
     ("convert", "torch", "sklearn", "dask"),
     ("inspection",),
     ("",),  # the package itself, whose names are those of the rows above
@@ -114,6 +114,7 @@ PUBLIC = {  # users give most of them by name
     "frozen.quantized",
     "functional.batch_norm",
     "functional.batch_norm_backward",
+    "halves.gradient_sums",
     "images.normalize_images",
     "jax.functions.batch_norm",
     "layers.batch_norm.__init__",

@@ -54,6 +54,15 @@ class Plan(NamedTuple):
     copied: Array | None  # g, where that is dy
     walk: Walk
 
+    def room(self) -> Any:
+        """For sums (2, C)."""
+        return place_of(self.x).room(self.x, (2, self.walk.shape[1]), kept=True)
+
+    def by_given_sums(self, samples: float) -> Plan:
+        """Of so many samples a channel."""
+        counts = place_of(self.x).constant(self.x, self.walk.shape[1], samples)
+        return self._replace(statistics=self.statistics._replace(counts=counts))
+
 
 def backward_through(asked: Request) -> tuple[Array, Vector, Vector, Any]:
     """dx, dweight, dbias and, where it is wanted, g of `batch_norm_backward`."""
@@ -64,7 +73,7 @@ def backward_through(asked: Request) -> tuple[Array, Vector, Vector, Any]:
     asked = asked._replace(x=located(asked.x, "x"))
     kernels = choice.kernels_for(asked.x, asked.backend)
     with register.calm():
-        plan = _planned(asked, kernels.ANY_TYPE)
+        plan = planned(asked, kernels.ANY_TYPE)
         if calls and place_of(plan.x) is host:  # the call is right, but not all of it were arrays
             given = {name: check.as_array(getattr(asked, name)) for name in ARRAYS}
             *vectors, count = asked.statistics
@@ -72,22 +81,47 @@ def backward_through(asked: Request) -> tuple[Array, Vector, Vector, Any]:
             given["totals"] = asked.totals and tuple(map(check.as_array, asked.totals))
             dx, *rest = calls.backward(asked._replace(**given))
             return dx if asked.out is None else asked.out, *rest
-        place, statistics = place_of(plan.x), plan.statistics
-        sums = place.room(plan.x, (2, plan.walk.shape[1]), kept=True)
+        sums = plan.room()
+        return computed(asked, plan, kernels, sums, sums)
+
+
+def backward_of_part(asked: Request, sums: Any, samples: float) -> tuple[Array, Vector, Vector, Any]:
+    """The same of a part of a batch, by the sums (2, C) of the whole, of so many samples a channel."""
+    kernels = choice.kernels_for(asked.x, asked.backend)
+    with register.calm():
+        plan = planned(asked, kernels.ANY_TYPE, whole=False)
+        found = _sums(plan.x, sums, plan.walk.shape[1])
+        return computed(asked, plan.by_given_sums(samples), kernels, found, found)
+
+
+def sums_of_part(asked: Request) -> tuple[Plan, Any, Any]:
+    """The plan of a part of a batch, its kernels, and sums (2, C) of it: g, and g * (x - mean)."""
+    kernels = choice.kernels_for(asked.x, asked.backend)
+    with register.calm():
+        plan = planned(asked, kernels.ANY_TYPE, whole=False)
+        sums, threads = plan.room(), choice.threads(plan.x.nbytes)
         if plan.x.size:
-            threads = choice.threads(plan.x.nbytes)
-            kernels.backward(plan.dy, plan.x, statistics, plan.prologue, sums, plan.dx.view, threads)
-            plan.dx.deliver(plan.walk)
-            if plan.g is not None:
-                plan.g.deliver(plan.walk)
-        dweight = place.weight_gradient(sums, statistics.var, statistics.eps)
-        if asked.totals is not None:
-            place.accumulate([located(total, "a gradient") for total in asked.totals], (dweight, sums[0]))
-        g = plan.copied if plan.g is None else plan.g.array
-        dx, dweight, dbias = (place.result(a) for a in (plan.dx.array, dweight, sums[0]))
-        if asked.out is not None and place is host:
-            dx = asked.out
-        return dx, dweight, dbias, None if g is None else place.result(g)
+            kernels.gradient_sums(plan.dy, plan.x, plan.statistics, plan.prologue._replace(g=None), sums, threads)
+        return plan, kernels, sums
+
+
+def computed(asked: Request, plan: Plan, kernels: Any, sums: Any, own: Any) -> tuple[Array, Vector, Vector, Any]:
+    """By sums (2, C) that are to be found, or are given where the plan counts samples; own: those of the weights."""
+    place, statistics = place_of(plan.x), plan.statistics
+    if plan.x.size:
+        threads = choice.threads(plan.x.nbytes)
+        kernels.backward(plan.dy, plan.x, statistics, plan.prologue, sums, plan.dx.view, threads)
+        plan.dx.deliver(plan.walk)
+        if plan.g is not None:
+            plan.g.deliver(plan.walk)
+    dweight = place.weight_gradient(own, statistics.var, statistics.eps)
+    if asked.totals is not None:
+        place.accumulate([located(total, "a gradient") for total in asked.totals], (dweight, own[0]))
+    g = plan.copied if plan.g is None else plan.g.array
+    dx, dweight, dbias = (place.result(a) for a in (plan.dx.array, dweight, own[0]))
+    if asked.out is not None and place is host:
+        dx = asked.out
+    return dx, dweight, dbias, None if g is None else place.result(g)
 
 
 def _of_tensors(calls: Any, asked: Request) -> Any:
@@ -99,6 +133,30 @@ def _of_tensors(calls: Any, asked: Request) -> Any:
     return done if done is None or asked.out is None else (asked.out, *done[1:])
 
 
+def samples_of(moments: Any, training: bool) -> float:
+    """Values per channel of the batch whose Moments are given with sums of it."""
+    if not training:
+        raise ValueError("training must be True with sums, which inference has no use for, got False; leave sums out")
+    count = getattr(moments, "count", None)
+    if count is None:
+        raise TypeError(
+            f"mean must be the Moments of the whole batch with sums of it, got {type(moments).__name__}; "
+            "pass what cpubn.moments gives of all parts, merged"
+        )
+    return float(max(count, 1))
+
+
+def _sums(x: Array, sums: Any, channels: int) -> Array:
+    """(2, C), where x is."""
+    array = check.data(check.together(x, {"sums": sums})["sums"], "sums", ("float64",))
+    if array.shape != (2, channels):
+        raise ValueError(
+            f"sums must have shape (2, {channels}), two for each channel of x, got {array.shape}; "
+            "add up what cpubn.gradient_sums gives of every part"
+        )
+    return place_of(array).require(array, np.dtype(np.float64))  # type: ignore[no-any-return]
+
+
 def check_besides(
     x: ArrayLike, layout: str, bias: ArrayLike | None, residual: ArrayLike | None, y: ArrayLike | None
 ) -> None:
@@ -107,8 +165,8 @@ def check_besides(
     _of_forward(x, x.shape[axis], layout, bias, residual, y)
 
 
-def _planned(asked: Request, any_type: bool) -> Plan:
-    """For kernels that take samples of any type, or else only of the type that is computed in."""
+def planned(asked: Request, any_type: bool, *, whole: bool = True) -> Plan:
+    """For kernels that take samples of any type, or else only of the type that is computed in; whole: x is all."""
     x, axis = check.batch(asked.x, asked.layout)
     mean, low, m2, _ = asked.statistics
     given = {"dy": asked.dy, "mean": mean, "low": low, "var": m2, "weight": asked.weight, "out": asked.out}
@@ -116,6 +174,8 @@ def _planned(asked: Request, any_type: bool) -> Plan:
     dy = options.gradient(given["dy"], x)
     walk, kind, out = walk_of(x, axis), x.dtype.newbyteorder("="), given["out"]
     statistics = _statistics(asked, given, x, walk)
+    if asked.training and whole:
+        check.enough_values(walk, x)
     dtype = None if any_type else computed_in(kind)
     prologue = _prologue(asked, x, walk, dtype)
     if out is not None:
@@ -146,8 +206,6 @@ def _statistics(asked: Request, given: dict[str, Any], x: Array, walk: Walk) -> 
         var = place_of(var).variance(var, asked.statistics[3])
     state.divisor(var, eps, "var")
     weight = check.optional_vector(x, given["weight"], "weight", channels, layout, 1.0)
-    if asked.training:
-        check.enough_values(walk, x)
     return Statistics(mean, low, var, weight, eps, bool(asked.training))
 
 

@@ -182,8 +182,10 @@ class Forward(NamedTuple):
     layout: str
 
 
-def forward(x: ArrayLike, vectors: tuple[Any, ...], how: tuple[Any, ...], training: bool) -> Forward:
-    """vectors and how: as forward_through has them."""
+def forward(
+    x: ArrayLike, vectors: tuple[Any, ...], how: tuple[Any, ...], training: bool, *, whole: bool = True
+) -> Forward:
+    """vectors and how: as forward_through has them; whole: x is all of its batch."""
     running_mean, running_var, weight, bias, tracked = vectors
     momentum, eps, layout, activation, residual, dtype, out_layout, out = how
     x, axis = check.batch(x, layout, check.FLOATS if training else check.SAMPLES)
@@ -199,7 +201,8 @@ def forward(x: ArrayLike, vectors: tuple[Any, ...], how: tuple[Any, ...], traini
     b = check.optional_vector(x, bias, "bias", channels, layout, 0.0)
     running = check.running_pair(running_mean, running_var, channels, layout, training=training)
     if training:
-        check.enough_values(walk, x)
+        if whole:
+            check.enough_values(walk, x)
         if running:
             apart_from = {"x": x, "residual": residual, "weight": weight, "bias": bias}
             state.updatable({"running_mean": running_mean, "running_var": running_var}, apart_from)

@@ -27,6 +27,7 @@ class Statistics(NamedTuple):
     weight: Vector
     eps: float
     training: bool  # whether mean and var are the batch's own, through which x reaches dx once more
+    counts: Vector | None = None  # of samples that backward's sums are of, which are given; None: it sums x's itself
 
 
 class Bits(NamedTuple):

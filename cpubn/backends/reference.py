@@ -122,7 +122,8 @@ def backward(
 ) -> None:
     """dx = scale * ((g - k) - ((x - centre) * r) * s) by algebra.gradient; in inference dx = scale * g.
 
-    dy, x, dx (O, C, I); sums (2, C) float64 and the prologue's g as of gradient_sums; dx may be dy or x.
+    dy, x, dx (O, C, I); sums (2, C) float64, if they are not given, and the prologue's g as of gradient_sums; dx may be
+    dy or x.
     Not `a * g + b * (x - centre) + k`: where g follows x that loses half its digits at mean/std = 1e6. And g is kept
     where dx will stand, if that is not x, since to make it twice would cost more than to read it.
     Moves dy, x and dx twice, and once more what the prologue reads and writes.
@@ -132,11 +133,11 @@ def backward(
         g = np.empty_like(dx) if np.may_share_memory(dx, x) else dx
         g = g if prologue.g is None else prologue.g
         prologue = prologue._replace(g=g)
-    gradient_sums(dy, x, statistics, prologue, sums, threads)
-    mean, low, var, weight, eps, training = statistics
+    mean, low, var, weight, eps, training, counts = statistics
+    gradient_sums(dy, x, statistics, prologue, sums if counts is None else np.empty_like(sums), threads)
     with np.errstate(all="ignore"):
         if training:
-            centre, count = algebra.centre(mean, x.dtype.type), x.shape[0] * x.shape[2]
+            centre, count = algebra.centre(mean, x.dtype.type), x.shape[0] * x.shape[2] if counts is None else counts
             coefficients = centre, *algebra.gradient(count, mean, low, var, weight, eps, centre, *sums)
             wide = algebra.backward_is_wide(*coefficients)
             formula = _formula(_gradient, (g, x), np.stack(coefficients), wide)
@@ -192,7 +193,7 @@ def _by_signs(dy: Array, signs: Bits, block: Block) -> Array:
 
 def _coefficients(statistics: Statistics, bias: Any, dtype: np.dtype[Any]) -> Array:
     """(3, C): centre, scale and shift that apply statistics to data of that type."""
-    mean, low, var, weight, eps, _ = statistics
+    mean, low, var, weight, eps, *_ = statistics
     centre = algebra.centre(mean, dtype.type)
     return np.stack((centre, *algebra.affine(mean, low, var, weight, bias, eps, centre)))
 

@@ -28,6 +28,13 @@ cdef inline Channels total(const Job* job, Py_ssize_t row, Py_ssize_t c, Py_ssiz
     return sums
 
 
+cdef inline Channels counts_of(const Job* job, Py_ssize_t c, Py_ssize_t n) noexcept nogil:
+    """What to divide by: samples."""
+    if job.counts is NULL:
+        return Channels(<double>(job.outer * job.inner))
+    return some(job.counts + c, n)
+
+
 cdef inline Channels centre_of(const Job* job, Channels mean) noexcept nogil:
     """The mean as a number of the type that is computed in."""
     return mean if job.x.type == FLOAT64 else as_single(mean)
@@ -123,7 +130,7 @@ cdef inline void set_affine(Job* job, Py_ssize_t c, Py_ssize_t n, Channels mean,
 cdef inline void set_gradient(Job* job, Py_ssize_t c, Py_ssize_t n) noexcept nogil:
     """r, s and k of n channels from c on, and scale as r * weight."""
     cdef double* a = job.coefficients + c
-    cdef Channels count = Channels(<double>(job.outer * job.inner)), centre = some(a, n)
+    cdef Channels count = counts_of(job, c, n), centre = some(a, n)
     cdef Channels s0 = some(job.result + c, n), s1 = some(job.result + job.channels + c, n)
     cdef Channels r = rstd(some(job.var + c, n), Channels(job.eps)), s = s1 * r / count
     cdef Channels shift = (centre - some(job.mean + c, n)) - some(job.mean_low + c, n)

@@ -194,6 +194,7 @@ cdef struct Job:
     const double* weight
     const double* bias
     double eps
+    const double* counts  # of samples a channel, where they are not those of x alone
     double* result  # (3, C): mean, its low word, m2; or (2, C): s0, s1
     double* coefficients  # (3 or COEFFICIENTS, C)
     # What a call needs beside its arrays.

@@ -27,10 +27,12 @@ cdef inline const double* vector_of(cnp.ndarray v, Py_ssize_t n) except NULL:
 
 cdef inline int set_statistics(Job* job, statistics) except -1:
     cdef Py_ssize_t n = job.channels
-    mean, low, var, weight, eps, training = statistics
+    mean, low, var, weight, eps, training, counts = statistics
     job.mean, job.mean_low = vector_of(mean, n), vector_of(low, n)
     job.var, job.weight, job.eps = vector_of(var, n), vector_of(weight, n), eps
     job.map = GRADIENT if training else SCALE
+    if counts is not None:
+        job.counts = vector_of(counts, n)
     return 0
 
 

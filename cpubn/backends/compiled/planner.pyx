@@ -207,8 +207,7 @@ cdef class CompiledKernels:
         """
         cdef Job job = self.new_job(x, y)
         job.sums = job.apply = True
-        job.weight, job.bias = vector_of(weight, job.channels), vector_of(bias, job.channels)
-        job.eps = eps
+        job.weight, job.bias, job.eps = vector_of(weight, job.channels), vector_of(bias, job.channels), eps
         job.result = <double*>cnp.PyArray_DATA(stats)
         activation, residual, quantization = epilogue
         set_epilogue(&job, activation, quantization)
@@ -226,8 +225,7 @@ cdef class CompiledKernels:
         Moves dy and x, and what the prologue reads, once.
         """
         cdef Job job = self.new_job(x, x)
-        job.dy, job.backward, job.sums = strided(dy), True, True
-        job.result = <double*>cnp.PyArray_DATA(sums)
+        job.dy, job.backward, job.sums, job.result = strided(dy), True, True, <double*>cnp.PyArray_DATA(sums)
         set_statistics(&job, statistics)
         set_prologue(&job, prologue)
         job.g.data = NULL
@@ -239,14 +237,17 @@ cdef class CompiledKernels:
     ):
         """dx = scale * ((g - k) - ((x - centre) * r) * s) with the coefficients of algebra.gradient; g * scale in inference.
 
-        dy, x, dx (O, C, I); sums (2, C) float64 <- as `gradient_sums`; dx may be dy or x.
+        dy, x, dx (O, C, I); sums (2, C) float64 <- as `gradient_sums`, or given with their counts; dx may be dy or x.
         Not `a * g + b * (x - centre) + k`: where g follows x that loses half its digits at mean/std = 1e6.
         Moves dy, x, what the prologue reads, and dx once where a group fits in cache, otherwise what is read twice.
         """
         cdef Job job = self.new_job(x, dx)
-        job.dy, job.backward, job.sums, job.apply = strided(dy), True, True, True
-        job.result = <double*>cnp.PyArray_DATA(sums)
+        job.dy, job.backward, job.apply = strided(dy), True, True
+        job.result = <double*>vector_of(sums, 2 * job.channels)
         set_statistics(&job, statistics)
+        job.sums = job.counts is NULL
+        if not job.sums:
+            job.spans = 0
         set_prologue(&job, prologue)
         run_job(&job, threads)
 

@@ -31,6 +31,23 @@ def affine(real: Any) -> Kernel:
     return kernel
 
 
+@functools.cache
+def gradient(real: Any) -> Kernel:
+    """A kernel: centre, r, s, k and scale (5, C) of dx, for data computed in `real`, by sums (2, C) that are given."""
+
+    @launched
+    def kernel(counts, mean, low, var, weight, eps, sums, coefficients, channels):
+        for c in range(cuda.grid(1), channels, cuda.gridsize(1)):
+            middle, v, w = np.float64(mean[c]), np.float64(var[c]), np.float64(weight[c])
+            centre = algebra.centre(middle, real)
+            s0, s1 = sums[c], sums[channels + c]
+            r, s, k, scale = algebra.gradient(counts[c], middle, low[c], v, w, eps, centre, s0, s1)
+            coefficients[c], coefficients[channels + c], coefficients[2 * channels + c] = centre, r, s
+            coefficients[3 * channels + c], coefficients[4 * channels + c] = k, scale
+
+    return kernel
+
+
 @launched
 def inference_gradient(var: Flat, weight: Flat, eps: float, coefficients: Flat, channels: int) -> None:
     """Centre, scale and shift (3, C) of dx = dy * weight * rstd."""

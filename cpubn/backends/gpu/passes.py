@@ -80,8 +80,8 @@ def backward(
 ) -> None:
     """dx = scale * ((g - k) - ((x - centre) * r) * s), by `algebra.gradient` of the gradient sums; or scale * g.
 
-    dy, x, dx (O, C, I) of any type, of which dx may be dy or x; sums (2, C) float64 and the prologue's g as of
-    `gradient_sums`.
+    dy, x, dx (O, C, I) of any type, of which dx may be dy or x; sums (2, C) float64, if they are not given, and the
+    prologue's g as of `gradient_sums`.
     Three launches, as in `train_forward`, after one that makes g: where dx will stand, if that is not x.
     Reads g and x twice, or in inference g twice and x once, writes dx once.
     """
@@ -89,10 +89,16 @@ def backward(
     g = _through(dy, x, statistics, prologue, room)
     if statistics.training:
         coefficients = workspace(x, (5, x.shape[1]), "coefficients")
-        _gradient(g, x, statistics, sums, coefficients)
+        if statistics.counts is None:
+            _gradient(g, x, statistics, sums, coefficients)
+        else:
+            mean, low, var, weight, eps, _, counts = statistics
+            vectors = counts, mean, low, var, weight, eps, sums
+            _each_channel(channels.gradient(computed_in(x)), x, *vectors, coefficients)
         _elementwise(apply.backward, (), (g, x, None), coefficients, PLAIN, dx)
     else:
-        _gradient(g, x, statistics, sums, None)
+        if statistics.counts is None:
+            _gradient(g, x, statistics, sums, None)
         affine = workspace(x, (3, x.shape[1]), "affine")
         _each_channel(channels.inference_gradient, x, statistics.var, statistics.weight, statistics.eps, affine)
         normalize(g, affine, PLAIN, dx, threads)
@@ -139,7 +145,7 @@ def _through(dy: Array, x: Array, statistics: Statistics, prologue: Prologue, ro
     if kept is not None:
         _elementwise(apply.through, settings, (dy, kept, residual), zeros, Epilogue(activation), g)
         return g
-    mean, low, var, weight, eps, _ = statistics
+    mean, low, var, weight, eps, *_ = statistics
     affine = workspace(x, (3, x.shape[1]), "affine")
     _each_channel(channels.affine(computed_in(x)), x, mean, low, var, weight, bias, eps, affine)
     _elementwise(apply.through, settings, (dy, x, residual), affine, Epilogue(activation), g)
@@ -147,7 +153,7 @@ def _through(dy: Array, x: Array, statistics: Statistics, prologue: Prologue, ro
 
 
 def _gradient(dy: Array, x: Array, statistics: Statistics, sums: Array, coefficients: Array | None) -> None:
-    mean, low, var, weight, eps, _ = statistics
+    mean, low, var, weight, eps, *_ = statistics
     tile = tile_of(x.shape, sums=True)
     parts = workspace(x, (2, tile.chunks, tile.channels), "parts")
     kernel = chunk_sums(name_of(x.dtype), computed_in(x), gradient=True)

@@ -173,14 +173,15 @@ def backward(
 ) -> None:
     """dx = scale * ((g - k) - ((x - centre) * r) * s), with the coefficients of `algebra.gradient`; or g * scale.
 
-    dy, x, dx (O, C, I) real, of which dx may be dy or x; sums (2, C) float64 <- as `gradient_sums`.
+    dy, x, dx (O, C, I) real, of which dx may be dy or x; sums (2, C) float64 <- as `gradient_sums`, or given.
     Sums first, as in `train_forward`.
     Reads dy, x and what the prologue reads twice, writes dx once.
     """
-    gradient_sums(dy, x, statistics, prologue, sums, threads)
-    mean, low, var, weight, eps, training = statistics
+    mean, low, var, weight, eps, training, counts = statistics
+    if counts is None:
+        gradient_sums(dy, x, statistics, prologue, sums, threads)
     affine = _affine(x, statistics, prologue.bias)
-    count = x.shape[0] * x.shape[2]
+    count = x.shape[0] * x.shape[2] if counts is None else counts
     with np.errstate(all="ignore"):
         r, s, k, _ = algebra.gradient(count, mean, low, var, weight, eps, affine[0], *sums)
     _apply_backward(x, terms_of(dy, x, prologue), np.stack((*affine, r, s, k)), training, (dx, prologue.g), threads)
@@ -242,7 +243,7 @@ def _serial_for(activation: Activation | None, threads: int) -> int:
 
 def _affine(x: Array, statistics: Statistics, bias: Array | None) -> Array:
     """centre, scale and shift that the forward had."""
-    mean, low, var, weight, eps, _ = statistics
+    mean, low, var, weight, eps, *_ = statistics
     with np.errstate(all="ignore"):
         centre = algebra.centre(mean, x.dtype.type)
         return np.stack((centre, *algebra.affine(mean, low, var, weight, 0.0 if bias is None else bias, eps, centre)))
