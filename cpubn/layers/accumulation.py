@@ -8,6 +8,7 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cpubn.ask import check, state
 from cpubn.backends.place import to_host
@@ -25,7 +26,7 @@ class Accumulation:
         self.tree: Tree[Moments] = Tree()
         self._lock = Lock()
 
-    def __call__(self, layer: Any, x: Array, residual: Any, out: Array | None) -> Array:
+    def __call__(self, layer: Any, x: ArrayLike, residual: Any, out: Array | None) -> Array:
         y, batch = layer._by_batch_statistics(x, residual, out, moves=False)
         self.take(batch)
         return y  # type: ignore[no-any-return]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self, overload
+from typing import Any, ClassVar, Self, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -10,18 +10,18 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from cpubn.ask import check, options
 from cpubn.ask.backward import Request, backward_through
 from cpubn.ask.forward import forward_through
+from cpubn.ask.ranks import backward_over, forward_over
 from cpubn.backends import choice, epilogue
-from cpubn.backends.overlap import overlap
 from cpubn.backends.place import located, plain
 from cpubn.backends.signs import kept_of
 from cpubn.frozen import FrozenBatchNorm
 from cpubn.functional import batch_norm
 from cpubn.layers.accumulation import Accumulates
 from cpubn.layers.described import described
-from cpubn.layers.kept import IN_NO_GRAD, NOT_CALLED, USED, Kept, Nothing, keeps, witness_of
+from cpubn.layers.kept import IN_NO_GRAD, NOT_CALLED, USED, Kept, comm_of, keeps, whole, witness_of
 from cpubn.layers.vectors import put
 from cpubn.statistics import Moments
-from cpubn.typing import Activation, Array, Backend, Floating, Layout
+from cpubn.typing import Activation, Array, Backend, Communicator, Floating, Layout
 
 
 class _BatchNorm(Accumulates):
@@ -42,6 +42,7 @@ class _BatchNorm(Accumulates):
         activation: Activation | None = None,
         dtype: DTypeLike = "float32",
         backend: Backend | None = None,
+        comm: Communicator | None = None,
     ) -> None:
         self.eps = check.epsilon(eps, training=True)
         self.momentum = None if momentum is None else check.momentum(momentum)
@@ -59,7 +60,7 @@ class _BatchNorm(Accumulates):
         )
         affine, tracks = check.flag(affine, "affine"), check.flag(track_running_stats, "track_running_stats")
         super().__init__(self.num_features, self._dtype, affine, tracks)
-        self.training = True
+        self.training, self.comm = True, comm
         self.residual_grad = None
 
     @overload
@@ -82,14 +83,12 @@ class _BatchNorm(Accumulates):
             if y is not None:
                 self._keep(x, residual, y, out, None)
                 return y  # type: ignore[no-any-return]
-        array = check.layer_input(x, type(self).__name__, self.ranks, self.num_features, self.layout)
         if self.training or self.running_mean is None:
-            if keeps():
-                options.differentiable(self._activation)
             moves = self.training and self._tracks
             if moves and self._stand_in is not None:
-                return self._stand_in(self, array, residual, out)  # type: ignore[no-any-return]
-            return self._by_batch_statistics(array, residual, out, moves)[0]
+                return self._stand_in(self, x, residual, out)  # type: ignore[no-any-return]
+            return self._by_batch_statistics(x, residual, out, moves)[0]
+        array = self._input(x)
         y = batch_norm(
             array,
             self.running_mean,
@@ -118,35 +117,31 @@ class _BatchNorm(Accumulates):
         If there was a residual, its gradient is put into residual_grad. The layer lets go of what the forward kept, so
         that there is one backward for each forward; with ``retain=True`` it keeps that for another one.
         """
-        kept, retain = self._kept, check.flag(retain, "retain")
-        if isinstance(kept, Nothing):
-            raise RuntimeError(f"backward needs the input of the last forward, got none: {kept.why}; {kept.cure}")
-        kept = Kept(*kept)
-        if kept.overwritten:
-            raise RuntimeError(
-                f"backward needs the {kept.overwritten} of the last forward, got one that was overwritten by out; "
-                "give the forward an output of its own"
-            )
-        if not kept.is_as_it_was(self.weight, self.bias):
-            raise RuntimeError(
-                f"backward needs what the last forward read{'' if kept.output is None else ' and gave'}, got arrays "
-                "that were changed since; change copies of them, or call backward first"
-            )
+        comm = comm_of(self._kept, self.comm if self.training else None)
+
+        def given() -> Request:
+            check.flag(retain, "retain")
+            return self._asked(dy, out)
+
+        if comm is None:
+            dx, _, _, g = backward_through(given())
+        else:
+            dx, _, _, g = backward_over(comm, self.num_features, given)
+        self._put(residual_grad=g, _kept=Kept(*self._kept).noted(dx) if retain else USED)
+        return dx
+
+    def _asked(self, dy: ArrayLike, out: Array | None) -> Request:
+        kept = whole(self._kept, self.weight, self.bias)
         batch = kept.batch
         if batch is None:
             mean, var = self._running()
             statistics = mean, None, var, 1.0
         else:
             statistics = *batch._vectors, float(max(batch.count, 1))
-        totals = self._totals()
-        dx, _, _, g = backward_through(
-            Request(
-                *(dy, kept.x, statistics, self.weight, self.bias, self.eps, batch is not None, self.layout),
-                *(self._activation, kept.residual, kept.output, kept.had_residual, out, totals, self.backend),
-            )
+        return Request(
+            *(dy, kept.x, statistics, self.weight, self.bias, self.eps, batch is not None, self.layout),
+            *(self._activation, kept.residual, kept.output, kept.had_residual, out, self._totals(), self.backend),
         )
-        self._put(residual_grad=g, _kept=_noted(kept, dx) if retain else USED)
-        return dx
 
     @property
     def activation(self) -> Activation | None:
@@ -208,19 +203,34 @@ class _BatchNorm(Accumulates):
             f"{'' if self.training else '.eval()'}"
         )
 
+    def _input(self, x: ArrayLike) -> Array:
+        return check.layer_input(x, type(self).__name__, self.ranks, self.num_features, self.layout)
+
     def _by_batch_statistics(
-        self, x: Array, residual: ArrayLike | None, out: Array | None, moves: bool
+        self, x: ArrayLike, residual: ArrayLike | None, out: Array | None, moves: bool
     ) -> tuple[Array, Moments]:
-        """y and the batch's moments; whether the running statistics move."""
+        """y and the batch's moments, of all ranks where there are some; whether the running statistics move."""
         mean, var, tracked = (self.running_mean, self.running_var, self._tracked) if moves else (None, None, None)
         vectors = mean, var, self.weight, self.bias, tracked
         how = self._momentum(), self.eps, self.layout, self._activation, residual, None, None, out
-        y, samples, stats = forward_through(x, vectors, how, True, True, self.backend)
-        batch = Moments.of(samples, stats)
-        self._keep(x, residual, y, out, batch)
+        array, comm = cast("Array", None), self.comm if self.training else None
+
+        def given() -> tuple[Array, tuple[Any, ...], tuple[Any, ...]]:
+            nonlocal array
+            array = self._input(x)
+            if keeps():
+                options.differentiable(self._activation)
+            return array, vectors, how
+
+        if comm is None:
+            y, *found = forward_through(*given(), True, True, self.backend)
+        else:
+            y, *found = forward_over(comm, self.num_features, given, self.backend)
+        batch = Moments.of(*found)
+        self._keep(array, residual, y, out, batch, comm)
         return y, batch
 
-    def _keep(self, x: Array, residual: Any, y: Array, out: Any, batch: Moments | None) -> None:
+    def _keep(self, x: Array, residual: Any, y: Array, out: Any, batch: Moments | None, comm: Any = None) -> None:
         """Remember for backward what the forward read, and of what it wrote what the activation needs."""
         if not keeps():
             put(self, "_kept", IN_NO_GRAD)
@@ -234,16 +244,8 @@ class _BatchNorm(Accumulates):
         if batch is not None:  # an inference would take a tenth longer for it, and as a rule has no backward
             calls = choice.compiled_calls(self.backend)
             witness = witness_of((x, output, added, self.weight, self.bias), calls)
-        kept = x, batch, added, residual is not None, output, witness, calls
-        put(self, "_kept", kept if out is None else _noted(Kept(*kept), y))
-
-
-def _noted(kept: Kept, written: Array) -> Kept:
-    """With what of it was overwritten."""
-    for name, array in {"residual": kept.residual, "input": kept.x}.items():
-        if array is not None and overlap(written, array):
-            return kept._replace(overwritten=name)
-    return kept
+        kept = x, batch, added, residual is not None, output, witness, calls, None, comm
+        put(self, "_kept", kept if out is None else Kept(*kept).noted(y))
 
 
 class BatchNorm1d(_BatchNorm):

@@ -19,6 +19,10 @@ dtype : of weight and bias, float32 or float64
     Running statistics and gradients are float64: float32 would throw away what the kernels kept at a large mean.
 backend : "cython", "numba" or "numpy"
     None for the current default, and for "cuda" once ``to_device()`` has been called.
+comm : what joins the processes that a batch is spread over, such as ``cpubn.mpi.world()``
+    Any object whose ``allgather(array)`` gives the arrays of all ranks, in their order. In training mode statistics and
+    dx are the whole batch's then; weight_grad and bias_grad stay this rank's, to be added up as those of other layers
+    are. All ranks call together, with an empty x if need be, and an error on one is an error on all.
 
 Attributes
 ----------

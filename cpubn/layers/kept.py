@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cpubn.backends.overlap import overlap
 from cpubn.backends.signs import Signs
 from cpubn.typing import Array
 
@@ -50,10 +51,18 @@ class Kept(NamedTuple):
     witness: Any  # of those three and of the layer's weight and bias; None: there is none
     calls: Any  # the compiled ones that bore it, or None
     overwritten: str | None = None  # what backward would need
+    comm: Any = None  # over whose ranks the batch was spread
 
     def is_as_it_was(self, weight: Any, bias: Any) -> bool:
         read = self.x, self.output, self.residual, weight, bias
         return self.witness in (None, witness_of(read, self.calls))
+
+    def noted(self, written: Array) -> Kept:
+        """With what of it was overwritten."""
+        for name, array in {"residual": self.residual, "input": self.x}.items():
+            if array is not None and overlap(written, array):
+                return self._replace(overwritten=name)
+        return self
 
 
 def witness_of(read: tuple[Any, ...], calls: Any) -> Any:
@@ -75,3 +84,26 @@ NOT_CALLED = Nothing("the layer was not called", "call the layer first")
 USED = Nothing("backward was called already", "call the layer again, or keep its input by backward(dy, retain=True)")
 IN_NO_GRAD = Nothing("its last call was within cpubn.no_grad()", "call it outside of that")
 MOVED = Nothing("the layer's state was loaded, reset or moved since", "call the layer again")
+
+
+def whole(kept: tuple[Any, ...] | Nothing, weight: Any, bias: Any) -> Kept:
+    """What a backward needs; RuntimeError where it is not there, or was changed."""
+    if isinstance(kept, Nothing):
+        raise RuntimeError(f"backward needs the input of the last forward, got none: {kept.why}; {kept.cure}")
+    found = Kept(*kept)
+    if found.overwritten:
+        raise RuntimeError(
+            f"backward needs the {found.overwritten} of the last forward, got one that was overwritten by out; "
+            "give the forward an output of its own"
+        )
+    if not found.is_as_it_was(weight, bias):
+        raise RuntimeError(
+            f"backward needs what the last forward read{'' if found.output is None else ' and gave'}, got arrays "
+            "that were changed since; change copies of them, or call backward first"
+        )
+    return found
+
+
+def comm_of(kept: tuple[Any, ...] | Nothing, comm: Any) -> Any:
+    """Over whose ranks a backward goes: its forward's or, where nothing is kept, the layer's, which then hear of it."""
+    return comm if isinstance(kept, Nothing) else Kept(*kept).comm

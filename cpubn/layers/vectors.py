@@ -9,16 +9,26 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cpubn.ask import check
+from cpubn.ask.exchange import communicator
 from cpubn.ask.state import layer_state
 from cpubn.backends import choice
 from cpubn.backends.foreign import shared
 from cpubn.backends.gpu.arrays import is_on_gpu
 from cpubn.backends.place import located, place_of, to_device, to_host
 from cpubn.layers.kept import MOVED, Kept, Nothing
-from cpubn.typing import Array, AxisOrder, Backend, Values, Vector
+from cpubn.typing import Array, AxisOrder, Backend, Communicator, Values, Vector
 
 VECTORS = "weight", "bias", "weight_grad", "bias_grad", "running_mean", "running_var"
-SETTABLE = *VECTORS, "num_batches_tracked", "eps", "momentum", "training", "track_running_stats", "residual_grad"
+SETTABLE = (
+    *VECTORS,
+    "num_batches_tracked",
+    "eps",
+    "momentum",
+    "training",
+    "track_running_stats",
+    "residual_grad",
+    "comm",
+)
 FIXED = "num_features", "affine", "layout", "activation", "backend"
 
 MOVED_STATE: dict[str, Any] = {"_kept": MOVED, "residual_grad": None}
@@ -70,6 +80,7 @@ class LayerVectors:
     running_mean: VectorAttribute
     running_var: VectorAttribute
     residual_grad: ArrayAttribute
+    comm: Communicator | None = None  # also of pickles that know of none
     _dtype: np.dtype[Any]
     _kept: tuple[Any, ...] | Nothing  # fields of a Kept, which take no time to put together
     _tracks: bool
@@ -103,6 +114,8 @@ class LayerVectors:
                 )
             if name in ("training", "track_running_stats"):
                 value = check.flag(value, name)
+            if name == "comm":
+                value = communicator(value)
             if name in VECTORS and value is not None and not hasattr(value, "shape"):
                 dtype = self._dtype if name in ("weight", "bias") else np.float64
                 value = check.vector(value, name, self.num_features, self.layout).astype(dtype)
