@@ -19,7 +19,7 @@ ROWS = (
     ("backends",),
     ("ask",),
     ("functional", "halves", "frozen", "statistics", "layers", "images", "folding"),
-    ("convert", "torch", "sklearn", "dask"),
+    ("convert", "torch", "sklearn", "dask", "mpi"),
     ("inspection",),
     ("",),  # the package itself, whose names are those of the rows above
     ("bench", "demo", "capi"),
@@ -30,6 +30,7 @@ ROW = {name: row for row, names in enumerate(ROWS) for name in names}
 # Who imports more than NumPy, beside bench and demo, which run what they show.
 LIBRARIES = {"backends.jit": {"numba", "llvmlite"}, "backends.gpu": {"numba"}}
 LIBRARIES |= {"inspection.command": {"rich"}, "inspection.table": {"rich"}, "inspection.plot": {"matplotlib"}}
+LIBRARIES["mpi"] = {"mpi4py"}
 LIBRARIES["njit"] = {"numba", "llvmlite"}
 LIBRARIES |= {"sklearn": {"sklearn", "scipy"}, "dask": {"dask"}}
 LIBRARIES["jax"] = {"jax", "jaxlib"}
