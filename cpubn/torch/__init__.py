@@ -4,7 +4,7 @@
 
 BatchNorm1d, BatchNorm2d and BatchNorm3d are subclasses of torch's, with the same arguments, state_dict and results to
 rounding. What they do not take (tensors on other devices, within transforms of torch.func, or so small that a call of
-torch's own is faster) torch computes.
+torch's own is faster) torch computes. SyncBatchNorm is of a batch that is spread over torch.distributed's processes.
 """
 
 try:
@@ -12,7 +12,17 @@ try:
 except ImportError as error:
     raise ImportError(f"cpubn.torch needs torch, which cannot be imported: {error}; install it for the CPU") from error
 
-from cpubn.torch.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d
-from cpubn.torch.swap import convert, revert
+from cpubn.torch.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, SyncBatchNorm
+from cpubn.torch.swap import convert, convert_sync_batchnorm, revert
+from cpubn.torch.sync import Ranks
 
-__all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "convert", "revert"]
+__all__ = [
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "Ranks",
+    "SyncBatchNorm",
+    "convert",
+    "convert_sync_batchnorm",
+    "revert",
+]

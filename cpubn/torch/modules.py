@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import distributed as dist, nn
 
-from cpubn.torch import calls, gradients
+from cpubn.torch import calls, gradients, sync
 from cpubn.torch.calls import FLOAT64, Norm
 from cpubn.torch.operators import normalize
 
@@ -99,6 +99,71 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):  # type: ignore[misc]
             if torch.compiler.is_compiling()
             else 1.0 / (int(self.num_batches_tracked) + 1)
         )
+
+
+class SyncBatchNorm(_BatchNorm):
+    """torch.nn.SyncBatchNorm for tensors on the CPU, which torch's own refuses: of all ranks' batches together.
+
+    In training mode, where torch.distributed is initialized, statistics and dx are those of the whole batch, with one
+    all_gather a pass, added up in the order of ranks: all have the same running statistics, to the bit. Parts may be
+    uneven, and empty; all ranks must call. Gradients of weight and bias are this rank's, as DistributedDataParallel
+    wants them. An error on one rank is one on all. Without a group, of one rank, and in eval mode it is plain batch
+    norm. Its state_dict is torch's; no torch.nn.SyncBatchNorm itself, which DistributedDataParallel refuses on the CPU.
+
+    Parameters
+    ----------
+    num_features, eps, momentum, affine, track_running_stats, device, dtype, bias : torch's.
+    process_group : the ranks that share their statistics, of a backend for the CPU such as gloo; None for all.
+    activation : "relu", computed in the same pass over memory, or None.
+
+    Examples
+    --------
+    >>> import torch, cpubn.torch
+    >>> bn = cpubn.torch.SyncBatchNorm(64)
+    >>> bn(torch.randn(8, 64, 5, 5)).shape
+    torch.Size([8, 64, 5, 5])
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        process_group: Any = None,
+        **named: Any,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, **named)
+        self.process_group = process_group
+
+    def _check_input_dim(self, x: torch.Tensor) -> None:
+        if x.dim() < 2:
+            raise ValueError(
+                f"x must have 2 to 5 dimensions, got {x.dim()}; put a batch and channels before the others"
+            )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """y = activation((x - mean) / sqrt(var + eps) * weight + bias), by the mean and variance of all ranks."""
+        if self.training and dist.is_available() and dist.is_initialized():
+            group = self.process_group or dist.group.WORLD
+            if dist.get_world_size(group) > 1:
+                return self._over(x, sync.Ranks(group))
+        return super().forward(x)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator] # a graph ends where ranks meet
+    def _over(self, x: torch.Tensor, ranks: sync.Ranks) -> torch.Tensor:
+        mean, var = self.running_mean, self.running_var
+        moves = self.track_running_stats and mean is not None
+        norm = Norm(True, (mean, var) if moves else (None, None), self._share(moves), self.eps, bool(self.activation))
+        weight, bias = self.weight, self.bias
+        made = sync.forward(ranks, x, (weight, bias), self.num_features, norm)
+        if moves and made[1].samples and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
+            out: torch.Tensor = sync.Attached.apply(x, weight, bias, made)
+            return out
+        return made[0]
 
 
 class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):  # type: ignore[misc]

@@ -6,10 +6,10 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from cpubn.torch.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from cpubn.torch.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, SyncBatchNorm
 
 CLASSES = {nn.BatchNorm1d: BatchNorm1d, nn.BatchNorm2d: BatchNorm2d, nn.BatchNorm3d: BatchNorm3d}
-BACK = {ours: theirs for theirs, ours in CLASSES.items()}
+BACK = {ours: theirs for theirs, ours in CLASSES.items()} | {SyncBatchNorm: nn.SyncBatchNorm}
 
 M = TypeVar("M")
 
@@ -50,6 +50,32 @@ def revert(model: M) -> M:
         vars(module).pop("activation", None)
         module.__class__ = BACK[type(module)]
     return model
+
+
+def convert_sync_batchnorm(module: M, process_group: Any = None) -> M:
+    """Make all batch norms of a model SyncBatchNorm, in place; returns the model.
+
+    As torch.nn.SyncBatchNorm.convert_sync_batchnorm: torch's, cpubn's, and subclasses of them. Only a layer's class
+    changes: parameters, buffers, hooks, what an optimizer holds of it, and a fused activation stay. Raises TypeError
+    where ``module`` is no module, ValueError where a layer does not know its channels yet.
+
+    Examples
+    --------
+    >>> import torch, cpubn.torch
+    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8))
+    >>> cpubn.torch.convert_sync_batchnorm(model)[1]
+    SyncBatchNorm(8, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
+    """
+    norms = [m for m in _modules(module) if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        if isinstance(norm, nn.modules.lazy.LazyModuleMixin):
+            raise ValueError(
+                f"batch norms must know their channels, got {type(norm).__name__}; call the model once before"
+            )
+    for norm in norms:
+        norm.__class__ = SyncBatchNorm
+        norm.process_group = process_group
+    return module
 
 
 def _modules(model: Any) -> list[Any]:
