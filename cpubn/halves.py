@@ -8,7 +8,7 @@ from cpubn.ask import options
 from cpubn.ask.backward import Request, samples_of, sums_of_part
 from cpubn.ask.check import layout_name
 from cpubn.backends import choice
-from cpubn.backends.place import located, place_of
+from cpubn.backends.place import place_of
 from cpubn.statistics import Moments
 from cpubn.typing import Activation, Backend, Layout, Vector
 
@@ -63,7 +63,7 @@ def gradient_sums(
     samples_of(mean, training=True)
     first, low, _ = mean._vectors
     asked = Request(
-        *(dy, located(x, "x"), (first, low, var, 1.0), weight, bias, eps, True, layout_name(layout)),
+        *(dy, x, (first, low, var, 1.0), weight, bias, eps, True, layout_name(layout)),
         *(act, residual, y, False, None, None, choice.backend_for(act, backend)),
     )
     plan, _, sums = sums_of_part(asked)

@@ -87,6 +87,7 @@ def backward_through(asked: Request) -> tuple[Array, Vector, Vector, Any]:
 
 def backward_of_part(asked: Request, sums: Any, samples: float) -> tuple[Array, Vector, Vector, Any]:
     """The same of a part of a batch, by the sums (2, C) of the whole, of so many samples a channel."""
+    asked = asked._replace(x=located(asked.x, "x"))
     kernels = choice.kernels_for(asked.x, asked.backend)
     with register.calm():
         plan = planned(asked, kernels.ANY_TYPE, whole=False)
@@ -96,6 +97,7 @@ def backward_of_part(asked: Request, sums: Any, samples: float) -> tuple[Array, 
 
 def sums_of_part(asked: Request) -> tuple[Plan, Any, Any]:
     """The plan of a part of a batch, its kernels, and sums (2, C) of it: g, and g * (x - mean)."""
+    asked = asked._replace(x=located(asked.x, "x"))
     kernels = choice.kernels_for(asked.x, asked.backend)
     with register.calm():
         plan = planned(asked, kernels.ANY_TYPE, whole=False)

@@ -56,7 +56,7 @@ def whole(dtype, layout, relu=""):
     cpubn.torch.Ranks.allgather = lambda self, values: calls.append(1) or kept(self, values)
     y = bn(own)
     y.backward(dy[MINE])
-    assert len(calls) == 2, calls
+    assert len(calls) == (2 if COUNT > 1 else 0), calls
     assert y.dtype == dtype
     assert y.is_contiguous(memory_format=form)
     reference = norm(nn.BatchNorm2d, torch.float64)
