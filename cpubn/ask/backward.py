@@ -92,7 +92,7 @@ def backward_of_part(asked: Request, sums: Any, samples: float) -> tuple[Array, 
     with register.calm():
         plan = planned(asked, kernels.ANY_TYPE, whole=False)
         found = _sums(plan.x, sums, plan.walk.shape[1])
-        return computed(asked, plan.by_given_sums(samples), kernels, found, found)
+        return computed(asked, plan.by_given_sums(samples), kernels, found, place_of(plan.x).copy(found))
 
 
 def sums_of_part(asked: Request) -> tuple[Plan, Any, Any]:

@@ -174,6 +174,23 @@ def test_the_output_may_be_given(activation):
     test_fused_backward.check(get(got), dy, x, vectors, activation, residual)
 
 
+@pytest.mark.parametrize("activation", [None, "gelu"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_halves_are_the_whole(dtype, activation):
+    x = cases.make("offset 100", (5, 3, 2, 3), dtype=dtype)
+    dy = cases.make_gradient("independent", x)
+    m, parts = cpubn.moments(x), (slice(2), slice(2, 2), slice(2, 5))
+    given, how = put((m.mean, m.low, m.m2)), {"activation": activation}
+    whole = cpubn.Moments.of(m.count, given)
+    expected = cpubn.batch_norm_backward(dy, x, m, m.var(), **how)
+    sums = [cpubn.gradient_sums(put(dy[p]), put(x[p]), whole, put(m.var()), **how) for p in parts]
+    total = put(sum(get(sums)))
+    for part in parts:
+        got = get(cpubn.batch_norm_backward(put(dy[part]), put(x[part]), whole, put(m.var()), sums=total, **how))
+        for a, b in zip(got, (expected[0][part], *expected[1:]), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-11 if dtype == np.float64 else 2e-5)
+
+
 def test_the_same_bits_run_after_run():
     dy, x, mean, var, weight, _ = test_backward.case(
         "offset 10000", "correlated", (MANY // 4 + 1, 3, 2), "NCHW", np.float32, True

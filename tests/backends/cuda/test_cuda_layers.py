@@ -2,12 +2,14 @@
 
 import copy
 import pickle
+from threading import Barrier
 
 import cases
 import gpu
 import numpy as np
 import oracle
 import pytest
+import ranks
 import test_fused_backward
 from gpu import get, put
 
@@ -201,3 +203,9 @@ def test_an_empty_batch(activation):
         assert a.shape == (0, 3, 4)
     np.testing.assert_array_equal(get(bn.weight_grad), 0)
     assert bn.num_batches_tracked == 0
+
+
+def test_ranks_are_on_the_host():
+    bn = layer(comm=ranks.Threads(0, Barrier(1), [None])).to_device()
+    with pytest.raises(TypeError, match="x must be on the host with comm, got one on GPU 0"):
+        bn(put(cases.make("offset 1", (2, 3, 2, 2))))
