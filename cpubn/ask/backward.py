@@ -58,8 +58,8 @@ class Plan(NamedTuple):
         """For sums (2, C)."""
         return place_of(self.x).room(self.x, (2, self.walk.shape[1]), kept=True)
 
-    def by_given_sums(self, samples: float) -> Plan:
-        """Of so many samples a channel."""
+    def by_given_sums(self, samples: Any) -> Plan:
+        """Of so many samples a channel, or (C,) of them."""
         counts = place_of(self.x).constant(self.x, self.walk.shape[1], samples)
         return self._replace(statistics=self.statistics._replace(counts=counts))
 
@@ -85,7 +85,7 @@ def backward_through(asked: Request) -> tuple[Array, Vector, Vector, Any]:
         return computed(asked, plan, kernels, sums, sums)
 
 
-def backward_of_part(asked: Request, sums: Any, samples: float) -> tuple[Array, Vector, Vector, Any]:
+def backward_of_part(asked: Request, sums: Any, samples: Any) -> tuple[Array, Vector, Vector, Any]:
     """The same of a part of a batch, by the sums (2, C) of the whole, of so many samples a channel."""
     asked = asked._replace(x=located(asked.x, "x"))
     kernels = choice.kernels_for(asked.x, asked.backend)
@@ -135,7 +135,7 @@ def _of_tensors(calls: Any, asked: Request) -> Any:
     return done if done is None or asked.out is None else (asked.out, *done[1:])
 
 
-def samples_of(moments: Any, training: bool) -> float:
+def samples_of(moments: Any, training: bool) -> Any:
     """Values per channel of the batch whose Moments are given with sums of it."""
     if not training:
         raise ValueError("training must be True with sums, which inference has no use for, got False; leave sums out")
@@ -145,7 +145,7 @@ def samples_of(moments: Any, training: bool) -> float:
             f"mean must be the Moments of the whole batch with sums of it, got {type(moments).__name__}; "
             "pass what cpubn.moments gives of all parts, merged"
         )
-    return float(max(count, 1))
+    return np.maximum(count, 1.0)
 
 
 def _sums(x: Array, sums: Any, channels: int) -> Array:

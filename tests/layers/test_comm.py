@@ -196,3 +196,18 @@ def test_comm_is_checked_and_kept():
 def test_text_is_cut_to_the_room():
     text = "ä" * 500
     assert exchange._unpacked(exchange._packed(text, 10)) == "ä" * 30
+
+
+def test_accumulation_over_ranks():
+    x = np.random.default_rng(0).normal(3, 2, (16, C))
+
+    def work(rank, comm):
+        bn = cpubn.BatchNorm1d(C, momentum=1.0, comm=comm)
+        with bn.accumulate():
+            for step in range(2):
+                bn(x[8 * step + 3 * rank : 8 * step + 3 + 5 * rank])
+        return bn
+
+    for bn in ranks.run(2, work):
+        np.testing.assert_allclose(bn.running_mean, x.mean(0), rtol=1e-12)
+        np.testing.assert_allclose(bn.running_var, x.var(0, ddof=1), rtol=1e-12)
