@@ -13,15 +13,28 @@ from typing import Any
 from cpubn.backends import report
 from cpubn.version import __version__
 
-# The module that has a command's add_arguments and run, and what it does.
+# The module that has a command's add_arguments and run, what it does, and an example of its options.
 COMMANDS = {
-    "demo": ("cpubn.demo", "train a small network with and without batch norm, then serve it"),
-    "bench": ("cpubn.bench", "measure cpubn beside other libraries on the layers of real networks"),
+    "demo": (
+        "cpubn.demo",
+        "train a small network with and without batch norm, then serve it",
+        "--epochs 10 --plot curves.png",
+    ),
+    "bench": (
+        "cpubn.bench",
+        "measure cpubn beside other libraries on the layers of real networks",
+        "--model resnet50 --batch 8 --compare numpy,torch --json results.json",
+    ),
     "fold": (
         "cpubn.convert._fold_command",
         "write an ONNX model whose batch norms are part of the layers beside them",
+        "model.onnx -o folded.onnx --check",
     ),
-    "norms": ("cpubn.inspection.command", "list the batch norms of a file, where they stand, and what is wrong"),
+    "norms": (
+        "cpubn.inspection.command",
+        "list the batch norms of a file, where they stand, and what is wrong",
+        "weights.safetensors --eps 1e-5 --plot norms.png",
+    ),
 }
 
 
@@ -43,12 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.set_defaults(run=lambda options: print_help(parser))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Command)
 
-    info = commands.add_parser("info", help="print version, backends, instruction set, threads and CPU")
+    what = "print version, backends, instruction set, threads and CPU"
+    info = commands.add_parser("info", help=what, epilog=example("info --json"))
     info.add_argument("--json", action="store_true", help="for machines")
     info.set_defaults(run=print_info)
 
-    for name, (module, what) in COMMANDS.items():
-        command = commands.add_parser(name, help=what)
+    for name, (module, what, options_shown) in COMMANDS.items():
+        command = commands.add_parser(name, help=what, epilog=example(f"{name} {options_shown}"))
         if words[:1] == [name]:  # no other command needs it imported
             part = import_module(module)
             part.add_arguments(command)
@@ -66,6 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status
+
+
+def example(words: str) -> str:
+    return f"Example: cpubn {words}"
 
 
 def print_help(parser: argparse.ArgumentParser) -> int:

@@ -40,6 +40,13 @@ def test_wrong_words_show_the_usage_of_their_command(words, usage, wrong, capsys
     assert wrong in printed.err.splitlines()[-1]
 
 
+@pytest.mark.parametrize("command", ["info", *cli.COMMANDS])
+def test_help_ends_with_an_example(command, capsys):
+    with pytest.raises(SystemExit, match=r"^0$"):
+        cli.main([command, "--help"])
+    assert f"Example: cpubn {command}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("command", ["demo", "bench"])
 def test_ctrl_c_ends_quietly(command):
     """The command sends itself the signal: a test that sends it must guess when."""
