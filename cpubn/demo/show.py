@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
@@ -12,8 +14,9 @@ from cpubn.demo.training import TARGET, Run
 
 PLAIN, NORMALIZED = "without batch norm", "with batch norm"
 STYLES = ("yellow", "bold cyan")
-# The curves' axis: accuracy from 80 % to 100 % in steps of half a percent.
-LEFT, STEPS_PER_UNIT, COLUMNS = 0.80, 200, 41
+# The curves' axis: accuracy from 80 % to 100 %, in steps of half a percent where there are as many columns.
+LEFT, MOST_COLUMNS, FEWEST_COLUMNS = 0.80, 41, 21
+BESIDE = 30  # columns of figures and spaces
 
 
 class Curves:
@@ -21,36 +24,37 @@ class Curves:
 
     def __init__(self, console: Console) -> None:
         self.console = console
+        self.columns = min(max(console.width - BESIDE, FEWEST_COLUMNS), MOST_COLUMNS)
         self.marks = "o*" if console.options.ascii_only else "○●"
         self.beyond, self.target = "<:" if console.options.ascii_only else "◂┊"
 
     def head(self) -> None:
         names = [f"{mark} {name}" for mark, name in zip(self.marks, (PLAIN, NORMALIZED), strict=True)]
         self.console.print(Text.assemble("Held-out accuracy   ", (names[0], STYLES[0]), "   ", (names[1], STYLES[1])))
-        axis = [" "] * COLUMNS
+        axis = [" "] * self.columns
         for percent in (80, 85, 90, 97):
-            start = column(percent / 100)
+            start = self.column(percent / 100)
             axis[start : start + 2] = str(percent)
         self.console.print(Text(f"epoch{'without':>10}{'with':>10}   {''.join(axis)} %", style="dim"))
 
     def epoch(self, number: int, plain: Run, normalized: Run) -> None:
         line = Text(f"{number:5d}")
-        cells = {column(TARGET): (self.target, "dim")}
+        cells = {self.column(TARGET): (self.target, "dim")}
         for run, mark, style in zip((plain, normalized), self.marks, STYLES, strict=True):
             if run.diverged:
                 line.append("  diverged", style)
             else:
                 accuracy = run.accuracies[-1]
                 line.append(f"{accuracy:10.1%}", style)
-                cells[column(accuracy)] = (mark if accuracy >= LEFT else self.beyond, style)
+                cells[self.column(accuracy)] = (mark if accuracy >= LEFT else self.beyond, style)
         line.append("   ")
         for position in range(max(cells) + 1):
             line.append(*cells.get(position, (" ", "")))
         self.console.print(line)
 
-
-def column(accuracy: float) -> int:
-    return min(max(round((accuracy - LEFT) * STEPS_PER_UNIT), 0), COLUMNS - 1)
+    def column(self, accuracy: float) -> int:
+        last = self.columns - 1
+        return min(max(round((accuracy - LEFT) / (1.0 - LEFT) * last), 0), last)
 
 
 def learning_rates(runs: Mapping[float, tuple[Run, Run]], epochs: int) -> Table:
@@ -75,7 +79,7 @@ def backends(served: Mapping[str, Served], formula: Served) -> Table:
     table = Table(box=SIMPLE, title_justify="left", title_style="bold")
     table.title = "The network with batch norm, frozen, classifies the held-out digits"
     table.caption, table.caption_justify = "Times in microseconds an image; differences of its scores.", "left"
-    table.add_column("batch norm by", no_wrap=True)
+    table.add_column("batch norm by")
     for name in ("accuracy", "one by\none", "in one\nbatch", "largest\ndifference"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_row("NumPy formula, float64", *figures_of(formula), "reference")
@@ -97,14 +101,19 @@ def agreement(served: Mapping[str, Served]) -> list[str]:
         if same_bits(a, b):
             lines.append("cython and numba gave the same bits, frozen and in a training step.")
         else:
-            lines.append(f"cython and numba did NOT give the same bits: they differed {distance(a, b)}.")
+            lines.append(f"cython and numba did NOT give the same bits: they agree {distance(a, b)}.")
     if compiled and "numpy" in served:
-        lines.append(f"numpy differed from {' and '.join(compiled)} {distance(served[compiled[0]], served['numpy'])}.")
+        far = distance(served[compiled[0]], served["numpy"])
+        lines.append(f"numpy, which adds up in another order, agrees with {' and '.join(compiled)} {far}.")
     return lines
 
 
 def distance(a: Served, b: Served) -> str:
-    return (
-        f"by at most {difference(a.scores, b.scores):.1e} in the frozen network's scores "
-        f"and {difference(a.step, b.step):.1e} in a training step's results"
-    )
+    frozen, step = closeness(a.scores, b.scores), closeness(a.step, b.step)
+    return f"{frozen} in the frozen network's scores, {step} in a training step"
+
+
+def closeness(a: NDArray[np.floating], b: NDArray[np.floating]) -> str:
+    """float32 numbers, which are right to 1e-7 of themselves, beside the largest of them."""
+    off = difference(a, b) / float(np.abs(b).max() or 1.0)
+    return f"to {off:.0e} of the largest number" if off else "to the last bit"

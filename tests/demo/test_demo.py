@@ -97,6 +97,14 @@ def test_prints_curves_and_tables(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_fits_sixty_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    out = printed(capsys, "--epochs", "1")
+    assert max(len(line.rstrip()) for line in out.splitlines()) <= 60
+    assert re.search(r"^ +1 +\d+\.\d% +\d+\.\d% .*[●*]", out, re.MULTILINE)
+    assert "…" not in out
+
+
 def test_figures_repeat_with_the_seed(capsys: pytest.CaptureFixture[str]) -> None:
     first, again, other = (TIMES.sub("", printed(capsys, "--epochs", "1", "--seed", seed)) for seed in ("7", "7", "8"))
     assert first == again
@@ -119,8 +127,8 @@ def test_says_which_backends_agree() -> None:
     off = dataclasses.replace(same, scores=same.scores + np.float32(1e-6))
     assert show.agreement({"cython": same, "numba": same, "numpy": off}) == [
         "cython and numba gave the same bits, frozen and in a training step.",
-        "numpy differed from cython and numba by at most 9.5e-07 in the frozen network's scores "
-        "and 0.0e+00 in a training step's results.",
+        "numpy, which adds up in another order, agrees with cython and numba to 1e-06 of the largest number in the "
+        "frozen network's scores, to the last bit in a training step.",
     ]
     assert "did NOT give the same bits" in show.agreement({"cython": same, "numba": off})[0]
     assert show.agreement({"numpy": same}) == []
