@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -32,6 +35,35 @@ class Bar:
         self.progress.advance(self.task)
 
 
+class Lines:
+    """A line a case on stderr, for who reads it from a file or a pipe."""
+
+    def __init__(self, cases: int) -> None:
+        self.cases, self.begun, self.start = cases, 0, time.monotonic()
+
+    def case(self, op: str, layer: Layer) -> None:
+        rest = ""
+        if self.begun:
+            seconds = (time.monotonic() - self.start) / self.begun * (self.cases - self.begun)
+            rest = f", {seconds / 60:.0f} minutes to go at the pace so far"
+        self.begun += 1
+        print(f"case {self.begun} of {self.cases}: {op} {layer.model} {layer.name}{rest}", file=sys.stderr, flush=True)
+
+    def round(self) -> None:
+        pass
+
+
+@contextmanager
+def watching(plan: Plan) -> Iterator[Bar | Lines]:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Lines(len(plan.cases))
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield Bar(progress, len(plan.cases) * plan.rounds)
+
+
 def show(arguments: argparse.Namespace, ops: Sequence[str]) -> str | None:
     """Measure and print; why there is nothing to measure, or None."""
     models = dict.fromkeys(arguments.model)
@@ -48,10 +80,9 @@ def show(arguments: argparse.Namespace, ops: Sequence[str]) -> str | None:
         console = Console(width=200)
     # At once: the libraries that are imported next take seconds.
     console.print(announcement(plan, models), markup=False, soft_wrap=True, style="dim")
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     try:
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            results = run_suite(plan, Bar(progress, len(plan.cases) * plan.rounds))
+        with watching(plan) as watch:
+            results = run_suite(plan, watch)
     except AbsentError as error:
         return str(error)
     print_results(console, results, arguments.summary)
@@ -61,6 +92,8 @@ def show(arguments: argparse.Namespace, ops: Sequence[str]) -> str | None:
         from cpubn.bench.plot import draw
 
         draw(results, arguments.plot)
+    if "interrupted" in results.made:
+        raise KeyboardInterrupt
     return None
 
 
@@ -85,6 +118,8 @@ def print_results(console: Console, results: Results, summary: bool) -> None:
             f"Other processes kept {made['other_cpus']:.2f} CPUs busy meanwhile: measure again on a quiet machine",
             style="bold red",
         )
+    if "interrupted" in made:
+        console.print(f"Interrupted {made['interrupted']}; those are shown and kept", style="bold red")
     console.print(", ".join(f"{name} {version}" for name, version in made["versions"].items()), style="dim")
     for title, style in (("environment", "dim"), ("notes", "dim"), ("absent", "yellow"), ("failed", "yellow")):
         for name, told in made[title].items():

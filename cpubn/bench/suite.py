@@ -106,6 +106,8 @@ def check_presence(compare: Sequence[str], field: Field, absent: Mapping[str, st
 def run_suite(plan: Plan, watch: Watch) -> Results:
     """Measure everything. What a peer cannot do, or does wrong, is noted in `made` and left out; cpubn must not err.
 
+    Ctrl-C ends it with the cases that are finished, if there are any, and `made["interrupted"]` says how many.
+
     Raises
     ------
     AbsentError : a peer that `plan.compare` names is absent; before anything is measured.
@@ -116,11 +118,17 @@ def run_suite(plan: Plan, watch: Watch) -> Results:
     results = Results(circumstances(plan, field) | {"failed": failed})
     check_presence(compare, field, results.made["absent"])
     others = OtherWork()
-    for op, layer in plan.cases:
-        watch.case(op, layer)
-        results.records += records_of(
-            case_of(op, layer), chosen(field, op, plan.layouts, plan.compare), plan.rounds, failed, watch.round
-        )
+    for finished, (op, layer) in enumerate(plan.cases):
+        try:
+            watch.case(op, layer)
+            present = chosen(field, op, plan.layouts, plan.compare)
+            records = list(records_of(case_of(op, layer), present, plan.rounds, failed, watch.round))
+        except KeyboardInterrupt:
+            if not results.records:
+                raise
+            results.made["interrupted"] = f"after {finished} of {len(plan.cases)} cases"
+            break
+        results.records += records
     results.made["other_cpus"] = others.cpus()
     return results
 

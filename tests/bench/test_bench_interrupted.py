@@ -1,0 +1,27 @@
+"""Ctrl-C in the benchmark."""
+
+import pytest
+
+from cpubn import cli
+from cpubn.bench import measure, suite
+from cpubn.bench.results import Results
+
+
+def test_ctrl_c_keeps_what_is_finished(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("rich", reason='the benchmark needs rich: pip install "cpubn[bench]"')
+    kept, measured = tmp_path / "results.json", []
+
+    def measure_twice(*given):
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        measured.append(given)
+        return measure.measure(*given)
+
+    monkeypatch.setattr(suite, "measure", measure_twice)
+    words = ["bench", "--model", "mlp", "--batch", "3", "--rounds", "1", "--threads", "1", "--compare", "numpy"]
+    assert cli.main([*words, "--json", str(kept)]) == 130
+    printed = capsys.readouterr()
+    assert "Interrupted after 2 of 9 cases; those are shown and kept" in printed.out
+    assert printed.err.startswith("case 1 of 9: eval mlp 3x256\ncase 2 of 9: eval mlp 3x128, 0 minutes to go at")
+    assert printed.err.endswith("cpubn: interrupted\n")
+    assert len({(r.op, r.shape) for r in Results.read(kept).records}) == 2
