@@ -12,6 +12,29 @@ nox.options.sessions = ["tests", "lint", "types", "docs"]
 def tests(session: nox.Session) -> None:
     session.install("--editable", ".[test]")
     session.run("pytest", *session.posargs)
+    session.run("pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def fast(session: nox.Session) -> None:
+    """In the environment that nox itself runs in: all but what compiles by Numba and what takes tens of seconds."""
+    session.run(
+        "python",
+        "-m",
+        "pytest",
+        "-m",
+        "not slow",
+        "-k",
+        "not numba and not njit and not lane and not own",
+        *session.posargs,
+    )
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Which lines of the Python part the tests run; fails below the share that pyproject.toml names."""
+    session.install("--editable", ".[test]", "pytest-cov")
+    session.run("pytest", "--cov", "--cov-report=term-missing:skip-covered", *session.posargs)
 
 
 @nox.session
