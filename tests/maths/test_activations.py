@@ -161,6 +161,8 @@ def test_what_the_output_tells_of_the_derivative(activation, real):
         np.testing.assert_allclose(got, expected, atol=4 * np.finfo(real).eps, rtol=0)
 
 
+# On lanes, which is how the backend has them, tests/backends/test_lane_formulas.py compiles them.
+@pytest.mark.slow
 @pytest.mark.parametrize("formula", activations.FORMULAS, ids=lambda formula: formula.__name__)
 @pytest.mark.parametrize("real", REALS)
 def test_numba_gives_the_same_bits(formula, real):

@@ -104,6 +104,7 @@ def run(tmp_path):
     return done
 
 
+@pytest.mark.slow
 def test_cached_code(run):
     assert run(GOOD) == "[0, 0, 0, 0, 0]"
     assert run(GOOD) == "[1, 1, 1, 1, 1]"
