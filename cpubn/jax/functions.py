@@ -92,7 +92,11 @@ def batch_norm(
     Examples
     --------
     >>> x = jnp.array([[1.0, 2.0], [3.0, 6.0]])
-    >>> y, mean, var = jax.jit(batch_norm, static_argnames="training")(x, jnp.zeros(2), jnp.ones(2), training=True)
+    >>> train = jax.jit(cpubn.jax.batch_norm, static_argnames="training")
+    >>> y, mean, var = train(x, jnp.zeros(2), jnp.ones(2), training=True)
+    >>> y.round(2)
+    Array([[-1., -1.],
+           [ 1.,  1.]], dtype=float32)
     >>> mean
     Array([0.2, 0.4], dtype=float32)
     """

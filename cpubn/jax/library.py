@@ -58,6 +58,11 @@ def build() -> Path:
     ------
     RuntimeError : there are no compiled kernels; there is no compiler, or it failed, with its words; others can write
         to the folder; the system is none on which this is built.
+
+    Examples
+    --------
+    >>> cpubn.jax.build().suffix
+    '.so'
     """
     register()
     return built()

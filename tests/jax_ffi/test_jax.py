@@ -145,8 +145,11 @@ def test_running_statistics_have_gradients_in_inference_alone():
         assert not g.any()
 
 
-@pytest.mark.parametrize("activation", [None, *ACTIVATIONS], ids=str)
-@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    ("training", "activation"),
+    [*((True, a) for a in (None, *ACTIVATIONS)), (False, None), (False, "silu")],
+    ids=str,
+)
 def test_gradients_of_gradients(training, activation):
     (x, dy, residual), vectors = given((3, 2, 5), "float64")
     name, *numbers = activation if isinstance(activation, tuple) else (activation,)
@@ -169,7 +172,7 @@ def test_gradients_of_gradients(training, activation):
     primals = [x, *vectors, residual]
     got, wanted = (jax.grad(partial(penalty, f), range(6))(*primals) for f in (jax.jit(by_cpubn), by_jax))
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-8, atol=1e-8), got, wanted)
-    if activation is not None:
+    if activation is not None or not training:
         return
     again, wanted = (
         jax.grad(lambda x, f=f: jax.grad(partial(penalty, f))(x, *primals[1:]).sum())(x) for f in (by_cpubn, by_jax)

@@ -1,5 +1,7 @@
 """The calls of XLA are built once, in a folder that is the user's alone, or it is said what to do."""
 
+import doctest
+import inspect
 import os
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from conftest import need_backend, need_library
 need_library("jax", "frameworks")
 from in_jax import jax
 
-import cpubn
+import cpubn.jax
 from cpubn.jax import library
 
 if os.name != "posix":
@@ -23,6 +25,12 @@ def folder(tmp_path, monkeypatch):
     need_backend("cython")
     monkeypatch.setenv("CPUBN_CACHE_DIR", str(tmp_path / "cache"))
     return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def built_before(tmp_path_factory):
+    """A folder for tests that ask for no more than a library."""
+    return tmp_path_factory.mktemp("built")
 
 
 def fake_compiler(folder, text):
@@ -102,7 +110,9 @@ def run(program):
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
 
 
-def test_a_program_from_another_process(folder):
+def test_a_program_from_another_process(built_before, monkeypatch):
+    pytest.importorskip("flatbuffers")  # by which JAX writes a program
+    monkeypatch.setenv("CPUBN_CACHE_DIR", str(built_before))
     exporting = (
         "import jax.export, jax.numpy as jnp; from cpubn.jax import batch_norm; "
         "f = jax.jit(lambda x: batch_norm(x, None, None, training=True)[0]); "
@@ -112,7 +122,7 @@ def test_a_program_from_another_process(folder):
     done = run(exporting)
     assert done.returncode == 0, done.stderr
     running = (
-        "import jax.export, numpy as np, cpubn, cpubn.jax\ncpubn.jax.build(); x = np.random.default_rng(0).random((4, 3), 'f4')\n"
+        "import jax.export, numpy as np, cpubn.jax\ncpubn.jax.build(); x = np.eye(4, 3, dtype='f4')\n"
         f"y = jax.export.deserialize(bytearray.fromhex({done.stdout.strip()!r})).call(x); "
         "print(np.array_equal(y, cpubn.batch_norm(x, None, None, training=True)))"
     )
@@ -131,6 +141,17 @@ def test_without_jax():
     done = run("import sys; sys.modules['jax'] = None; import cpubn.jax")
     assert "ImportError: cpubn.jax needs JAX" in done.stderr
     assert 'install with: pip install "cpubn[jax]"' in done.stderr
+
+
+@pytest.mark.parametrize("name", cpubn.jax.__all__)
+def test_the_example_runs(name, built_before, monkeypatch):
+    monkeypatch.setenv("CPUBN_CACHE_DIR", str(built_before))
+    names = {"cpubn": cpubn, "jax": jax, "jnp": jax.numpy}
+    test = doctest.DocTestParser().get_doctest(inspect.getdoc(getattr(cpubn.jax, name)), names, name, None, None)
+    assert test.examples
+    told = []
+    doctest.DocTestRunner(verbose=False).run(test, out=told.append)
+    assert not told, "".join(told)
 
 
 def test_headers_are_where_they_are_looked_for():
