@@ -37,6 +37,8 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 autodoc_typehints = "none"  # docstrings tell types; and so one signature is shown, not an overload for each result
 autodoc_member_order = "bysource"
+# Whose modules are described whether they are installed or not.
+autodoc_mock_imports = ["dask", "jax", "jaxlib"]
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 

@@ -51,7 +51,7 @@ def batch_norm(
     activation: Activation | None = None,
     residual: Any = None,
 ) -> Any:
-    """Normalize every channel of ``x`` inside or outside of jax.jit, with the bits of `cpubn.batch_norm`.
+    """Normalize every channel of ``x`` inside or outside of jax.jit, with the bits of `cpubn.batch_norm`::
 
         training:   y = activation((x - mean(x)) / sqrt(var(x) + eps) * weight + bias + residual)
         inference:  y = activation((x - running_mean) / sqrt(running_var + eps) * weight + bias + residual)
@@ -62,25 +62,28 @@ def batch_norm(
 
     Parameters
     ----------
-    x : float16, bfloat16, float32 or, with jax_enable_x64, float64 array of 2 to 5 dimensions. Channels stand on axis 1
-        with ``layout="NCHW"`` and on the last axis with ``layout="NHWC"``, whatever the rank.
+    x : float16, bfloat16, float32 or, with jax_enable_x64, float64 array of 2 to 5 dimensions
+        Channels stand on axis 1 with ``layout="NCHW"`` and on the last axis with ``layout="NHWC"``, whatever the rank.
     running_mean, running_var : (C,), of any floating type; in training float32 or float64, or both None.
     weight, bias : (C,) of any floating type, or None for ones and zeros.
     training : normalize with the batch's biased variance instead of the running statistics.
-    momentum : from 0 to 1, the weight of the new batch (torch's convention, 1 minus that of Flax). With 1 the new
-        statistics are the batch's own.
+    momentum : from 0 to 1, the weight of the new batch (torch's convention, 1 minus that of Flax)
+        With 1 the new statistics are the batch's own.
     eps : added to the variance; above 0 in training, as running_var + eps must be in inference.
-    activation : an activation of `cpubn.batch_norm`'s table, by its name, or a tuple of its name and its numbers. Call
-        a function of your own on the result: XLA fuses that with what comes next.
+    activation : an activation of `cpubn.batch_norm`'s table, by its name, or a tuple of its name and its numbers
+        Call a function of your own on the result: XLA fuses that with what comes next.
     residual : array of x's shape and dtype, added before the activation.
 
+    Notes
+    -----
     `training`, `momentum`, `eps`, `layout` and `activation` are constants of the function that is traced.
 
     Returns
     -------
-    y, of x's shape and dtype; in training the triple (y, running_mean, running_var), the latter two new arrays of the
-    old ones' types, ``(1 - momentum) * r + momentum * batch`` with the unbiased variance, or None where None was
-    passed. They are constants to jax.grad, as torch's are. An empty batch leaves them as they are.
+    y, or (y, running_mean, running_var) : of x's shape and dtype; in training the triple
+        The latter two are new arrays of the old ones' types, ``(1 - momentum) * r + momentum * batch`` with the
+        unbiased variance, or None where None was passed. They are constants to jax.grad, as torch's are. An empty batch
+        leaves them as they are.
 
     Raises
     ------
