@@ -16,7 +16,7 @@ from cpubn.layers.vectors import LayerVectors, put
 from cpubn.maths import algebra
 from cpubn.maths.tree import Tree
 from cpubn.statistics import Moments
-from cpubn.typing import Array
+from cpubn.typing import Array, Vector
 
 
 class Accumulation:
@@ -56,13 +56,10 @@ class Accumulates(LayerVectors):
         >>> np.array_equal(bn.running_mean, x.mean(axis=0))
         True
         """
-        running = dict(zip(("running_mean", "running_var"), self._running(), strict=True))
+        running = self._updatable("update_from")
         state.of_kind(moments, Moments, "moments")
         state.enough_moments(moments, self.num_features)
         momentum = check.momentum(momentum)
-        state.updatable(running, {}, "update_from")
-        for name, vector in running.items():
-            check.vector(vector, name, self.num_features, self.layout, check.SINGLE_OR_DOUBLE)
         batch = {"running_mean": to_host(moments.mean), "running_var": to_host(moments.var(ddof=1))}
         values: dict[str, Any] = {}
         with np.errstate(all="ignore"):
@@ -74,6 +71,14 @@ class Accumulates(LayerVectors):
         if self._tracked is not None:
             values["num_batches_tracked"] = self._tracked + 1
         self._overwrite(values, "update_from")
+
+    def _updatable(self, who: str) -> dict[str, Vector]:
+        """The running statistics, which can be written to."""
+        running = dict(zip(("running_mean", "running_var"), self._running(), strict=True))
+        state.updatable(running, {}, who)
+        for name, vector in running.items():
+            check.vector(vector, name, self.num_features, self.layout, check.SINGLE_OR_DOUBLE)
+        return running
 
     @contextmanager
     def accumulate(self) -> Iterator[None]:
