@@ -31,6 +31,7 @@ from cpubn.version import __version__ as __version__
 if TYPE_CHECKING:
     from cpubn import convert as convert, typing as typing
     from cpubn.inspection.health import health as health
+    from cpubn.recalibration.recalibrate import recalibrate as recalibrate
 else:
 
     def __getattr__(name):
@@ -39,6 +40,8 @@ else:
             return import_module("cpubn.convert")
         if name == "health":
             return import_module("cpubn.inspection.health").health
+        if name == "recalibrate":
+            return import_module("cpubn.recalibration.recalibrate").recalibrate
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -79,6 +82,7 @@ __all__ = [
     "moments",
     "no_grad",
     "normalize_images",
+    "recalibrate",
     "set_num_threads",
     "show_config",
     "surround",

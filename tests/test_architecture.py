@@ -18,7 +18,7 @@ ROWS = (
     ("maths", "machine"),
     ("backends",),
     ("ask",),
-    ("functional", "halves", "frozen", "statistics", "layers", "images", "folding"),
+    ("functional", "halves", "frozen", "statistics", "layers", "images", "folding", "recalibration"),
     ("convert", "torch", "sklearn", "dask", "mpi"),
     ("inspection",),
     ("",),  # the package itself, whose names are those of the rows above
@@ -31,6 +31,7 @@ ROW = {name: row for row, names in enumerate(ROWS) for name in names}
 LIBRARIES = {"backends.jit": {"numba", "llvmlite"}, "backends.gpu": {"numba"}}
 LIBRARIES |= {"inspection.command": {"rich"}, "inspection.table": {"rich"}, "inspection.plot": {"matplotlib"}}
 LIBRARIES["mpi"] = {"mpi4py"}
+LIBRARIES["recalibration.progress"] = {"rich"}
 LIBRARIES["njit"] = {"numba", "llvmlite"}
 LIBRARIES |= {"sklearn": {"sklearn", "scipy"}, "dask": {"dask"}}
 LIBRARIES["jax"] = {"jax", "jaxlib"}
@@ -119,6 +120,7 @@ PUBLIC = {  # users give most of them by name
     "images.normalize_images",
     "jax.functions.batch_norm",
     "layers.batch_norm.__init__",
+    "recalibration.recalibrate.recalibrate",
 }
 PASSES = {
     f"backends.{name}.{p}" for name in ("reference", "jit.passes", "gpu.passes") for p in ("train_forward", "backward")
