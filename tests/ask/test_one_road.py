@@ -7,8 +7,7 @@ from conftest import need_backend
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 import cpubn
-from cpubn import functional
-from cpubn.ask import backward as ask_backward, walk as walks
+from cpubn.ask import backward as ask_backward, forward as ask_forward, walk as walks
 from cpubn.maths import order
 
 SHAPE = views.SHAPE
@@ -204,7 +203,7 @@ def test_the_same_calls_are_taken_and_the_others_refused_in_the_same_words(numbe
     expected = outcome(call, make(Choices(numbers)), "numpy")
     arguments = make(Choices(numbers))
     with monkeypatch.context() as patch:
-        for module, name in ((functional.forward, "forward"), (ask_backward, "_planned")):
+        for module, name in ((ask_forward, "forward"), (ask_backward, "planned")):
             plan = getattr(module, name)
             patch.setattr(module, name, lambda *given, plan=plan: plans.append(0) or plan(*given))
         got = outcome(call, arguments, "cython")
