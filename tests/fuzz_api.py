@@ -70,6 +70,19 @@ def backward(memory):
     return Call(cpubn.batch_norm_backward, ("out",), **given, **how(rng))
 
 
+def part(memory):
+    """Both halves of backward, the second by the sums of the first."""
+    rng = memory.rng
+    x, dy = samples(memory), samples(memory)
+    given = {"dy": dy, "x": x, "mean": cpubn.moments(np.ones((9, 3))), "var": vector(memory, low=0.0)}
+    given |= {"weight": vector(memory), "eps": 1e-5, "bias": vector(memory), "residual": None, "y": None}
+    given["activation"] = pick(rng, ACTIVATIONS[:10])
+    if rng.random() < 0.5:
+        return Call(cpubn.gradient_sums, **given, **how(rng))
+    given |= {"sums": memory.lay(rng.normal(size=(2, 3))), "out": pick(rng, (None, dy))}
+    return Call(cpubn.batch_norm_backward, ("out",), **given, **how(rng))
+
+
 def layer(memory):
     """Made, called, called backward, frozen, saved and loaded, in any order."""
     rng = memory.rng
@@ -143,7 +156,7 @@ def folds(memory):
 
 def statistics(memory):
     rng = memory.rng
-    which = pick(rng, ("moments", "Moments", "health", "merge"))
+    which = pick(rng, ("moments", "Moments", "health", "merge", "recalibrate"))
     if which == "moments":
         return Call(cpubn.moments, x=samples(memory), **how(rng))
     given = {"count": 9, "mean": vector(memory), "m2": vector(memory, low=0.0), "low": np.zeros(3)}
@@ -151,7 +164,11 @@ def statistics(memory):
         return Call(lambda ddof, **of: (m := cpubn.Moments(**of)).var(ddof) + (m + m).std(), ddof=1, **given)
     if which == "health":
         return Call(cpubn.health, layers_or_norms={"bn": norm(memory)}, batch=None)
-    return Call(lambda x, y: cpubn.moments(x) + cpubn.moments(y), x=samples(memory), y=samples(memory))
+    if which == "recalibrate":
+        bn = cpubn.BatchNorm2d(3)
+        given = {"layers": bn, "forward": bn, "batches": samples(memory), "layer_by_layer": False, "batch_size": 2}
+        return Call(cpubn.recalibrate, **given, progress=False)
+    return Call(lambda x, y: cpubn.moments(x).update(y).remove(cpubn.moments(y)), x=samples(memory), y=samples(memory))
 
 
 def conversion(memory):
@@ -195,8 +212,7 @@ def others(memory):
 
 
 MAKERS = {
-    maker.__name__: maker
-    for maker in (forward, forward, backward, layer, frozen, folds, statistics, conversion, others)
+    maker.__name__: maker for maker in (forward, backward, part, layer, frozen, folds, statistics, conversion, others)
 }
 
 
@@ -210,7 +226,7 @@ def trial(number, only):
     try:
         call.function(**call.arguments)
     except OSError:
-        if name != "conversion":  # where a word may be taken for the name of a file
+        if name not in ("conversion", "statistics"):  # where a word may be taken for the name of a file
             return f"{name}: {traceback.format_exc()}"
     except REFUSED:
         # A layer's script of several calls may have written with the first of them.
