@@ -89,8 +89,10 @@ def layer(memory):
     kind = pick(rng, (cpubn.BatchNorm1d, cpubn.BatchNorm2d, cpubn.BatchNorm3d))
     actions = [pick(rng, ("call", "call", "backward", "eval", "freeze", "load", "no_grad", "repr")) for _ in range(4)]
 
-    def run(x, dy, residual, out, state, **constants):
-        bn = kind(**constants)
+    def run(x, dy, residual, out, state, num_features, **constants):
+        if isinstance(num_features, int) and 2**20 < num_features < 2**40:
+            raise ValueError("so many channels are right, and take gigabytes")
+        bn = kind(num_features, **constants)
         for action in actions:
             try:
                 if action == "call":
