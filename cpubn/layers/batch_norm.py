@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self, cast, overload
+from typing import Any, ClassVar, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -118,19 +118,15 @@ class _BatchNorm(Accumulates):
         that there is one backward for each forward; with ``retain=True`` it keeps that for another one.
         """
         comm = comm_of(self._kept, self.comm if self.training else None)
-
-        def given() -> Request:
-            check.flag(retain, "retain")
-            return self._asked(dy, out)
-
         if comm is None:
-            dx, _, _, g = backward_through(given())
+            dx, _, _, g = backward_through(self._asked(dy, out, retain))
         else:
-            dx, _, _, g = backward_over(comm, self.num_features, given)
+            dx, _, _, g = backward_over(comm, self.num_features, lambda: self._asked(dy, out, retain))
         self._put(residual_grad=g, _kept=Kept(*self._kept).noted(dx) if retain else USED)
         return dx
 
-    def _asked(self, dy: ArrayLike, out: Array | None) -> Request:
+    def _asked(self, dy: ArrayLike, out: Array | None, retain: bool) -> Request:
+        check.flag(retain, "retain")
         kept = whole(self._kept, self.weight, self.bias)
         batch = kept.batch
         if batch is None:
@@ -206,6 +202,12 @@ class _BatchNorm(Accumulates):
     def _input(self, x: ArrayLike) -> Array:
         return check.layer_input(x, type(self).__name__, self.ranks, self.num_features, self.layout)
 
+    def _trained_on(self, x: ArrayLike) -> Array:
+        array = self._input(x)
+        if keeps():
+            options.differentiable(self._activation)
+        return array
+
     def _by_batch_statistics(
         self, x: ArrayLike, residual: ArrayLike | None, out: Array | None, moves: bool
     ) -> tuple[Array, Moments]:
@@ -213,19 +215,13 @@ class _BatchNorm(Accumulates):
         mean, var, tracked = (self.running_mean, self.running_var, self._tracked) if moves else (None, None, None)
         vectors = mean, var, self.weight, self.bias, tracked
         how = self._momentum(), self.eps, self.layout, self._activation, residual, None, None, out
-        array, comm = cast("Array", None), self.comm if self.training else None
-
-        def given() -> tuple[Array, tuple[Any, ...], tuple[Any, ...]]:
-            nonlocal array
-            array = self._input(x)
-            if keeps():
-                options.differentiable(self._activation)
-            return array, vectors, how
-
+        comm = self.comm if self.training else None
         if comm is None:
-            y, *found = forward_through(*given(), True, True, self.backend)
-        else:
-            y, *found = forward_over(comm, self.num_features, given, self.backend)
+            array = self._trained_on(x)
+            y, *found = forward_through(array, vectors, how, True, True, self.backend)
+        else:  # whose ranks hear of an input that is wrong
+            y, *found = forward_over(comm, self.num_features, lambda: (self._trained_on(x), vectors, how), self.backend)
+            array = self._input(x)
         batch = Moments.of(*found)
         self._keep(array, residual, y, out, batch, comm)
         return y, batch
