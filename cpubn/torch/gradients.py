@@ -11,8 +11,9 @@ from cpubn.torch import calls
 from cpubn.torch.calls import FLOAT64, Statistics
 
 
-def attached(x: torch.Tensor, weight: Any, bias: Any, y: torch.Tensor, of: Statistics) -> torch.Tensor:
+def attached(x: torch.Tensor, weight: Any, bias: Any, made: tuple[torch.Tensor, Statistics]) -> torch.Tensor:
     """The result of a forward, with its gradient."""
+    y, of = made
     if not of.training:  # by the running statistics, which may move before backward
         of = of._replace(mean=np.array(of.mean, float), m2=np.array(of.m2, float))
     out: torch.Tensor = Attached.apply(x, weight, bias, (y, of))

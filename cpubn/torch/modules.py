@@ -63,18 +63,21 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):  # type: ignore[misc]
         mean, var = self.running_mean, self.running_var
         training, moves = self.training or mean is None, self.training and self.track_running_stats and mean is not None
         running = (mean, var) if moves or not training else (None, None)
-        weight, bias = self.weight, self.bias
-        made = calls.forward(
-            x, weight, bias, Norm(training, running, self._share(moves), self.eps, self.activation is not None)
-        )
+        norm = Norm(training, running, self._share(moves), self.eps, self.activation is not None)
+        made = calls.forward(x, self.weight, self.bias, norm)
         if made is None:
             return None
-        y, of = made
-        if moves and self.num_batches_tracked is not None:
+        return self._attached(x, made, moves, gradients.attached)
+
+    def _attached(self, x: torch.Tensor, made: tuple[torch.Tensor, Any], moves: bool, attached: Any) -> torch.Tensor:
+        """The y of a forward, which is counted, with its gradient where one is wanted."""
+        if moves and made[1].samples and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
-            return gradients.attached(x, weight, bias, y, of)
-        return y
+        operands = x, self.weight, self.bias
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in operands):
+            out: torch.Tensor = attached(*operands, made)
+            return out
+        return made[0]
 
     def _in_graph(self, x: torch.Tensor) -> torch.Tensor:
         mean, var = self.running_mean, self.running_var
@@ -156,14 +159,8 @@ class SyncBatchNorm(_BatchNorm):
         mean, var = self.running_mean, self.running_var
         moves = self.track_running_stats and mean is not None
         norm = Norm(True, (mean, var) if moves else (None, None), self._share(moves), self.eps, bool(self.activation))
-        weight, bias = self.weight, self.bias
-        made = sync.forward(ranks, x, (weight, bias), self.num_features, norm)
-        if moves and made[1].samples and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
-            out: torch.Tensor = sync.Attached.apply(x, weight, bias, made)
-            return out
-        return made[0]
+        made = sync.forward(ranks, x, (self.weight, self.bias), self.num_features, norm)
+        return self._attached(x, made, moves, sync.Attached.apply)
 
 
 class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):  # type: ignore[misc]
