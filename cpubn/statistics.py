@@ -215,10 +215,10 @@ class Moments:
         from cpubn.ask import files
 
         with files.archive_of(files.file_path(path)) as (keys, take):
-            with moments.errors_of(path):
+            with files.holding(path, "a file of Moments.save"):
                 moments.fields(dict.fromkeys(keys))
             given = {key: moments.whole(take(key)) for key in keys}
-        with moments.errors_of(path):
+        with files.holding(path, "a file of Moments.save"):
             return cls.from_dict(given)
 
     def __eq__(self, other: object) -> bool:

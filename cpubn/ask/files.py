@@ -39,6 +39,15 @@ def reading(path: str, kind: str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def holding(path: Any, kind: str, cure: str = "") -> Iterator[None]:
+    """Whatever a file holds that cannot be is a ValueError that names it; cure: what to do, if the error has none."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{path} must be {kind}, but {error}{cure}") from error
+
+
 class Allowance:
     """How much may still be unpacked of a file, which may say that it holds far more than it has bytes."""
 

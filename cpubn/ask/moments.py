@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from numbers import Integral
 from typing import Any
 
@@ -138,12 +137,3 @@ def fields(given: Any) -> dict[str, Any]:
 def whole(array: Array) -> Any:
     """Of a file's count that is one number, that."""
     return array.item() if array.ndim == 0 else array
-
-
-@contextmanager
-def errors_of(path: Any) -> Iterator[None]:
-    """Whatever a file holds that cannot be is a ValueError that names it."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} must be a file of Moments.save, but {error}") from error

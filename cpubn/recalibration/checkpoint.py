@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from cpubn.maths.tree import Tree
 from cpubn.statistics import Moments
 
 ABOUT, VERSION = "about", 1
+CHECKPOINT = "a checkpoint of this recalibration", "; delete it to begin anew, or name another"
 
 
 class Found(NamedTuple):
@@ -61,11 +61,11 @@ def load(path: str | os.PathLike[str], fingerprint: str, layers: Mapping[str, An
     """What `save` wrote of these layers; the file is not trusted."""
     name = files.file_path(path)
     with files.archive_of(name) as (keys, take):
-        with _errors_of(name):
+        with files.holding(name, *CHECKPOINT):
             if ABOUT not in keys:
                 raise ValueError("it holds other arrays")
         arrays = {key: take(key) for key in keys}
-    with _errors_of(name):
+    with files.holding(name, *CHECKPOINT):
         about = json.loads(str(arrays.pop(ABOUT)))
         if about["layers"] != fingerprint:
             raise ValueError("it is of other layers, of these in another state, or for another layer_by_layer")
@@ -91,14 +91,3 @@ def load(path: str | os.PathLike[str], fingerprint: str, layers: Mapping[str, An
 
 def _named(prefix: str, moments: Moments) -> dict[str, Any]:
     return {f"{prefix}.{field}": value for field, value in moments.__getstate__().items()}
-
-
-@contextmanager
-def _errors_of(path: str) -> Iterator[None]:
-    """Whatever a file holds that cannot be is a ValueError that says what to do."""
-    try:
-        yield
-    except Exception as error:
-        raise ValueError(
-            f"{path} must be a checkpoint of this recalibration, but {error}; delete it to begin anew, or name another"
-        ) from error
