@@ -17,11 +17,15 @@ from cpubn.ask import check, options
 from cpubn.ask.backward import Request, backward_of_part, backward_through, check_besides, samples_of
 from cpubn.ask.check import NCHW, NHWC, layout_name
 from cpubn.ask.forward import forward_through
-from cpubn.ask.moments import counted
+from cpubn.ask.moments import counted as moments_of
+from cpubn.ask.weights import weights_of
 from cpubn.backends import choice
 from cpubn.backends.foreign import maker
 from cpubn.statistics import Moments
-from cpubn.typing import Activation, Array, Backend, BackwardOptions, Floating, ForwardOptions, Layout, Values, Vector
+
+from cpubn.typing import (  # isort: skip
+    Activation, Array, Backend, BackwardOptions, Counted, Floating, ForwardOptions, Layout, Masked, Values, Vector,
+)  # fmt: skip
 
 
 @overload
@@ -73,6 +77,7 @@ def batch_norm(
     like: Any = None,
     return_moments: bool = False,
     backend: Backend | None = None,
+    **which: Unpack[Masked],
 ) -> Array | tuple[Array, Moments]:
     """Normalize every channel of ``x``; in training with the batch's own statistics, which also move the running ones.
 
@@ -105,6 +110,11 @@ def batch_norm(
         finds unaligned). None for a NumPy array.
     return_moments : also return the batch's Moments, which backward needs. In inference that is one more read of ``x``.
     backend : "cython", "numba" or "numpy"; None for the current default, and for "cuda" where x is on a GPU.
+    mask, lengths, weights, nan : which elements count, and how often
+        A bool mask of x's shape, or of that without the channel axis; (N,) lengths; weights of at least 0; "omit" for
+        NaN. Their product w makes mean = sum(w * x) / W, W = sum(w), m2 = sum(w * (x - mean)**2), var = m2 / W, and
+        running_var moves by m2 / (W - 1); W must be above 1, or 0, by which running statistics stay.
+    masked_output : y where w is 0. Elements there may hold anything, and reach nothing.
 
     Returns
     -------
@@ -143,7 +153,10 @@ def batch_norm(
     if like is not None:
         make = maker(like)
     vectors = running_mean, running_var, weight, bias, None
-    how = momentum, eps, layout, act, residual, kind, out_layout, out
+    own = None
+    if which:
+        own = weights_of(x, layout, which, summed=training or return_moments, training=training, out=out)
+    how = momentum, eps, layout, act, own, residual, kind, out_layout, out
     if not training and not return_moments:
         calls = choice.compiled_calls(backend)
         y = calls and calls.infer(x, vectors, how)
@@ -188,6 +201,7 @@ def batch_norm_backward(
     out: Any = None,
     like: Any = None,
     backend: Backend | None = None,
+    **which: Unpack[Counted],
 ) -> tuple[Array, ...]:
     """Gradients of batch norm with respect to its input, weight and bias, and to a residual if there was one::
 
@@ -215,6 +229,7 @@ def batch_norm_backward(
         ``mean`` is then the Moments of the whole, and dweight and dbias are the whole's, too.
     out : array for dx; may be ``dy`` or ``x`` itself.
     like : an array of the kind that all results become, as in batch_norm.
+    mask, lengths, weights, nan : the forward's. Where w is 0 so are g and dx; means of g are sums over W, times w.
 
     Returns
     -------
@@ -248,24 +263,33 @@ def batch_norm_backward(
     make = None if like is None else maker(like)
     if act is None and not bias is residual is y is None:  # they are not read then, but checked all the same
         check_besides(x, layout, bias, residual, y)
+    own = weights_of(x, layout, which, summed=training, training=training, out=out) if which else None
     low, samples = None, 0.0 if sums is None else samples_of(mean, training)
     if isinstance(mean, Moments):
         mean, second, _ = mean._vectors
         low = second if training else None  # inference normalizes with the first word alone
     asked = Request(
         *(dy, x, (mean, low, var, 1.0), weight, bias, eps, training, layout),
-        *(act, residual, y, residual is not None, out, None, backend),
+        *(act, residual, y, residual is not None, out, None, backend, own),
     )
     dx, dweight, dbias, g = backward_through(asked) if sums is None else backward_of_part(asked, sums, samples)
     results = (dx, dweight, dbias) if residual is None else (dx, dweight, dbias, g)
     return results if make is None else tuple(map(make, results))
 
 
-def moments(x: ArrayLike, *, layout: Layout = "NCHW", backend: Backend | None = None) -> Moments:
+def moments(
+    x: ArrayLike,
+    *,
+    layout: Layout = "NCHW",
+    backend: Backend | None = None,
+    **which: Unpack[Counted],
+) -> Moments:
     """Count, mean and sum of squared deviations of every channel of ``x``; see Moments.
 
     ``x`` is an array of 2 to 5 dimensions, of any type that batch_norm takes in inference; the results are float64, the
     variance to 1e-6 at any mean (float64: 1e-12 up to mean/std = 1e6). Raises ValueError and TypeError as batch_norm.
+
+    With ``mask``, ``lengths``, ``weights`` or ``nan="omit"``, as of batch_norm, ``count`` is (C,) float64, sums of w.
 
     Examples
     --------
@@ -273,4 +297,4 @@ def moments(x: ArrayLike, *, layout: Layout = "NCHW", backend: Backend | None = 
     >>> halves.count, halves.mean.tolist(), halves.var().tolist()
     (4, [4.0], [5.0])
     """
-    return Moments.of(*counted(x, layout, backend))
+    return Moments.of(*moments_of(x, layout, backend, which))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from cpubn.ask import check, moments, state
 from cpubn.backends.place import located, place_of, to_host
 from cpubn.maths.tree import Tree
-from cpubn.typing import Array, Backend, Count, Layout, Vector
+from cpubn.typing import Array, Backend, Count, Counted, Layout, Vector
 
 VECTORS = "mean", "low", "m2"
 
@@ -23,7 +23,8 @@ class Moments:
     """Count, mean and sum of squared deviations of every channel.
 
     ``count`` is the number of values a channel, a whole number below 2**63, or where it differs by channel an array
-    (C,), int64, or float64 of weights; ``mean`` and ``m2 = sum((x - mean)**2)`` are float64 of shape (C,).
+    (C,), int64, or float64 of weights; ``mean`` and ``m2 = sum((x - mean)**2)`` are float64 of shape (C,). With a mask,
+    lengths, weights or omitted NaN it is float64, the sum of weights; a channel of 0 has mean, m2 and variance 0.
     ``low`` is what the mean lost when it was rounded to float64, which backward needs; leave it out in moments from
     figures of your own. All three are where the batch was: of one on a GPU, arrays of numba.cuda.
 
@@ -64,6 +65,8 @@ class Moments:
     @classmethod
     def of(cls, count: Count, stats: Sequence[Array]) -> Moments:
         """From a kernel's own figures, mean, low and m2, which need no check."""
+        if type(count) is not int:
+            count = to_host(count)
         moments = object.__new__(cls)
         vars(moments).update(count=count, _vectors=(stats[0], stats[1], stats[2]))
         if isinstance(stats[0], np.ndarray):
@@ -144,13 +147,15 @@ class Moments:
             raise ValueError("parts must hold Moments, got none; put Moments.empty(C) before the others")
         return total
 
-    def update(self, x: ArrayLike, *, layout: Layout = "NCHW", backend: Backend | None = None) -> Self:
-        """Take in the values of ``x``, which ``cpubn.moments`` describes, and return these moments themselves.
+    def update(
+        self, x: ArrayLike, *, layout: Layout = "NCHW", backend: Backend | None = None, **which: Unpack[Counted]
+    ) -> Self:
+        """Take in the values of ``x``, as ``cpubn.moments`` has them, and return these moments themselves.
 
         Raises what ``moments`` and ``merge`` do, with nothing changed. Not for several threads at once: let each have
         moments of its own, and merge them.
         """
-        return self._become(self.merge(Moments.of(*moments.counted(x, layout, backend))))
+        return self._become(self.merge(Moments.of(*moments.counted(x, layout, backend, which))))
 
     def remove(self, other: Moments) -> Self:
         """Take out what was merged or updated before, and return these moments themselves, on the host.

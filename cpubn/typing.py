@@ -58,6 +58,10 @@ Activation: TypeAlias = (
 Backend: TypeAlias = Literal["cython", "numba", "numpy", "cuda"]
 
 
+# What becomes of NaN in the data.
+Missing: TypeAlias = Literal["propagate", "omit"]
+
+
 class Constants(TypedDict, total=False):
     """What FrozenBatchNorm takes by name, beside what its type depends on."""
 
@@ -79,7 +83,22 @@ class Communicator(Protocol):
         """The arrays (n,) float64 that all ranks passed, in the order of ranks: (ranks, n), or a list of them."""
 
 
-class Options(TypedDict, total=False):
+class Counted(TypedDict, total=False):
+    """What says which elements of a batch count, and how often."""
+
+    mask: ArrayLike | None
+    lengths: ArrayLike | None
+    weights: ArrayLike | None
+    nan: Missing
+
+
+class Masked(Counted, total=False):
+    """The same of a forward."""
+
+    masked_output: float
+
+
+class Options(Counted, total=False):
     """What batch_norm and batch_norm_backward both take by name."""
 
     layout: Layout
@@ -94,6 +113,7 @@ class ForwardOptions(Options, total=False):
 
     residual: ArrayLike | None
     out_layout: Layout | None
+    masked_output: float
 
 
 class BackwardOptions(Options, total=False):

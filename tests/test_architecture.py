@@ -123,13 +123,15 @@ PUBLIC = {  # users give most of them by name
     "recalibration.recalibrate.recalibrate",
 }
 PASSES = {
-    f"backends.{name}.{p}" for name in ("reference", "jit.passes", "gpu.passes") for p in ("train_forward", "backward")
+    f"backends.{name}.{p}"
+    for name in ("reference", "jit.passes", "gpu.passes")
+    for p in ("train_forward", "gradient_sums", "backward")
 }
 FORMULAS = {
     f"maths.algebra.{name}" for name in ("affine", "gradient", "merge", "unmerge")
 }  # of numbers as much as of vectors
 OTHERS = {
-    "backends.jit.passes._sum",
+    "backends.jit.totals.sum_pending",
     "backends.jit.sums.take",
     "torch.operators.gradients",  # of an operator of torch, to which tensors and numbers are given one by one
 }

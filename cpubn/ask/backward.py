@@ -9,13 +9,14 @@ from numpy.typing import ArrayLike
 
 from cpubn.ask import check, options, state
 from cpubn.ask.forward import Target, computed_in, target_of
-from cpubn.ask.walk import Walk, new_output, walk_of
+from cpubn.ask.walk import Walk, along, new_output, walk_of
 from cpubn.backends import choice, host, register
 from cpubn.backends.compiled import variants
 from cpubn.backends.epilogue import Activation
 from cpubn.backends.place import located, place_of
 from cpubn.backends.prologue import NO_PROLOGUE, Prologue, Statistics
 from cpubn.backends.signs import Signs
+from cpubn.backends.weights import Weights
 from cpubn.typing import Array, Backend, Layout, Vector
 
 
@@ -37,6 +38,7 @@ class Request(NamedTuple):
     out: Array | None
     totals: tuple[Array, Array] | None  # to which dweight and dbias are added
     backend: Backend | None
+    weights: Weights | None = None
 
 
 ARRAYS = "dy", "x", "weight", "bias", "residual", "kept", "out"
@@ -53,6 +55,7 @@ class Plan(NamedTuple):
     g: Target | None  # which the prologue writes
     copied: Array | None  # g, where that is dy
     walk: Walk
+    weights: Weights | None
 
     def room(self) -> Any:
         """For sums (2, C)."""
@@ -87,6 +90,11 @@ def backward_through(asked: Request) -> tuple[Array, Vector, Vector, Any]:
 
 def backward_of_part(asked: Request, sums: Any, samples: Any) -> tuple[Array, Vector, Vector, Any]:
     """The same of a part of a batch, by the sums (2, C) of the whole, of so many samples a channel."""
+    if asked.weights is not None:
+        raise ValueError(
+            "sums must be None with mask, lengths, weights or nan, which gradient_sums has not, got both; "
+            "leave sums out, and pass the whole batch"
+        )
     asked = asked._replace(x=located(asked.x, "x"))
     kernels = choice.kernels_for(asked.x, asked.backend)
     with register.calm():
@@ -103,7 +111,8 @@ def sums_of_part(asked: Request) -> tuple[Plan, Any, Any]:
         plan = planned(asked, kernels.ANY_TYPE, whole=False)
         sums, threads = plan.room(), choice.threads(plan.x.nbytes)
         if plan.x.size:
-            kernels.gradient_sums(plan.dy, plan.x, plan.statistics, plan.prologue._replace(g=None), sums, threads)
+            prologue = plan.prologue._replace(g=None)
+            kernels.gradient_sums(plan.dy, plan.x, plan.statistics, prologue, sums, threads, plan.weights)
         return plan, kernels, sums
 
 
@@ -112,7 +121,7 @@ def computed(asked: Request, plan: Plan, kernels: Any, sums: Any, own: Any) -> t
     place, statistics = place_of(plan.x), plan.statistics
     if plan.x.size:
         threads = choice.threads(plan.x.nbytes)
-        kernels.backward(plan.dy, plan.x, statistics, plan.prologue, sums, plan.dx.view, threads)
+        kernels.backward(plan.dy, plan.x, statistics, plan.prologue, sums, plan.dx.view, threads, plan.weights)
         plan.dx.deliver(plan.walk)
         if plan.g is not None:
             plan.g.deliver(plan.walk)
@@ -176,7 +185,7 @@ def planned(asked: Request, any_type: bool, *, whole: bool = True) -> Plan:
     dy = options.gradient(given["dy"], x)
     walk, kind, out = walk_of(x, axis), x.dtype.newbyteorder("="), given["out"]
     statistics = _statistics(asked, given, x, walk)
-    if asked.training and whole:
+    if asked.training and whole and asked.weights is None:
         check.enough_values(walk, x)
     dtype = None if any_type else computed_in(kind)
     prologue = _prologue(asked, x, walk, dtype)
@@ -189,13 +198,14 @@ def planned(asked: Request, any_type: bool, *, whole: bool = True) -> Plan:
     if asked.totals is not None:
         _check_totals(asked.totals, x, axis, {"dy": dy, **given}, asked.layout)
     g = copied = None
-    if asked.wants_g and asked.activation is None:
+    if asked.wants_g and asked.activation is None and asked.weights is None:
         copied = place_of(x).copy(dy)
     elif asked.wants_g:
         g = target_of(new_output(x, walk, kind), walk, dtype)
         prologue = prologue._replace(g=g.view)
     dx = target_of(new_output(x, walk, kind) if out is None else out, walk, dtype)
-    return Plan(walk.view(dy, dtype), walk.view(x, dtype), statistics, prologue, dx, g, copied, walk)
+    weights = along(asked.weights, walk)
+    return Plan(walk.view(dy, dtype), walk.view(x, dtype), statistics, prologue, dx, g, copied, walk, weights)
 
 
 def _statistics(asked: Request, given: dict[str, Any], x: Array, walk: Walk) -> Statistics:

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from cpubn.ask import check, options, state
-from cpubn.ask.walk import Walk, new_output, walk_of
+from cpubn.ask.walk import Walk, along, new_output, walk_of
 from cpubn.backends import choice, host, register
 from cpubn.backends.compiled import variants
 from cpubn.backends.epilogue import Activation, Epilogue, Quantization
 from cpubn.backends.interface import name_of
 from cpubn.backends.place import addresses, located, place_of
+from cpubn.backends.weights import Weights
 from cpubn.typing import Array, Backend, Vector
 
 VECTORS = "running_mean", "running_var", "weight", "bias"
@@ -31,14 +32,14 @@ def forward_through(
     """y, the values per channel and, in training or where they are `kept`, stats of them.
 
     vectors: running mean and variance, weight, bias and, (), the count of batches that went into the running ones; how:
-    momentum, eps, layout, activation, residual, dtype, out_layout and out.
+    momentum, eps, layout, activation, Weights or None, residual, dtype, out_layout and out.
     """
-    calls, out = choice.compiled_calls(backend), how[-1]
+    calls, weights, out = choice.compiled_calls(backend), how[4], how[-1]
     done = calls and (
         _compiled(calls, x, vectors, how, training, kept) or _of_tensors(calls, x, vectors, how, training, kept)
     )
     if done:
-        return done  # type: ignore[no-any-return]
+        return done if weights is None else (done[0], weights.counts, done[2])
     x = located(x, "x")
     kernels = choice.kernels_for(x, backend)
     with register.calm():
@@ -47,22 +48,25 @@ def forward_through(
             *first, residual, dtype, out_layout, _ = how
             how = (*first, check.as_array(residual), dtype, out_layout, check.as_array(out))
             y, *rest = _compiled(calls, plan.output.x, tuple(map(check.as_array, vectors)), how, training, kept)
-            return y if out is None else out, *rest
+            return y if out is None else out, rest[0] if weights is None else weights.counts, rest[1]
         output = plan.output
-        samples, threads = output.walk.samples, choice.threads(output.x.nbytes)
+        samples = output.walk.samples if weights is None else weights.counts
+        threads = choice.threads(output.x.nbytes)
         place = place_of(output.x)
         stats = place.room(output.x, (3, output.walk.shape[1]), kept=kept)
         if not output.x.size:
             pass
         elif plan.training:
             call = output.call(kernels.ANY_TYPE)
-            kernels.train_forward(call.x, plan.weight, plan.bias, plan.eps, stats, call.epilogue, call.y.view, threads)
+            ends = call.epilogue, call.y.view, threads, call.weights
+            kernels.train_forward(call.x, plan.weight, plan.bias, plan.eps, stats, *ends)
             call.y.deliver(call.walk)
             if plan.running:
                 place.update_running(*plan.updated, stats, samples, plan.momentum)
         elif plan.running:
             if kept:
-                kernels.moments(sample(output.x, plan.layout, kernels.ANY_TYPE)[0], stats, threads)
+                array, walk = sample(output.x, plan.layout, kernels.ANY_TYPE)
+                kernels.moments(array, stats, threads, along(weights, walk))
             affine = place.affine(output.computed_in, *plan.running, plan.weight, plan.bias, plan.eps)
             output.apply(affine, kernels)
         y = place.result(output.array)
@@ -73,7 +77,7 @@ def _compiled(calls: Any, x: Any, vectors: tuple[Any, ...], how: tuple[Any, ...]
     """The same by compiled calls, or None where something is wrong, or no array."""
     if training:
         return calls.train(x, vectors, how)
-    counted = calls.moments(x, how[2]) if kept else (0, None)
+    counted = calls.moments(x, how[2], how[4]) if kept else (0, None)
     y = counted and calls.infer(x, vectors, how)
     return None if y is None else (y, *counted)
 
@@ -109,6 +113,7 @@ class Call(NamedTuple):
     epilogue: Epilogue
     y: Target
     walk: Walk
+    weights: Weights | None
 
 
 class Output(NamedTuple):
@@ -122,6 +127,7 @@ class Output(NamedTuple):
     residual: Array | None
     activation: Activation | None
     quantization: Quantization | None
+    weights: Weights | None = None
 
     @property
     def computed_in(self) -> np.dtype[Any]:
@@ -136,7 +142,7 @@ class Output(NamedTuple):
         if dtype is not None:  # scratch, which is quantized on delivery
             target = target._replace(quantization=self.quantization)
         epilogue = Epilogue(self.activation, residual, self.quantization if dtype is None else None)
-        return Call(self.walk.view(self.x, dtype), epilogue, target, self.walk)
+        return Call(self.walk.view(self.x, dtype), epilogue, target, self.walk, along(self.weights, self.walk))
 
     def calls(self, any_type: bool) -> Iterator[Call]:
         """One call, or one for each image where y, being of another layout than x, is not walked with x at once."""
@@ -147,13 +153,17 @@ class Output(NamedTuple):
         for i in range(images):
             x, y = self.x[i : i + 1], self.y[i : i + 1]
             residual = None if self.residual is None else self.residual[i : i + 1]
-            yield self._replace(x=x, walk=walk_of(x, self.axis), y=y, residual=residual).call(any_type)
+            own = self._replace(x=x, walk=walk_of(x, self.axis), y=y, residual=residual)
+            if self.weights is not None:
+                own = own._replace(weights=self.weights._replace(array=self.weights.array[i : i + 1]))
+            yield own.call(any_type)
 
     def apply(self, affine: Array, kernels: Any) -> Array:
         """The output, by coefficients that are known."""
         if self.x.size:
             for call in self.calls(kernels.ANY_TYPE):
-                kernels.normalize(call.x, affine, call.epilogue, call.y.view, choice.threads(call.x.nbytes))
+                threads = choice.threads(call.x.nbytes)
+                kernels.normalize(call.x, affine, call.epilogue, call.y.view, threads, call.weights)
                 call.y.deliver(call.walk)
         return place_of(self.array).result(self.array)  # type: ignore[no-any-return]
 
@@ -187,7 +197,7 @@ def forward(
 ) -> Forward:
     """vectors and how: as forward_through has them; whole: x is all of its batch."""
     running_mean, running_var, weight, bias, tracked = vectors
-    momentum, eps, layout, activation, residual, dtype, out_layout, out = how
+    momentum, eps, layout, activation, weights, residual, dtype, out_layout, out = how
     x, axis = check.batch(x, layout, check.FLOATS if training else check.SAMPLES)
     given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     given = check.together(x, {**given, "residual": residual, "out": out})
@@ -201,7 +211,7 @@ def forward(
     b = check.optional_vector(x, bias, "bias", channels, layout, 0.0)
     running = check.running_pair(running_mean, running_var, channels, layout, training=training)
     if training:
-        if whole:
+        if whole and weights is None:
             check.enough_values(walk, x)
         if running:
             apart_from = {"x": x, "residual": residual, "weight": weight, "bias": bias}
@@ -209,7 +219,7 @@ def forward(
     elif running:
         state.divisor(running[1], eps)
     wanted = Wanted(layout, activation, residual, options.dtype(dtype, x), None, out_layout, out)
-    output = _output(x, axis, walk, wanted, {name: given[name] for name in VECTORS})
+    output = _output(x, axis, walk, wanted, {name: given[name] for name in VECTORS})._replace(weights=weights)
     return Forward(output, w, b, running, (running_mean, running_var, tracked), training, momentum, eps, layout)
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cpubn.ask import check, forward
+from cpubn.ask.walk import along
+from cpubn.ask.weights import weights_of
 from cpubn.backends import choice, host, register
 from cpubn.backends.compiled import variants
 from cpubn.backends.place import located, place_of
@@ -22,24 +24,26 @@ ACCURACY = 1e-12
 LARGEST = 2**63 - 1
 
 
-def counted(x: ArrayLike, layout: Layout, backend: Backend | None) -> tuple[int, Any]:
-    """The values per channel of x, and their mean, low and m2."""
+def counted(x: ArrayLike, layout: Layout, backend: Backend | None, which: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The values per channel of x, and their mean, low and m2; `which` of them count: Asked of ask.weights by name."""
     if layout is not check.NCHW and layout is not check.NHWC:
         layout = check.layout_name(layout)
     calls = choice.compiled_calls(backend)
-    found = calls and (calls.moments(x, layout) or calls.moments(variants.borrowed()(x), layout))
+    own = weights_of(x, layout, which, summed=True) if which else None
+    found = calls and (calls.moments(x, layout, own) or calls.moments(variants.borrowed()(x), layout, own))
     if found:
-        return found  # type: ignore[no-any-return]
+        return found if own is None else (own.counts, found[1])
     x = located(x, "x")
     kernels = choice.kernels_for(x, backend)
     with register.calm():
         array, walk = forward.sample(x, layout, kernels.ANY_TYPE)
         if calls and place_of(array) is host:
-            return calls.moments(check.as_array(x), layout)  # type: ignore[no-any-return]
+            samples, stats = calls.moments(check.as_array(x), layout, own)
+            return samples if own is None else own.counts, stats
         stats = place_of(array).room(array, (3, walk.shape[1]), kept=True)
         if array.size:
-            kernels.moments(array, stats, choice.threads(array.nbytes))
-    return walk.samples, stats
+            kernels.moments(array, stats, choice.threads(array.nbytes), along(own, walk))
+    return walk.samples if own is None else own.counts, stats
 
 
 def own_count(given: Any, channels: int) -> Count:

@@ -145,13 +145,16 @@ def own_vectors(given: Mapping[str, ArrayLike]) -> dict[str, Vector]:
 
 
 def degrees_of_freedom(values: Count, ddof: Any, name: str) -> Any:
-    """A number, or of counts by channel one for each."""
+    """A number, or of counts by channel one for each: of a channel without values, whose m2 is 0, 1."""
     ddof = check.number(ddof, "ddof", "a number of at least 0", 0.0, float("inf"), 0)
-    if np.any(np.less_equal(values, ddof)):
+    none = np.equal(values, 0) & np.any(values)
+    few = np.less_equal(values, ddof) & ~none
+    if np.any(few):
+        values = np.asarray(values)[few]
         raise ValueError(
             f"{name}(ddof={ddof:g}) needs more than {ddof:g} values per channel, got {np.min(values)}; merge more first"
         )
-    return np.asarray(values - ddof, np.float64)
+    return np.where(none, 1.0, values - ddof)
 
 
 def of_kind(value: Any, kind: type, name: str = "other") -> None:

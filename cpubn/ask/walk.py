@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cpubn.backends.place import place_of, plain
+from cpubn.backends.weights import Weights
 from cpubn.typing import Array
 
 
@@ -43,6 +44,11 @@ class Walk(NamedTuple):
         elif not (a.flags.aligned and a.dtype.isnative):
             a = place.astype(a, a.dtype.newbyteorder("="))
         return place.reshape(a.transpose(self.axes), self.shape)  # type: ignore[no-any-return]
+
+
+def along(weights: Weights | None, walk: Walk) -> Weights | None:
+    """Weights with their array as (outer, channel, inner)."""
+    return weights and weights._replace(array=walk.view(weights.array))
 
 
 def walk_of(x: Array, axis: int) -> Walk:

@@ -90,14 +90,15 @@ def weight_gradient(sums: Array, var: Vector, eps: float) -> Vector:
 
 
 def update_running(
-    running_mean: Array, running_var: Array, tracked: Array | None, stats: Array, count: int, momentum: float
+    running_mean: Array, running_var: Array, tracked: Array | None, stats: Array, count: Any, momentum: float
 ) -> None:
-    """Move the running statistics in place; stats (3, C) of a batch of `count` values a channel."""
+    """Move the running statistics in place; stats (3, C) of a batch of `count` values a channel, or (C,) of each."""
     mean, _, m2 = stats
     with np.errstate(all="ignore"):
         targets, values = [running_mean, running_var], []
         for running, batch in zip(targets, (mean, algebra.unbiased(m2, count)), strict=True):
             made = algebra.running_update(running.astype(np.float64), batch, momentum)
+            made = np.where(count == 0, running, made)
             values.append(made.astype(running.dtype))
         if tracked is not None:
             targets.append(tracked)
@@ -106,9 +107,9 @@ def update_running(
 
 
 @register.calm()
-def variance(m2: Vector, freedom: float, *, root: bool = False) -> Vector:
+def variance(m2: Vector, freedom: Any, *, root: bool = False) -> Vector:
     with np.errstate(all="ignore"):
-        return np.sqrt(m2 / freedom) if root else m2 / freedom
+        return np.sqrt(m2 / freedom) if root else m2 / freedom  # type: ignore[no-any-return]
 
 
 @register.calm()

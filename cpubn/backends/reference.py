@@ -5,28 +5,27 @@ They obey the numerical contract's bounds; their order of summation is NumPy's o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cpubn.backends.blocks import BLOCK, Block, blocks, count_of, moments_of_block, where_counted
 from cpubn.backends.epilogue import Epilogue
 from cpubn.backends.prologue import Bits, Prologue, Statistics
+from cpubn.backends.weights import Weights
 from cpubn.maths import algebra
 
 Array = NDArray[Any]
-Block = tuple[slice, slice, slice]
 Made = Callable[[Block], Array]
 After = Callable[[Array, Block], Array]
 
 # Samples are of the type that is computed in.
 ANY_TYPE = False
-# Elements of a block: its few float64 temporaries then take under 1 MB together.
-BLOCK = 32768
 
 
-def moments(x: Array, stats: Array, threads: int) -> None:
+def moments(x: Array, stats: Array, threads: int, weights: Weights | None = None) -> None:
     """mean = sum(x) / n and m2 = sum((x - mean)**2) per channel, each block about its own first sample and mean.
 
     x (O, C, I) float32 or float64; stats (3, C) float64 <- mean, its low word, m2.
@@ -35,28 +34,19 @@ def moments(x: Array, stats: Array, threads: int) -> None:
     """
     count = np.zeros(x.shape[1])
     with np.errstate(all="ignore"):
-        for block in _blocks(x.shape):
-            part = x[block]
-            pivot = part[0, :, 0].astype(np.float64)
-            d = part - pivot[:, None]
-            n = float(d.shape[0] * d.shape[2])
-            offset = d.sum(axis=(0, 2)) / n
-            d -= offset[:, None]
-            mean, low = algebra.two_sum(pivot, offset)
-            rest = d.sum(axis=(0, 2))
-            m2 = np.maximum(np.einsum("oci,oci->c", d, d) - rest * (rest / n), 0.0)
-            low = low + rest / n
+        for block in blocks(x.shape):
             channels = block[1]
-            before = count[channels][0]
-            if before:
-                mean_0, low_0, m2_0 = stats[:, channels]
-                stats[:, channels] = algebra.merge(before, mean_0, low_0, m2_0, n, mean, low, m2)
-            else:
-                stats[:, channels] = mean, low, m2 + 0.0 * m2
+            n, mean, low, m2 = moments_of_block(x[block], None if weights is None else weights.array[block])
+            before, kept = count[channels], stats[:, channels]
+            merged = np.stack(algebra.merge(before, kept[0], kept[1], kept[2], n, mean, low, m2))
+            first = np.stack((mean, low, m2 + 0.0 * m2))
+            stats[:, channels] = np.where(n == 0.0, kept, np.where(before == 0.0, first, merged))
             count[channels] += n
 
 
-def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: int) -> None:
+def normalize(
+    x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: int, weights: Weights | None = None
+) -> None:
     """y = epilogue((x - centre) * scale + shift).
 
     x, y (O, C, I); affine (3, C) float64: centre, scale, shift; y may be x or the epilogue's residual.
@@ -66,8 +56,8 @@ def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: in
     after = _after(epilogue, y.dtype, "function")
     with np.errstate(all="ignore"):
         formula = _formula(_affine, (x,), affine, algebra.forward_is_wide(*affine))
-        for block in _blocks(y.shape):
-            y[block] = after(formula(block), block)
+        for block in blocks(y.shape):
+            y[block] = where_counted(weights, block, after(formula(block), block))
 
 
 def train_forward(
@@ -79,6 +69,7 @@ def train_forward(
     epilogue: Epilogue,
     y: Array,
     threads: int,
+    weights: Weights | None = None,
 ) -> None:
     """y = epilogue((x - mean) / sqrt(var + eps) * weight + bias) with the batch's own mean and biased variance.
 
@@ -86,15 +77,23 @@ def train_forward(
     Two plain passes: NumPy offers no way to finish a channel while it is in cache without a Python loop over channels.
     Moves x twice and y once.
     """
-    moments(x, stats, threads)
+    moments(x, stats, threads, weights)
     mean, low, m2 = stats
     with np.errstate(all="ignore"):
-        statistics = Statistics(mean, low, m2 / (x.shape[0] * x.shape[2]), weight, eps, training=True)
+        statistics = Statistics(mean, low, m2 / count_of(x, weights), weight, eps, training=True)
         affine = _coefficients(statistics, bias, x.dtype)
-    normalize(x, affine, epilogue, y, threads)
+    normalize(x, affine, epilogue, y, threads, weights)
 
 
-def gradient_sums(dy: Array, x: Array, statistics: Statistics, prologue: Prologue, sums: Array, threads: int) -> None:
+def gradient_sums(
+    dy: Array,
+    x: Array,
+    statistics: Statistics,
+    prologue: Prologue,
+    sums: Array,
+    threads: int,
+    weights: Weights | None = None,
+) -> None:
     """s0 = sum(g), s1 = sum(g * (x - mean)) per channel, with g = dy * activation'(z) where the prologue has one.
 
     dy, x (O, C, I); sums (2, C) float64 <- s0, s1; the prologue's g <- g, which may be dy.
@@ -106,19 +105,27 @@ def gradient_sums(dy: Array, x: Array, statistics: Statistics, prologue: Prologu
     sums[...] = 0.0
     with np.errstate(all="ignore"):
         gradient = _through(dy, x, statistics, prologue)
-        for block in _blocks(x.shape):
+        for block in blocks(x.shape):
             channels = block[1]
-            g = gradient(block)
+            g = where_counted(weights, block, gradient(block), 0.0)
             if prologue.g is not None:
                 prologue.g[block] = g
             g = g.astype(np.float64)
             d = x[block] - mean[channels, None]
             d -= low[channels, None]
+            d = where_counted(weights, block, d, 0.0)
             sums[:, channels] += g.sum(axis=(0, 2)), np.einsum("oci,oci->c", g, d)
 
 
 def backward(
-    dy: Array, x: Array, statistics: Statistics, prologue: Prologue, sums: Array, dx: Array, threads: int
+    dy: Array,
+    x: Array,
+    statistics: Statistics,
+    prologue: Prologue,
+    sums: Array,
+    dx: Array,
+    threads: int,
+    weights: Weights | None = None,
 ) -> None:
     """dx = scale * ((g - k) - ((x - centre) * r) * s) by algebra.gradient; in inference dx = scale * g.
 
@@ -134,19 +141,22 @@ def backward(
         g = g if prologue.g is None else prologue.g
         prologue = prologue._replace(g=g)
     mean, low, var, weight, eps, training, counts = statistics
-    gradient_sums(dy, x, statistics, prologue, sums if counts is None else np.empty_like(sums), threads)
+    gradient_sums(dy, x, statistics, prologue, sums if counts is None else np.empty_like(sums), threads, weights)
     with np.errstate(all="ignore"):
         if training:
-            centre, count = algebra.centre(mean, x.dtype.type), x.shape[0] * x.shape[2] if counts is None else counts
+            centre, count = algebra.centre(mean, x.dtype.type), count_of(x, weights) if counts is None else counts
             coefficients = centre, *algebra.gradient(count, mean, low, var, weight, eps, centre, *sums)
             wide = algebra.backward_is_wide(*coefficients)
-            formula = _formula(_gradient, (g, x), np.stack(coefficients), wide)
+            weighted = (g, x) if weights is None else (g, x, weights.array)
+            formula = _formula(
+                _gradient if weights is None else _weighted_gradient, weighted, np.stack(coefficients), wide
+            )
         else:
             scale = weight * algebra.rstd(var, eps)
             wide = algebra.outside(scale, algebra.TINY, algebra.LARGE)
             formula = _formula(np.multiply, (g,), scale[None], wide)
-        for block in _blocks(dx.shape):
-            dx[block] = formula(block)
+        for block in blocks(dx.shape):
+            dx[block] = where_counted(weights, block, formula(block), 0.0)
 
 
 def pack_signs(y: Array, low: float, high: float, nan: bool, bits: Array, threads: int) -> None:
@@ -216,6 +226,13 @@ def _gradient(g: Array, x: Array, *coefficients: Array) -> Array:
     return dx
 
 
+def _weighted_gradient(g: Array, x: Array, w: Array, *coefficients: Array) -> Array:
+    centre, r, s, k, scale = coefficients
+    w = w.astype(g.dtype)
+    dx: Array = scale * ((g - w * k) - w * (((x - centre) * r) * s))
+    return dx
+
+
 def _after(epilogue: Epilogue, dtype: Any, which: str) -> After:
     """What makes of a block of z, or for "of_output" of y, what that formula of the activation gives."""
     activation, residual, _ = epilogue
@@ -246,15 +263,3 @@ def _formula(function: Any, inputs: tuple[Array, ...], coefficients: Array, wide
         return result
 
     return result_of
-
-
-def _blocks(shape: tuple[int, ...]) -> Iterator[Block]:
-    """Blocks of at most BLOCK elements, all those of a channel one after another."""
-    outer, channels, inner = shape
-    i = min(inner, BLOCK)
-    c = min(channels, BLOCK // i)
-    o = min(outer, BLOCK // (i * c))
-    for c0 in range(0, channels, c):
-        for o0 in range(0, outer, o):
-            for i0 in range(0, inner, i):
-                yield slice(o0, o0 + o), slice(c0, c0 + c), slice(i0, i0 + i)

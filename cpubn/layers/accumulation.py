@@ -26,8 +26,8 @@ class Accumulation:
         self.tree: Tree[Moments] = Tree()
         self._lock = Lock()
 
-    def __call__(self, layer: Any, x: ArrayLike, residual: Any, out: Array | None) -> Array:
-        y, batch = layer._by_batch_statistics(x, residual, out, moves=False)
+    def __call__(self, layer: Any, x: ArrayLike, residual: Any, given: tuple[Any, Any]) -> Array:
+        y, batch = layer._by_batch_statistics(x, residual, given, moves=False)
         self.take(batch)
         return y  # type: ignore[no-any-return]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self, overload
+from typing import Any, ClassVar, Self, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -11,17 +11,18 @@ from cpubn.ask import check, options
 from cpubn.ask.backward import Request, backward_through
 from cpubn.ask.forward import forward_through
 from cpubn.ask.ranks import backward_over, forward_over
+from cpubn.ask.weights import weights_of
 from cpubn.backends import choice, epilogue
 from cpubn.backends.place import located, plain
 from cpubn.backends.signs import kept_of
+from cpubn.backends.weights import Weights
 from cpubn.frozen import FrozenBatchNorm
-from cpubn.functional import batch_norm
 from cpubn.layers.accumulation import Accumulates
 from cpubn.layers.described import described
 from cpubn.layers.kept import IN_NO_GRAD, NOT_CALLED, USED, Kept, comm_of, keeps, whole, witness_of
 from cpubn.layers.vectors import put
 from cpubn.statistics import Moments
-from cpubn.typing import Activation, Array, Backend, Communicator, Floating, Layout
+from cpubn.typing import Activation, Array, Backend, Communicator, Floating, Layout, Masked
 
 
 class _BatchNorm(Accumulates):
@@ -65,44 +66,45 @@ class _BatchNorm(Accumulates):
 
     @overload
     def __call__(
-        self, x: NDArray[Floating], residual: ArrayLike | None = None, out: Array | None = None
-    ) -> NDArray[Floating]: ...
+        self, x: NDArray[Floating], residual: ArrayLike | None = None, out: Array | None = None,
+        **masked: Unpack[Masked],
+    ) -> NDArray[Floating]: ...  # fmt: skip
     @overload
-    def __call__(self, x: ArrayLike, residual: ArrayLike | None = None, out: Array | None = None) -> Array: ...
-    def __call__(self, x: ArrayLike, residual: ArrayLike | None = None, out: Array | None = None) -> Array:
+    def __call__(
+        self, x: ArrayLike, residual: ArrayLike | None = None, out: Array | None = None, **masked: Unpack[Masked]
+    ) -> Array: ...
+    def __call__(
+        self, x: ArrayLike, residual: ArrayLike | None = None, out: Array | None = None, **masked: Unpack[Masked]
+    ) -> Array:
         """y = activation(affine + residual), in training mode with the batch's statistics.
 
-        `residual` has x's shape and dtype. `out` may be `x`, at the price of backward, or `residual`.
+        `residual` has x's shape and dtype. `out` may be `x`, at the price of backward, or `residual`. By name `mask`,
+        `lengths`, `weights`, `nan` and `masked_output`, as of batch_norm; backward remembers them.
         """
-        if not self.training and self.running_mean is not None and isinstance(x, np.ndarray) and x.ndim in self.ranks:
+        own = None
+        inference = not self.training and self.running_mean is not None
+        if masked and inference:
+            x = self._input(x)
+            own = self._weights(x, masked, out)
+        if inference and isinstance(x, np.ndarray) and x.ndim in self.ranks:
             calls = choice.compiled_calls(self.backend)
             vectors = self.running_mean, self.running_var, self.weight, self.bias, None
             y = calls and calls.infer(
-                x, vectors, (0.0, self.eps, self.layout, self._activation, residual, None, None, out)
+                x, vectors, (0.0, self.eps, self.layout, self._activation, own, residual, None, None, out)
             )
             if y is not None:
-                self._keep(x, residual, y, out, None)
+                self._keep(x, residual, y, (out, own), None)
                 return y  # type: ignore[no-any-return]
-        if self.training or self.running_mean is None:
+        if not inference:
             moves = self.training and self._tracks
             if moves and self._stand_in is not None:
-                return self._stand_in(self, x, residual, out)  # type: ignore[no-any-return]
-            return self._by_batch_statistics(x, residual, out, moves)[0]
+                return self._stand_in(self, x, residual, (out, masked))  # type: ignore[no-any-return]
+            return self._by_batch_statistics(x, residual, (out, masked), moves)[0]
         array = self._input(x)
-        y = batch_norm(
-            array,
-            self.running_mean,
-            self.running_var,
-            self.weight,
-            self.bias,
-            eps=self.eps,
-            layout=self.layout,
-            activation=self.activation,
-            residual=residual,
-            out=out,
-            backend=self.backend,
-        )
-        self._keep(array, residual, y, out, None)
+        vectors = self.running_mean, self.running_var, self.weight, self.bias, None
+        how = 0.0, self.eps, self.layout, self._activation, own, residual, None, None, out
+        y, _, _ = forward_through(array, vectors, how, False, False, self.backend)
+        self._keep(array, residual, y, (out, own), None)
         return y
 
     @overload
@@ -133,10 +135,13 @@ class _BatchNorm(Accumulates):
             mean, var = self._running()
             statistics = mean, None, var, 1.0
         else:
-            statistics = *batch._vectors, float(max(batch.count, 1))
+            statistics = *batch._vectors, float(max(batch.count, 1)) if kept.weights is None else 1.0
+            if kept.weights is not None:
+                statistics = *statistics[:2], batch.var(), 1.0
         return Request(
             *(dy, kept.x, statistics, self.weight, self.bias, self.eps, batch is not None, self.layout),
             *(self._activation, kept.residual, kept.output, kept.had_residual, out, self._totals(), self.backend),
+            kept.weights,
         )
 
     @property
@@ -202,32 +207,55 @@ class _BatchNorm(Accumulates):
     def _input(self, x: ArrayLike) -> Array:
         return check.layer_input(x, type(self).__name__, self.ranks, self.num_features, self.layout)
 
-    def _trained_on(self, x: ArrayLike) -> Array:
+    def _weights(self, x: Array, masked: Masked, out: Any) -> Weights | None:
+        batch = self.training or self.running_mean is None
+        weights = weights_of(x, self.layout, masked, summed=batch, training=batch, out=out) if masked else None
+        if weights is not None and self.training and self.comm is not None:
+            raise ValueError(
+                "comm must be None with mask, lengths, weights or nan, which ranks do not add up, got both; "
+                "set the layer's comm to None, or leave them out"
+            )
+        return weights
+
+    def _trained_on(self, x: ArrayLike, masked: Masked, out: Any) -> tuple[Array, Weights | None]:
         array = self._input(x)
+        weights = self._weights(array, masked, out)
         if keeps():
             options.differentiable(self._activation)
-        return array
+        return array, weights
 
     def _by_batch_statistics(
-        self, x: ArrayLike, residual: ArrayLike | None, out: Array | None, moves: bool
+        self, x: ArrayLike, residual: ArrayLike | None, given: tuple[Any, Masked], moves: bool
     ) -> tuple[Array, Moments]:
-        """y and the batch's moments, of all ranks where there are some; whether the running statistics move."""
+        """y and the batch's moments, of all ranks where there are some; whether the running statistics move.
+
+        given: out, and what counts.
+        """
+        out, masked = given
         mean, var, tracked = (self.running_mean, self.running_var, self._tracked) if moves else (None, None, None)
         vectors = mean, var, self.weight, self.bias, tracked
-        how = self._momentum(), self.eps, self.layout, self._activation, residual, None, None, out
         comm = self.comm if self.training else None
         if comm is None:
-            array = self._trained_on(x)
+            array, own = self._trained_on(x, masked, out)
+            how = self._momentum(), self.eps, self.layout, self._activation, own, residual, None, None, out
             y, *found = forward_through(array, vectors, how, True, True, self.backend)
         else:  # whose ranks hear of an input that is wrong
-            y, *found = forward_over(comm, self.num_features, lambda: (self._trained_on(x), vectors, how), self.backend)
-            array = self._input(x)
+            how = self._momentum(), self.eps, self.layout, self._activation, None, residual, None, None, out
+            checked = lambda: (self._trained_on(x, masked, out)[0], vectors, how)  # noqa: E731
+            y, *found = forward_over(comm, self.num_features, checked, self.backend)
+            array, own = self._input(x), None
         batch = Moments.of(*found)
-        self._keep(array, residual, y, out, batch, comm)
+        self._keep(array, residual, y, (out, own), batch, comm)
         return y, batch
 
-    def _keep(self, x: Array, residual: Any, y: Array, out: Any, batch: Moments | None, comm: Any = None) -> None:
-        """Remember for backward what the forward read, and of what it wrote what the activation needs."""
+    def _keep(
+        self, x: Array, residual: Any, y: Array, given: tuple[Any, Any], batch: Moments | None, comm: Any = None
+    ) -> None:
+        """Remember for backward what the forward read, and of what it wrote what the activation needs.
+
+        given: out and weights.
+        """
+        out, weights = given
         if not keeps():
             put(self, "_kept", IN_NO_GRAD)
             return
@@ -239,8 +267,8 @@ class _BatchNorm(Accumulates):
         witness = calls = None
         if batch is not None:  # an inference would take a tenth longer for it, and as a rule has no backward
             calls = choice.compiled_calls(self.backend)
-            witness = witness_of((x, output, added, self.weight, self.bias), calls)
-        kept = x, batch, added, residual is not None, output, witness, calls, None, comm
+            witness = witness_of((x, output, added, self.weight, self.bias, weights and weights.array), calls)
+        kept = x, batch, added, residual is not None, output, witness, calls, None, comm, weights
         put(self, "_kept", kept if out is None else Kept(*kept).noted(y))
 
 

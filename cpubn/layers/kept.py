@@ -11,6 +11,7 @@ import numpy as np
 
 from cpubn.backends.overlap import overlap
 from cpubn.backends.signs import Signs
+from cpubn.backends.weights import Weights
 from cpubn.typing import Array
 
 _grad: ContextVar[bool] = ContextVar("cpubn_grad", default=True)
@@ -52,9 +53,10 @@ class Kept(NamedTuple):
     calls: Any  # the compiled ones that bore it, or None
     overwritten: str | None = None  # what backward would need
     comm: Any = None  # over whose ranks the batch was spread
+    weights: Weights | None = None
 
     def is_as_it_was(self, weight: Any, bias: Any) -> bool:
-        read = self.x, self.output, self.residual, weight, bias
+        read = self.x, self.output, self.residual, weight, bias, self.weights and self.weights.array
         return self.witness in (None, witness_of(read, self.calls))
 
     def noted(self, written: Array) -> Kept:

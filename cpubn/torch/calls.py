@@ -69,7 +69,7 @@ def forward(x: torch.Tensor, weight: Any, bias: Any, norm: Norm) -> tuple[torch.
     if narrow:  # in a model of bfloat16 or float16, in whose statistics torch keeps no more
         running = [a.astype(np.float32) for a in running]
     vectors = (*running, *arrays[3:], None)
-    how = norm.momentum, norm.eps, "NCHW", RELU if norm.relu else None, None, None, None, memory(y)
+    how = norm.momentum, norm.eps, "NCHW", RELU if norm.relu else None, None, None, None, None, memory(y)
     rest = norm.eps, norm.training, norm.relu
     if not norm.training:
         done = CALLS.infer(arrays[0], vectors, how)
@@ -99,5 +99,5 @@ def backward(
     if any(isinstance(a, torch.Tensor) for a in arrays):
         return None
     what = dy_, x_, of[:4], weight_, bias_ if of.relu else None, of.eps, of.training, "NCHW"
-    done = CALLS.backward((*what, RELU if of.relu else None, None, None, False, dx_, None, None))
+    done = CALLS.backward((*what, RELU if of.relu else None, None, None, False, dx_, None, None, None))
     return None if done is None else (dx, torch.from_numpy(done[1]), torch.from_numpy(done[2]))

@@ -114,6 +114,8 @@ BAD = {
         lambda bn: bn(np.ones((4, C)), np.ones((4, C + 1))),
         "ValueError: residual must have the result's shape",
     ),
+    "a mask": (lambda bn: bn(np.ones((4, C)), mask=np.ones(4, bool)), "ValueError: comm must be None with mask"),
+    "a wrong mask": (lambda bn: bn(np.ones((4, C)), mask=np.ones(3, bool)), "ValueError: mask must have shape"),
     "an out": (lambda bn: bn(np.ones((4, C)), out=np.ones((1, C))), "ValueError: out must have the result's shape"),
 }
 

@@ -58,6 +58,19 @@ cdef inline void put_result(
         stream(y + i, value)
 
 
+cdef inline bint has_weights(const any_sample* x, const Stretch* run) noexcept nogil:
+    """Halves go by the loops of mixed types. Loops for weights alone made the three sets 1 MB larger."""
+    if any_sample is half or any_sample is bfloat:
+        return False
+    else:
+        return run.spot.weights is not NULL
+
+
+cdef inline Lane[any_sample] weights_here(const any_sample* x, const Stretch* run, const Here* here) noexcept nogil:
+    cdef Type type = run.types[OF_WEIGHTS]
+    return weights_at(x, type, run.spot.weights + (0 if run.still else here.element * size_of(type)), run.still)
+
+
 cdef inline Lane[any_sample] forward_lanes(
     const Job* job, const any_sample* x, const Stretch* run, const Here* here, int kind
 ) noexcept nogil:
@@ -70,6 +83,8 @@ cdef inline Lane[any_sample] forward_lanes(
         z = z + load_at(<const any_sample*>run.spot.residual, here.element, run.types, OF_RESIDUAL)
     if job.activation:
         z = activate(job.activation, z, job.low, job.high)
+    if has_weights(x, run):
+        z = counted(weights_here(x, run, here), z, Lane[any_sample](job.filling))
     return z
 
 
@@ -77,8 +92,8 @@ cdef inline Lane[any_sample] backward_lanes(
     const Job* job, const any_sample* x, const Stretch* run, const Here* here, int kind
 ) noexcept nogil:
     """dx of the lanes here; their g is written where it is wanted."""
-    cdef Lane[any_sample] d = load_at(x, here.element, run.types, OF_X) - coefficient(x, here, CENTRE, kind), z = d, g
-    cdef Lane[any_sample] scale = coefficient(x, here, FACTOR, kind)
+    cdef Lane[any_sample] d = load_at(x, here.element, run.types, OF_X) - coefficient(x, here, CENTRE, kind), z = d, g, w
+    cdef Lane[any_sample] scale = coefficient(x, here, FACTOR, kind), nothing = Lane[any_sample](0.0)
     if kind & PLAIN or job.prologue == NO_PROLOGUE:
         g = load_at(<const any_sample*>run.spot.dy, here.element, run.types, OF_DY)
     else:
@@ -86,11 +101,18 @@ cdef inline Lane[any_sample] backward_lanes(
             z = d * scale + coefficient(x, here, SHIFT, kind)
         g = gradient_of(job, x, &run.spot, here.element, run.types, z)
     if not kind & PLAIN:
+        if has_weights(x, run):
+            w = weights_here(x, run, here)
+            g = counted(w, g, nothing)
         if run.g is not NULL:
             put(job, <any_sample*>run.g, here.element, run.types, OF_G, g)
         if job.map == SCALE:
+            if has_weights(x, run):
+                return counted(w, g * scale, nothing)
             return g * scale
     z = (d * coefficient(x, here, RSTD, kind)) * coefficient(x, here, SLOPE, kind)
+    if not kind & PLAIN and has_weights(x, run):
+        return counted(w, scale * ((g - w * coefficient(x, here, LEVEL, kind)) - w * z), nothing)
     return scale * ((g - coefficient(x, here, LEVEL, kind)) - z)
 
 
@@ -206,7 +228,7 @@ cdef inline void apply_runs(const Job* job, const any_sample* x, const Stretch* 
     cdef Py_ssize_t x_step = step_of(&job.x, columns), dy_step = step_of(&job.dy, columns)
     cdef Py_ssize_t residual_step = step_of(&job.residual, columns), kept_step = step_of(&job.kept, columns)
     cdef Py_ssize_t bit_step = step_of(&job.signs, columns), y_step = step_of(&job.y, columns)
-    cdef Py_ssize_t g_step = step_of(&job.g, columns), k
+    cdef Py_ssize_t g_step = step_of(&job.g, columns), weights_step = step_of(&job.weights, columns), k
     if job.joined and run.n == job.inner and not columns:
         apply_loop(job, x, &run, kind)
         return
@@ -217,7 +239,7 @@ cdef inline void apply_runs(const Job* job, const any_sample* x, const Stretch* 
         run.y += y_step
         if run.g is not NULL:
             run.g += g_step
-        move_spot(&run.spot, x_step, dy_step, residual_step, kept_step, bit_step)
+        move_spot(&run.spot, x_step, dy_step, residual_step, kept_step, bit_step, weights_step)
 
 
 cdef inline void apply_stretch(const Job* job, const any_sample* x, const Stretch* run) noexcept nogil:

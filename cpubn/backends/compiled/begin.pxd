@@ -5,6 +5,7 @@ cimport numpy as cnp
 from cpubn.backends.compiled.arrays cimport *
 from cpubn.backends.compiled.job cimport *
 from cpubn.backends.compiled.machine cimport cpubn_clear
+from cpubn.backends.compiled.passes cimport vector_of
 from cpubn.backends.compiled.planner cimport SMALL_BYTES, is_real, number_of, run_job, set_activation, type_of_number
 
 cdef extern from *:
@@ -54,6 +55,21 @@ cdef inline bint begin(Job* job, Call* call, x, layout, out_layout, bint floatin
     job.apply = True
     job.channels = call.arrays[OF_X].shape[call.axis]
     return True
+
+
+cdef inline bint read_weights(Job* job, Call* call, weights):
+    """What each element counts for: None, or (an array of x's shape, its sums by channel, y where it is 0)."""
+    cdef Samples* to = &call.arrays[OF_WEIGHTS]
+    if weights is None:
+        return True
+    array, counts, filling = weights
+    if not is_array(array) or cnp.PyArray_NDIM(<cnp.ndarray>array) > RANK:
+        return False
+    describe(array, to)
+    job.filling = filling
+    if counts is not None:
+        job.counts = vector_of(counts, job.channels)
+    return (to.type == UINT8 or to.type == FLOAT32 or to.type == FLOAT64) and same_shape(to, &call.arrays[OF_X])
 
 
 cdef inline Py_ssize_t samples_of(const Call* call) noexcept nogil:

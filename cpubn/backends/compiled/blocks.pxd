@@ -9,6 +9,7 @@ cdef inline Stretch new_stretch(const Job* job, Py_ssize_t n) noexcept nogil:
     cdef Stretch stretch
     stretch.n, stretch.channel, stretch.runs, stretch.column, stretch.past = n, 0, 1, 0, job.past
     stretch.table = NULL
+    stretch.still = False
     stretch.types = &job.types[0]
     stretch.y = stretch.g = NULL
     return stretch
@@ -20,7 +21,8 @@ cdef inline bint are_rows(const Run* run, Type wanted) noexcept nogil:
 
 cdef inline run_function loop_for(const Job* job, bint wide, bint direct) noexcept nogil:
     """That of the data's type, or of whatever type each array has, or its buffer."""
-    return job.kernels.loops[loops_of(job.x.type) if direct else loops_of(FLOAT64) if wide else MIXED].apply
+    cdef bint own = direct and (job.weights.data is NULL or job.x.type <= FLOAT64)
+    return job.kernels.loops[loops_of(job.x.type) if own else loops_of(FLOAT64) if wide else MIXED].apply
 
 
 cdef inline int settle(const Place* p, int role, bint wide, Py_ssize_t end, Type* types) noexcept nogil:
@@ -31,11 +33,20 @@ cdef inline int settle(const Place* p, int role, bint wide, Py_ssize_t end, Type
     return bit_of(role)
 
 
+cdef inline int settle_weights(const Place* p, Py_ssize_t end, Type* types) noexcept nogil:
+    if not reads_weights(p) or is_still(p) or not is_line(p, end):
+        return 0
+    if p.data is not NULL:
+        types[OF_WEIGHTS] = p.type
+    return bit_of(OF_WEIGHTS)
+
+
 cdef inline int settle_all(const Run* run, bint wide, Py_ssize_t end, Type* types) noexcept nogil:
     return (
         settle(&run.x, OF_X, wide, end, types) | settle(&run.dy, OF_DY, wide, end, types)
         | settle(&run.residual, OF_RESIDUAL, wide, end, types) | settle(&run.kept, OF_KEPT, wide, end, types)
         | settle(&run.g, OF_G, wide, end, types) | settle(&run.y, OF_Y, wide, end, types)
+        | settle_weights(&run.weights, end, types)
     )
 
 
@@ -61,7 +72,7 @@ cdef inline void apply_buffered(const Job* job, bint wide, Run* run, Py_ssize_t 
         types[role] = FLOAT64 if wide else FLOAT32
     run.standing = settle_all(run, wide, start + n, types) if n >= 32 else 0
     whole = run.standing == bit_of(ROLES) - 1 and run.signs.data is NULL
-    stretch.types, stretch.past = types, stretch.past and whole
+    stretch.types, stretch.past, stretch.still = types, stretch.past and whole, False
     while first < n:
         part = n - first
         if part > BUFFER and not whole:  # and what is left is at least as much as there are lanes
@@ -93,6 +104,7 @@ cdef inline void apply_channels(
     if (direct or (job.in_rows and not wide)) and n >= 32:
         stretch.spot, stretch.channel, stretch.runs = spot_of(job, o, c0, i), c0, c1 - c0
         stretch.y, stretch.g = at(job, &job.y, o, c0, i), at(job, &job.g, o, c0, i)
+        stretch.still = job.weights.inner == 0
         loop_for(job, wide, direct)(job, stretch.spot.x, &stretch)
         return
     for c in range(c0, c1):
@@ -116,7 +128,7 @@ cdef inline void apply_columns(const Job* job, const Block* block, Py_ssize_t c0
         stretch.n = n
     if in_rows and stretch.n >= 32:
         stretch.spot = spot_at(&run, 0)
-        stretch.y, stretch.g, stretch.runs = run.y.data, run.g.data, n // stretch.n
+        stretch.y, stretch.g, stretch.runs, stretch.still = run.y.data, run.g.data, n // stretch.n, is_still(&run.weights)
         loop_for(job, wide, direct)(job, stretch.spot.x, &stretch)
         return
     while first < n:

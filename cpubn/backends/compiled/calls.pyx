@@ -55,10 +55,10 @@ cdef class Calls:
         cdef double eps, share
         cdef Py_ssize_t n
         running_mean, running_var, weight, bias, _ = vectors
-        momentum, given_eps, layout, activation, residual, dtype, out_layout, out = how
+        momentum, given_eps, layout, activation, weights, residual, dtype, out_layout, out = how
         if not (
             read_number(given_eps, 0.0, DBL_MAX, &eps) and read_number(momentum, 0.0, 1.0, &share)
-            and begin(&job, &call, x, layout, out_layout, False)
+            and begin(&job, &call, x, layout, out_layout, False) and read_weights(&job, &call, weights)
         ):
             return None
         n = job.channels
@@ -93,10 +93,10 @@ cdef class Calls:
         cdef Py_ssize_t n, count
         cdef uint64_t before
         running_mean, running_var, weight, bias, tracked = vectors
-        momentum, given_eps, layout, activation, residual, dtype, out_layout, out = how
+        momentum, given_eps, layout, activation, weights, residual, dtype, out_layout, out = how
         if not (
             read_number(given_eps, LEAST, DBL_MAX, &eps) and read_number(momentum, 0.0, 1.0, &share)
-            and begin(&job, &call, x, layout, out_layout, True)
+            and begin(&job, &call, x, layout, out_layout, True) and read_weights(&job, &call, weights)
         ):
             return None
         n, count = job.channels, samples_of(&call)
@@ -104,7 +104,7 @@ cdef class Calls:
         v, s = <double*>cnp.PyArray_DATA(room), <double*>cnp.PyArray_DATA(stats)
         if not (
             read_optional(self.kernels, weight, n, 1.0, v) and read_optional(self.kernels, bias, n, 0.0, v + n)
-            and (count > 1 or cnp.PyArray_SIZE(x) == 0)
+            and (count > 1 or cnp.PyArray_SIZE(x) == 0 or weights is not None)
             and (running_mean is None) == (running_var is None)
         ):
             return None
@@ -129,7 +129,7 @@ cdef class Calls:
             read_vector(self.kernels, running_mean, n, v + 2 * n)
             read_vector(self.kernels, running_var, n, v + 3 * n)
             before = cpubn_calm()
-            self.kernels.move_running(v + 2 * n, s, n, <double>count, share)
+            self.kernels.move_running(v + 2 * n, s, n, <double>count, job.counts, share)
             write_vector(self.kernels, running_mean, n, v + 2 * n)
             write_vector(self.kernels, running_var, n, v + 3 * n)
             cpubn_restore(before)
@@ -137,12 +137,12 @@ cdef class Calls:
                 (<int64_t*>cnp.PyArray_DATA(<cnp.ndarray>tracked))[0] += 1
         return y, count, stats
 
-    def moments(self, x, layout):
+    def moments(self, x, layout, weights=None):
         """Values per channel, and stats (3, C)."""
         cdef Job job
         cdef Call call
         cdef cnp.ndarray stats
-        if not begin(&job, &call, x, layout, None, False):
+        if not (begin(&job, &call, x, layout, None, False) and read_weights(&job, &call, weights)):
             return None
         stats = new_vectors(3, job.channels)
         memset(cnp.PyArray_DATA(stats), 0, cnp.PyArray_NBYTES(stats))
@@ -168,11 +168,11 @@ cdef class Calls:
         cdef bint training
         cdef const Samples* like = &call.arrays[OF_X]
         dy, x, statistics, weight, bias, given_eps, training, layout = asked[:8]
-        activation, residual, kept, wants_g, out, totals, _ = asked[8:]
+        activation, residual, kept, wants_g, out, totals, _, weights = asked[8:]
         mean, low, m2, count = statistics
         if not (
             read_number(given_eps, LEAST if training else 0.0, DBL_MAX, &eps) and begin(&job, &call, x, layout, None, True)
-            and read_like(dy, like, like.type, &call.arrays[OF_DY])
+            and read_like(dy, like, like.type, &call.arrays[OF_DY]) and read_weights(&job, &call, weights)
         ):
             return None
         n, job.kernels = job.channels, self.kernels
@@ -181,7 +181,8 @@ cdef class Calls:
         if not (
             read_vector(self.kernels, mean, n, v) and read_optional(self.kernels, low, n, 0.0, v + n)
             and read_vector(self.kernels, m2, n, v + 2 * n) and read_optional(self.kernels, weight, n, 1.0, v + 3 * n)
-            and divides(divided(v + 2 * n, n, count), n, eps) and (not training or samples_of(&call) > 1 or cnp.PyArray_SIZE(x) == 0)
+            and divides(divided(v + 2 * n, n, count), n, eps)
+            and (not training or samples_of(&call) > 1 or cnp.PyArray_SIZE(x) == 0 or weights is not None)
         ):
             return None
         others = mean, low, m2, weight
@@ -205,7 +206,7 @@ cdef class Calls:
             return None
         g = None
         if wants_g:
-            g = copy_of(dy) if activation is None else new_array(&call, OF_G, number_of(like.type))
+            g = copy_of(dy) if activation is None and weights is None else new_array(&call, OF_G, number_of(like.type))
         dx = new_array(&call, OF_Y, number_of(like.type)) if out is None else out
         if not training:
             memset(v + n, 0, n * sizeof(double))
@@ -227,7 +228,6 @@ cdef class Calls:
 
 cdef class Affine:
     """y = activation((x - centre) * scale + shift + residual), of a dtype and layout that may be others than x's."""
-
     cdef Calls calls
     cdef cnp.ndarray narrow, wide
     cdef Job[2] prepared  # for columns of float32 and of float64, in memory of `room`

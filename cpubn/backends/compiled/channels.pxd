@@ -9,6 +9,7 @@ from cpubn.backends.compiled.sums cimport SIDE_BY_SIDE
 
 cdef extern from *:
     const double FAR "1.25"  # see sums.pxd
+    const double FAR_OF_WEIGHTED "1.125"
     const double LOST "0x1p-110"  # of a sample: below, squares and products may have lost bits as denormal numbers
     const double INFINITY "HUGE_VAL"
 cdef enum:  # bits of Job.wide
@@ -29,10 +30,12 @@ cdef inline Channels total(const Job* job, Py_ssize_t row, Py_ssize_t c, Py_ssiz
 
 
 cdef inline Channels counts_of(const Job* job, Py_ssize_t c, Py_ssize_t n) noexcept nogil:
-    """What to divide by: samples."""
+    """What to divide by: samples, or their weights; where none counts 1, since all sums are 0."""
+    cdef Channels counts, one = Channels(1.0)
     if job.counts is NULL:
         return Channels(<double>(job.outer * job.inner))
-    return some(job.counts + c, n)
+    counts = some(job.counts + c, n)
+    return select(counts == Channels(0.0), one, counts)
 
 
 cdef inline Channels centre_of(const Job* job, Channels mean) noexcept nogil:
@@ -63,13 +66,12 @@ cdef inline Py_ssize_t next_state(Job* job, Py_ssize_t c, bint lost, bint far, d
 cdef inline Py_ssize_t close_moments(Job* job, Py_ssize_t c, Py_ssize_t n) noexcept nogil:
     """mean, its low word and m2 of n channels from c on; how many of them are to be summed once more."""
     cdef double means[SIDE_BY_SIDE]
-    cdef double count = <double>(job.outer * job.inner)
-    cdef Channels s = total(job, 0, c, n), q = total(job, 1, c, n)
-    cdef Channels offset = s / Channels(count)
+    cdef Channels s = total(job, 0, c, n), q = total(job, 1, c, n), count = counts_of(job, c, n)
+    cdef Channels offset = s / count
     cdef Channels m2 = at_least(q - s * offset, Channels(0.0))
     cdef Pair mean = two_sum(some(job.pivots + c, n), offset)
-    cdef uint32_t sound = pack(q < Channels(INFINITY)) & ~pack(q < Channels(count * LOST))
-    cdef uint32_t near = pack(q <= Channels(FAR) * m2)
+    cdef uint32_t sound = pack(q < Channels(INFINITY)) & ~pack(q < count * Channels(LOST))
+    cdef uint32_t near = pack(q <= Channels(FAR if job.counts is NULL else FAR_OF_WEIGHTED) * m2)
     cdef Py_ssize_t again = 0, i
     m2 = m2 + Channels(0.0) * m2  # infinite, it becomes NaN: a variance that overflowed must not divide to zero
     store_some(job.result + c, mean.high, n)
@@ -99,12 +101,11 @@ cdef inline Channels first_sums(const Job* job, Py_ssize_t c, Py_ssize_t n, Chan
 
 cdef inline Py_ssize_t close_gradient(Job* job, Py_ssize_t c, Py_ssize_t n) noexcept nogil:
     """s0 = sum(g) and s1 = sum(g * (x - mean)) of n channels from c on; how many are to be summed once more."""
-    cdef double count = <double>(job.outer * job.inner)
     cdef Channels s0 = first_sums(job, c, n, total(job, 0, c, n)), q = total(job, 1, c, n), size = magnitude(q)
     cdef Channels shift = (some(job.pivots + c, n) - some(job.mean + c, n)) - some(job.mean_low + c, n)
     cdef uint32_t sound = pack(magnitude(s0) < Channels(INFINITY)) & pack(size < Channels(INFINITY))
     cdef Py_ssize_t again = 0, i
-    sound &= ~pack(size < Channels(count * LOST))
+    sound &= ~pack(size < counts_of(job, c, n) * Channels(LOST))
     store_some(job.result + c, s0, n)
     store_some(job.result + job.channels + c, q + shift * s0, n)
     if n == SIDE_BY_SIDE and sound == 0xffff:
@@ -196,14 +197,14 @@ cdef inline void lay_out(Job* job, real* table, Py_ssize_t c0, Py_ssize_t c1) no
 cdef inline void set_coefficients(Job* job, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil:
     """What the elementwise pass over the channels c0 to c1 needs, from their results."""
     cdef Py_ssize_t c, n, m = job.channels
-    cdef Channels count = Channels(<double>(job.outer * job.inner))
     for c in range(c0, c1, 16):
         n = min(c1 - c, <Py_ssize_t>SIDE_BY_SIDE)
         if job.map == GRADIENT:
             set_gradient(job, c, n)
         elif job.sums and job.map == AFFINE:
             set_affine(
-                job, c, n, some(job.result + c, n), some(job.result + m + c, n), some(job.result + 2 * m + c, n) / count
+                job, c, n, some(job.result + c, n), some(job.result + m + c, n),
+                some(job.result + 2 * m + c, n) / counts_of(job, c, n)
             )
         set_wide(job, c, n)
     if job.table is not NULL:
@@ -229,7 +230,8 @@ cdef inline Py_ssize_t close_channels(Job* job, Py_ssize_t c0, Py_ssize_t c1) no
 cdef inline void prepare(Job* job, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil:
     """What is known of the channels c0 to c1 before their sums are."""
     cdef Py_ssize_t c, n
-    cdef bint exact = job.x.type == FLOAT64 or job.x.type >= UINT8  # squares of integers need not be rounded
+    # Squares of integers need not be rounded; and weights that float32 lacks are not.
+    cdef bint exact = job.x.type == FLOAT64 or job.x.type >= UINT8 or job.weights.type == FLOAT64
     cdef Channels low = Channels(0.0)
     if not job.given and (job.backward or not job.sums):  # by statistics that are given
         for c in range(c0, c1, 16):
@@ -264,10 +266,19 @@ cdef inline void narrow_vector(const double* v, Py_ssize_t n, float* into) noexc
         into[c] = <float>v[c]
 
 
-cdef inline void move_running(double* running, const double* stats, Py_ssize_t n, double count, double share) noexcept nogil:
-    """Means (n,), then variances (n,), by stats (3, n) of a batch: algebra.running_update and unbiased."""
+cdef inline void move_running(
+    double* running, const double* stats, Py_ssize_t n, double count, const double* counts, double share
+) noexcept nogil:
+    """Means (n,), then variances (n,), by stats (3, n) of a batch: algebra.running_update and unbiased.
+
+    Of as many values a channel, or of each its own, if there are counts; one without any stays as it is.
+    """
     cdef Py_ssize_t c
     for c in range(n):
+        if counts is not NULL:
+            count = counts[c]
+        if count == 0.0:
+            continue
         running[c] = (1.0 - share) * running[c] + share * stats[c]
         running[n + c] = (1.0 - share) * running[n + c] + share * (stats[2 * n + c] / (count - 1.0))
 

@@ -77,6 +77,8 @@ cdef inline Strip new_strip(bint wide, Sums* sums, Py_ssize_t step, bint closes)
     strip.ahead = strip.dy_ahead = strip.pending = 0
     strip.closes = closes
     strip.x_step = strip.dy_step = strip.residual_step = strip.kept_step = strip.bit_step = step
+    strip.weights_type, strip.weights_still = FLOAT64 if wide else FLOAT32, False
+    strip.weights_step = step * size_of(strip.weights_type)
     return strip
 
 
@@ -103,16 +105,6 @@ cdef inline void add_buffered_row(
             job, strip.spot.x, strip, 1, whole_steps(wide, part), part & (lanes - 1)
         )
         first += part
-
-
-cdef inline void move_buffered(Spot* spot, bint wide, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t bytes = n * (8 if wide else 4)
-    spot.x += bytes
-    spot.dy += bytes
-    spot.kept += bytes
-    spot.bit += n
-    if spot.residual is not NULL:
-        spot.residual += bytes
 
 
 cdef inline double fold_lanes(bint wide, const double* sums) noexcept nogil:
@@ -224,6 +216,7 @@ cdef inline void sum_columns(
     cdef Strip strip = new_strip(wide, sums, lanes, True), short = strip
     cdef const Loops* loops
     direct = direct and (job.together == 1 or reads_lines(&run, width * rows))
+    direct = direct and (job.weights.data is NULL or job.x.type <= FLOAT64)
     loops = loops_for(job, wide, direct)
     bounds(rows, job.levels, chunk, &v0, &v1)
     set_columns_table(job, wide, sums, c0, channels, width)
@@ -233,6 +226,8 @@ cdef inline void sum_columns(
         strip.x_step, strip.dy_step = job.together * run.x.steps[1], job.together * run.dy.steps[1]
         strip.residual_step, strip.kept_step = job.together * run.residual.steps[1], job.together * run.kept.steps[1]
         strip.bit_step = job.together * run.signs.steps[1]
+        strip.weights_type, strip.weights_still = job.weights.type, is_still(&run.weights)
+        strip.weights_step = job.together * run.weights.steps[1] * run.weights.size
     tile = max(<Py_ssize_t>1, TILE // (width * size_of(job.x.type) * STEPS)) * STEPS
     v = v0
     while v < min(v1, whole):

@@ -191,7 +191,7 @@ cdef int train_forward(const cpubn_call* call) noexcept nogil:
         copy(call.running_mean, n, running)
         copy(call.running_var, n, running + n)
         before = cpubn_calm()
-        chosen.move_running(running, call.stats, n, <double>t.samples, call.momentum)
+        chosen.move_running(running, call.stats, n, <double>t.samples, NULL, call.momentum)
         cpubn_restore(before)
         copy(running, n, call.running_mean)
         copy(running + n, n, call.running_var)

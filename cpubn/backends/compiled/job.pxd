@@ -47,6 +47,7 @@ cdef enum:  # the roles of arrays
     OF_KEPT
     OF_G
     OF_Y
+    OF_WEIGHTS
     ROLES
 
 cdef enum Map:
@@ -77,6 +78,7 @@ cdef struct Spot:
     const char* kept
     const uint8_t* signs
     Py_ssize_t bit
+    const char* weights
 
 # Lanes side by side, step after step, and the sums that they are added to.
 cdef struct Strip:
@@ -86,6 +88,9 @@ cdef struct Strip:
     Py_ssize_t residual_step
     Py_ssize_t kept_step
     Py_ssize_t bit_step
+    Py_ssize_t weights_step  # in bytes
+    Type weights_type
+    bint weights_still  # one for all lanes of a step
     Py_ssize_t ahead  # elements of x from here to what is to be asked for; 0 for nothing
     Py_ssize_t dy_ahead
     const void* table  # centre of each lane and, for a gradient by z, scale and shift, in the type that is computed in
@@ -108,6 +113,7 @@ cdef struct Stretch:
     const void* table  # of the columns, in the type that is computed in
     Py_ssize_t column  # that each starts with
     const Type* types  # of the samples of each role, for loops that are of no one type
+    bint still  # all lanes of a run have one weight
     bint past  # they are written past the cache
 
 # Outer rows, inner elements and channels, each from the first to before the last.
@@ -151,6 +157,7 @@ cdef struct Job:
     Strided signs
     Strided g  # where the prologue's result is written as well
     Strided y  # or dx
+    Strided weights  # what each sample counts for, 0 or more: uint8 of 0 and 1, float32 or float64
     bint backward
     bint given  # the coefficients are, and stand in an array of the caller's
     bint prepared  # as are the table and what is wide
@@ -194,7 +201,8 @@ cdef struct Job:
     const double* weight
     const double* bias
     double eps
-    const double* counts  # of samples a channel, where they are not those of x alone
+    const double* counts  # of samples a channel, or of their weights, where they are not those of x alone
+    double filling  # y where a weight is 0
     double* result  # (3, C): mean, its low word, m2; or (2, C): s0, s1
     double* coefficients  # (3 or COEFFICIENTS, C)
     # What a call needs beside its arrays.
@@ -227,7 +235,7 @@ ctypedef void (*widen_function)(const float* v, Py_ssize_t n, double* into) noex
 ctypedef void (*narrow_function)(const double* v, Py_ssize_t n, float* into) noexcept nogil
 ctypedef void (*scale_function)(double* v, const double* var, Py_ssize_t n, double eps) noexcept nogil
 ctypedef void (*running_function)(
-    double* running, const double* stats, Py_ssize_t n, double count, double share
+    double* running, const double* stats, Py_ssize_t n, double count, const double* counts, double share
 ) noexcept nogil
 
 ctypedef void (*channels_function)(const Job*, const void* x, const Rows*) noexcept nogil

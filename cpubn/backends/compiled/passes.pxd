@@ -25,6 +25,16 @@ cdef inline const double* vector_of(cnp.ndarray v, Py_ssize_t n) except NULL:
     return <const double*>cnp.PyArray_DATA(v)
 
 
+cdef inline int set_weights(Job* job, weights) except -1:
+    """A Weights, or None."""
+    if weights is not None:
+        array, counts, filling = weights
+        job.weights, job.filling = strided(array), filling
+        if counts is not None:
+            job.counts = vector_of(counts, job.channels)
+    return 0
+
+
 cdef inline int set_statistics(Job* job, statistics) except -1:
     cdef Py_ssize_t n = job.channels
     mean, low, var, weight, eps, training, counts = statistics

@@ -112,8 +112,15 @@ cdef inline bint is_line(const Place* p, Py_ssize_t n) noexcept nogil:
     return p.data is NULL or n <= p.sizes[0] or p.steps[1] == p.sizes[0]
 
 
+cdef inline bint is_still(const Place* p) noexcept nogil:
+    """Whether each line is one element, again and again."""
+    return p.data is not NULL and p.steps[0] == 0 and p.axes <= 2 and p.start == 0
+
+
 cdef inline Py_ssize_t offset(const Place* p, Py_ssize_t first) noexcept nogil:
     """From a run's start to an element of it, for places whose lines are rows."""
+    if p.steps[0] == 0:
+        return first // p.sizes[0] * p.steps[1]
     if first < p.sizes[0] or p.steps[1] == p.sizes[0]:  # without a division
         return first
     return first // p.sizes[0] * p.steps[1] + first % p.sizes[0]

@@ -21,4 +21,4 @@ cdef class CompiledKernels:
     cdef object capsule
     cdef const Kernels* kernels
     cdef readonly str name
-    cdef Job new_job(self, cnp.ndarray x, cnp.ndarray y)
+    cdef Job new_job(self, cnp.ndarray x, cnp.ndarray y, weights)

@@ -5,6 +5,7 @@ from typing_extensions import disjoint_base
 
 from cpubn.backends.epilogue import Epilogue
 from cpubn.backends.prologue import Prologue, Statistics
+from cpubn.backends.weights import Weights
 
 _Array = NDArray[Any]
 
@@ -18,8 +19,16 @@ class CompiledKernels:
     @property
     def __name__(self) -> str: ...
     def __new__(cls, table: object, name: str) -> CompiledKernels: ...
-    def moments(self, x: _Array, stats: _Array, threads: int) -> None: ...
-    def normalize(self, x: _Array, affine: _Array, epilogue: Epilogue, y: _Array, threads: int) -> None: ...
+    def moments(self, x: _Array, stats: _Array, threads: int, weights: Weights | None = None) -> None: ...
+    def normalize(
+        self,
+        x: _Array,
+        affine: _Array,
+        epilogue: Epilogue,
+        y: _Array,
+        threads: int,
+        weights: Weights | None = None,
+    ) -> None: ...
     def train_forward(
         self,
         x: _Array,
@@ -30,12 +39,28 @@ class CompiledKernels:
         epilogue: Epilogue,
         y: _Array,
         threads: int,
+        weights: Weights | None = None,
     ) -> None: ...
     def gradient_sums(
-        self, dy: _Array, x: _Array, statistics: Statistics, prologue: Prologue, sums: _Array, threads: int
+        self,
+        dy: _Array,
+        x: _Array,
+        statistics: Statistics,
+        prologue: Prologue,
+        sums: _Array,
+        threads: int,
+        weights: Weights | None = None,
     ) -> None: ...
     def backward(
-        self, dy: _Array, x: _Array, statistics: Statistics, prologue: Prologue, sums: _Array, dx: _Array, threads: int
+        self,
+        dy: _Array,
+        x: _Array,
+        statistics: Statistics,
+        prologue: Prologue,
+        sums: _Array,
+        dx: _Array,
+        threads: int,
+        weights: Weights | None = None,
     ) -> None: ...
     def pack_signs(self, y: _Array, low: float, high: float, nan: bool, bits: _Array, threads: int) -> None: ...
 

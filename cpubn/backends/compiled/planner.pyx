@@ -154,31 +154,31 @@ cdef class CompiledKernels:
     def __repr__(self):
         return f"<{self.__name__}>"
 
-    cdef Job new_job(self, cnp.ndarray x, cnp.ndarray y):
-        """A job over x (O, C, I) and y of its shape; its order of summation, and no task yet."""
+    cdef Job new_job(self, cnp.ndarray x, cnp.ndarray y, weights):
+        """A job over x (O, C, I), y and weights of its shape; its order of summation, and no task yet."""
         cdef Job job
         cdef cnp.npy_intp* shape = cnp.PyArray_DIMS(x)
         memset(&job, 0, sizeof(job))
         job.kernels = self.kernels
         job.x, job.y = strided(x), strided(y)
         job.outer, job.channels, job.inner = shape[0], shape[1], shape[2]
+        set_weights(&job, weights)
         set_order(&job)
         return job
 
-    def moments(self, cnp.ndarray x not None, cnp.ndarray stats not None, int threads):
+    def moments(self, cnp.ndarray x not None, cnp.ndarray stats not None, int threads, weights=None):
         """mean = sum(x) / n and m2 = sum((x - mean)**2) per channel.
 
         x (O, C, I) of any type of samples, as all samples here; stats (3, C) float64 <- mean, its low word, m2.
         About one pivot a channel: partial sums then merge by addition, and no digit is lost to a large mean.
         Moves x once.
         """
-        cdef Job job = self.new_job(x, x)
-        job.sums = True
-        job.result = <double*>cnp.PyArray_DATA(stats)
+        cdef Job job = self.new_job(x, x, weights)
+        job.sums, job.result = True, <double*>cnp.PyArray_DATA(stats)
         run_job(&job, threads)
 
     def normalize(
-        self, cnp.ndarray x not None, cnp.ndarray affine not None, epilogue, cnp.ndarray y not None, int threads
+        self, cnp.ndarray x not None, cnp.ndarray affine not None, epilogue, cnp.ndarray y not None, int threads, weights=None
     ):
         """y = epilogue((x - centre) * scale + shift).
 
@@ -186,7 +186,7 @@ cdef class CompiledKernels:
         The centre is taken off first: `x * scale + (shift - centre * scale)` loses digits as the mean grows.
         Moves x, the residual and y once.
         """
-        cdef Job job = self.new_job(x, y)
+        cdef Job job = self.new_job(x, y, weights)
         job.apply, job.spans = True, 0
         job.coefficients = <double*>vector_of(affine, 3 * job.channels)
         activation, residual, quantization = epilogue
@@ -197,7 +197,7 @@ cdef class CompiledKernels:
 
     def train_forward(
         self, cnp.ndarray x not None, cnp.ndarray weight not None, cnp.ndarray bias not None, double eps,
-        cnp.ndarray stats not None, epilogue, cnp.ndarray y not None, int threads
+        cnp.ndarray stats not None, epilogue, cnp.ndarray y not None, int threads, weights=None
     ):
         """y = epilogue((x - mean) / sqrt(var + eps) * weight + bias) with the batch's own mean and biased variance.
 
@@ -205,7 +205,7 @@ cdef class CompiledKernels:
         A group of channels is finished while it is in cache: two sweeps over the whole tensor would read it twice.
         Moves x, the residual and y once where a group fits in cache, otherwise x twice.
         """
-        cdef Job job = self.new_job(x, y)
+        cdef Job job = self.new_job(x, y, weights)
         job.sums = job.apply = True
         job.weight, job.bias, job.eps = vector_of(weight, job.channels), vector_of(bias, job.channels), eps
         job.result = <double*>cnp.PyArray_DATA(stats)
@@ -216,7 +216,8 @@ cdef class CompiledKernels:
         run_job(&job, threads)
 
     def gradient_sums(
-        self, cnp.ndarray dy not None, cnp.ndarray x not None, statistics, prologue, cnp.ndarray sums not None, int threads
+        self, cnp.ndarray dy not None, cnp.ndarray x not None, statistics, prologue, cnp.ndarray sums not None,
+        int threads, weights=None,
     ):
         """s0 = sum(g), s1 = sum(g * (x - mean)) per channel, g being dy through the prologue.
 
@@ -224,7 +225,7 @@ cdef class CompiledKernels:
         x - centre is taken in the data's type, where it is exact for a large mean; the rest of the mean is paid back.
         Moves dy and x, and what the prologue reads, once.
         """
-        cdef Job job = self.new_job(x, x)
+        cdef Job job = self.new_job(x, x, weights)
         job.dy, job.backward, job.sums, job.result = strided(dy), True, True, <double*>cnp.PyArray_DATA(sums)
         set_statistics(&job, statistics)
         set_prologue(&job, prologue)
@@ -233,7 +234,7 @@ cdef class CompiledKernels:
 
     def backward(
         self, cnp.ndarray dy not None, cnp.ndarray x not None, statistics, prologue, cnp.ndarray sums not None,
-        cnp.ndarray dx not None, int threads
+        cnp.ndarray dx not None, int threads, weights=None
     ):
         """dx = scale * ((g - k) - ((x - centre) * r) * s) with the coefficients of algebra.gradient; g * scale in inference.
 
@@ -241,13 +242,12 @@ cdef class CompiledKernels:
         Not `a * g + b * (x - centre) + k`: where g follows x that loses half its digits at mean/std = 1e6.
         Moves dy, x, what the prologue reads, and dx once where a group fits in cache, otherwise what is read twice.
         """
-        cdef Job job = self.new_job(x, dx)
+        cdef Job job = self.new_job(x, dx, weights)
         job.dy, job.backward, job.apply = strided(dy), True, True
         job.result = <double*>vector_of(sums, 2 * job.channels)
         set_statistics(&job, statistics)
-        job.sums = job.counts is NULL
-        if not job.sums:
-            job.spans = 0
+        job.sums = statistics.counts is None
+        job.spans = job.spans if job.sums else 0
         set_prologue(&job, prologue)
         run_job(&job, threads)
 
@@ -295,6 +295,6 @@ def restore(uint64_t before):
 def order_of(Py_ssize_t outer, Py_ssize_t channels, Py_ssize_t inner):
     """The order of summation of a walk of that shape, as maths/order.py has it."""
     cdef Job job
-    job.outer, job.channels, job.inner = outer, channels, inner
+    job.outer, job.channels, job.inner, job.weights.data = outer, channels, inner, <char*>NULL
     set_order(&job)
     return bool(job.columns), job.together, job.levels, job.pieces, job.chunks, job.span, job.spans

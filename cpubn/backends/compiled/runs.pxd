@@ -21,6 +21,7 @@ cdef struct Run:
     Place signs
     Place g
     Place y
+    Place weights
     int standing  # a bit for the role of each array that lanes are loaded from, or stored, where it stands
 
 
@@ -47,7 +48,8 @@ cdef inline bint is_direct(const Job* job, bint wide) noexcept nogil:
 
 cdef inline bint sums_directly(const Job* job, bint wide) noexcept nogil:
     """And whether one outer row lies behind the other, too."""
-    return is_direct(job, wide) and job.outer_split.axes <= 1
+    cdef bint has_loops = job.weights.data is NULL or job.x.type <= FLOAT64  # sums of weighted halves go by buffers
+    return is_direct(job, wide) and job.outer_split.axes <= 1 and has_loops
 
 
 cdef inline const Loops* loops_for(const Job* job, bint wide, bint direct) noexcept nogil:
@@ -61,6 +63,17 @@ cdef inline Lane[any_sample] lanes_at(const any_sample* x, const void* table, Py
         return load(<const double*>table + i)
     else:
         return <Lane[any_sample]>load(<const float*>table + i)
+
+
+cdef inline void keep_lanes(const sample* x, double* to, Lane[sample] lanes) noexcept nogil:
+    if sample is double:
+        store(to, lanes)
+    else:
+        store(<float*>to, <Lane[float]>lanes)
+
+
+cdef inline double as_own(bint wide, double value) noexcept nogil:
+    return value if wide else <double><float>value
 
 
 cdef inline Lane[any_sample] load_at(const any_sample* p, Py_ssize_t i, const Type* types, int role) noexcept nogil:
@@ -90,6 +103,7 @@ cdef inline Run channel_run(
     run.signs = channel_place(job, &job.signs, o, c, i, n, down)
     run.g = channel_place(job, &job.g, o, c, i, n, down)
     run.y = channel_place(job, &job.y, o, c, i, n, down)
+    run.weights = channel_place(job, &job.weights, o, c, i, n, down)
     run.standing = 0
     return run
 
@@ -103,21 +117,27 @@ cdef inline Run columns_run(const Job* job, Py_ssize_t o, Py_ssize_t c, Py_ssize
     run.signs = columns_place(job, &job.signs, o, c, channels)
     run.g = columns_place(job, &job.g, o, c, channels)
     run.y = columns_place(job, &job.y, o, c, channels)
+    run.weights = columns_place(job, &job.weights, o, c, channels)
     run.standing = 0
     return run
+
+
+cdef inline bint reads_weights(const Place* p) noexcept nogil:
+    """Whether lanes of weights can be loaded from each line, or one for all of it."""
+    return p.data is NULL or ((are_steps(p) or is_still(p)) and p.size == size_of(p.type))
 
 
 cdef inline bint reads_rows(const Run* run, Type wanted) noexcept nogil:
     return (
         is_row(&run.x, wanted) and is_row(&run.dy, wanted) and is_row(&run.residual, wanted) and is_row(&run.kept, wanted)
-        and (run.signs.data is NULL or are_steps(&run.signs))
+        and (run.signs.data is NULL or are_steps(&run.signs)) and reads_weights(&run.weights)
     )
 
 
 cdef inline bint reads_lines(const Run* run, Py_ssize_t n) noexcept nogil:
     return (
         is_line(&run.x, n) and is_line(&run.dy, n) and is_line(&run.residual, n) and is_line(&run.kept, n)
-        and is_line(&run.signs, n)
+        and is_line(&run.signs, n) and is_line(&run.weights, n) and not is_still(&run.weights)
     )
 
 
@@ -125,6 +145,7 @@ cdef inline Spot spot_at(const Run* run, Py_ssize_t first) noexcept nogil:
     cdef Spot spot
     spot.x, spot.dy = address(&run.x, first), address(&run.dy, first)
     spot.residual, spot.kept = address(&run.residual, first), address(&run.kept, first)
+    spot.weights = address(&run.weights, first)
     spot.signs, spot.bit = <const uint8_t*>run.signs.data, 0
     if run.signs.data is not NULL:
         spot.bit = run.signs.size + offset(&run.signs, first)
@@ -136,19 +157,22 @@ cdef inline Spot spot_of(const Job* job, Py_ssize_t o, Py_ssize_t c, Py_ssize_t 
     cdef Spot spot
     spot.x, spot.dy = at(job, &job.x, o, c, i), at(job, &job.dy, o, c, i)
     spot.residual, spot.kept = at(job, &job.residual, o, c, i), at(job, &job.kept, o, c, i)
+    spot.weights = at(job, &job.weights, o, c, i)
     spot.signs = <const uint8_t*>job.signs.data
     spot.bit = steps_to(job, &job.signs, o, c, i)
     return spot
 
 
 cdef inline void move_spot(
-    Spot* spot, Py_ssize_t x, Py_ssize_t dy, Py_ssize_t residual, Py_ssize_t kept, Py_ssize_t bits
+    Spot* spot, Py_ssize_t x, Py_ssize_t dy, Py_ssize_t residual, Py_ssize_t kept, Py_ssize_t bits, Py_ssize_t weights
 ) noexcept nogil:
     """Go on by so many bytes, and bits."""
     spot.x += x
     spot.dy += dy
     spot.kept += kept
     spot.bit += bits
+    if spot.weights is not NULL:
+        spot.weights += weights
     if spot.residual is not NULL:
         spot.residual += residual
 
@@ -163,6 +187,7 @@ cdef struct Buffers:
     double dy[256]
     double residual[256]
     double kept[256]
+    double weights[256]
     uint8_t signs[40]
 
 
@@ -189,6 +214,8 @@ cdef inline void fill(
         fill_one(&run.residual, wide, first, buffers.residual, to, n)
     if not run.standing & bit_of(OF_KEPT):
         fill_one(&run.kept, wide, first, buffers.kept, to, n)
+    if not run.standing & bit_of(OF_WEIGHTS):
+        fill_one(&run.weights, wide, first, buffers.weights, to, n)
     if run.signs.data is not NULL:
         gather_bits(run.signs, first, n, buffers.signs + to // 8)
 
@@ -198,9 +225,11 @@ cdef inline Spot buffered_spot(const Run* run, Buffers* buffers, Py_ssize_t firs
     cdef Spot spot
     spot.x, spot.dy, spot.kept = <const char*>buffers.x, <const char*>buffers.dy, <const char*>buffers.kept
     spot.signs, spot.bit = buffers.signs, 0
-    spot.residual = NULL
+    spot.residual = spot.weights = NULL
     if run.residual.data is not NULL:
         spot.residual = <const char*>buffers.residual
+    if run.weights.data is not NULL:
+        spot.weights = <const char*>buffers.weights
     if run.standing & bit_of(OF_X):
         spot.x = address(&run.x, first)
     if run.standing & bit_of(OF_DY):
@@ -209,7 +238,14 @@ cdef inline Spot buffered_spot(const Run* run, Buffers* buffers, Py_ssize_t firs
         spot.residual = address(&run.residual, first)
     if run.standing & bit_of(OF_KEPT):
         spot.kept = address(&run.kept, first)
+    if run.standing & bit_of(OF_WEIGHTS):
+        spot.weights = address(&run.weights, first)
     return spot
+
+
+cdef inline void move_buffered(Spot* spot, bint wide, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t bytes = n * (8 if wide else 4)
+    move_spot(spot, bytes, bytes, bytes, bytes, n, bytes)
 
 
 cdef inline bint summed_in(const Job* job, bint wide, Py_ssize_t c) noexcept nogil:

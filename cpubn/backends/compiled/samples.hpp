@@ -126,6 +126,48 @@ LONG_WORD Lanes<float> load_as(Type type, const void *p, ptrdiff_t i) {
     default: return load((const float *)p + i);
     }
 }
+// What samples count for: bytes are 0 or 1. `still`: one for all lanes.
+WORD double weight_of(Type type, const char *p) {
+    float single;
+    double value;
+    if (type == UINT8) return *p ? 1.0 : 0.0;
+    if (type == FLOAT32) return memcpy(&single, p, sizeof single), (double)single;
+    return memcpy(&value, p, sizeof value), value;
+}
+LONG_WORD Lanes<float> single_weights(Type type, const char *p, bool still) {
+    if (still) return Lanes<float>((float)weight_of(type, p));
+    if (type == UINT8) return min(load((const uint8_t *)p), Lanes<float>(1.0f));
+    if (type == FLOAT32) return load((const float *)p);
+    return narrow(load((const double *)p), load((const double *)p + 16));
+}
+LONG_WORD Lanes<double> double_weights(Type type, const char *p, bool still) {
+    if (still) return Lanes<double>(weight_of(type, p));
+    if (type == FLOAT64) return load((const double *)p);
+    float values[32] = {0}; // lanes of floats are twice as many, and behind these there need be no more
+    if (type == FLOAT32) memcpy(values, p, 16 * sizeof(float));
+    else
+        for (int i = 0; i < 16; i++) values[i] = p[i] ? 1.0f : 0.0f;
+    return widen(load((const float *)values), 0);
+}
+template <typename S> WORD Lanes<float> weights_at(const S *, Type type, const char *p, bool still) { return single_weights(type, p, still); }
+WORD Lanes<double> weights_at(const double *, Type type, const char *p, bool still) { return double_weights(type, p, still); }
+#ifndef CPUBN_KEEP
+WORD F keep(F a, const uint8_t *p) { return pick(mask(whole(p) > all(0.0f), F()), a, all(0.0f)); }
+#endif
+// Lanes whose byte is not 0, or 0; `still`: one byte for all.
+WORD Lanes<float> kept_by(const Lanes<float> &a, const char *p, bool still) {
+    Lanes<float> r;
+    const uint32_t bits_of_all = *p ? ~0u : 0u;
+    if (still) { EACH(float) r.v[i] = bits<F>(bits<U>(a.v[i]) & bits_of_all); }
+    else { EACH(float) r.v[i] = keep(a.v[i], (const uint8_t *)p + W * i); }
+    return r;
+}
+WORD Lanes<double> kept_by(const Lanes<double> &a, const char *p, bool still) {
+    return select(double_weights(UINT8, p, still) > Lanes<double>(0.0), a, Lanes<double>(0.0));
+}
+// Lanes that count, and another number in place of those that do not.
+LANE_WORD Lanes<T> counted(const Lanes<T> &weights, const Lanes<T> &a, const Lanes<T> &other) { return select(weights > Lanes<T>((T)0), a, other); }
+
 template <typename S> WORD void put_lanes(S *p, const Lanes<float> &a, bool past) {
     if (past) stream(p, a);
     else store(p, a);
@@ -152,7 +194,8 @@ template <typename T> static CALLED void gather(const Place &p, ptrdiff_t first,
     memset(bytes + n * size_of(p.type), 0, (end - n) * size_of(p.type));
     move(p, first, n, bytes, false);
     if (bytes == (char *)moved)
-        for (ptrdiff_t i = 0; i < end; i += 32) store_lanes(to + i, load_as(p.type, bytes, i));
+        for (ptrdiff_t i = 0; i < end; i += 32)
+            store_lanes(to + i, p.type == FLOAT64 ? load_floats((const double *)bytes + i) : load_as(p.type, bytes, i));
 }
 
 // A double as a float for a conversion to half: what is left over makes it odd, so that the second rounding is as if the first.

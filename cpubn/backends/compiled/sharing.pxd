@@ -18,11 +18,16 @@ cdef inline bint is_in_rows(const Strided* a, Type wanted) noexcept nogil:
     return a.data is NULL or (a.inner == 1 and a.size == size_of(a.type) and fits(a.type, wanted))
 
 
+cdef inline bint weighs_in_rows(const Strided* a) noexcept nogil:
+    """Whether lanes of weights can be loaded from a row, or one for all of it."""
+    return a.data is NULL or (0 <= a.inner <= 1 and a.size == size_of(a.type))
+
+
 cdef inline bint are_in_rows(const Job* job, Type wanted) noexcept nogil:
     return (
         not job.down and job.inner_split.axes <= 1 and (job.signs.data is NULL or job.signs.inner == 1) and is_in_rows(&job.x, wanted)
         and is_in_rows(&job.dy, wanted) and is_in_rows(&job.residual, wanted) and is_in_rows(&job.kept, wanted)
-        and is_in_rows(&job.g, wanted) and is_in_rows(&job.y, wanted)
+        and is_in_rows(&job.g, wanted) and is_in_rows(&job.y, wanted) and weighs_in_rows(&job.weights)
     )
 
 
@@ -40,17 +45,18 @@ cdef inline bint is_transposed(const Job* job) noexcept nogil:
 cdef inline void describe_loops(Job* job) noexcept nogil:
     """What follows from the arrays and the task, whoever shares out the work."""
     job.plain = job.activation == 0 and job.residual.data is NULL and job.g.data is NULL
-    job.plain = job.plain and job.prologue == NO_PROLOGUE and job.map != SCALE
+    job.plain = job.plain and job.prologue == NO_PROLOGUE and job.map != SCALE and job.weights.data is NULL
     job.down = job.apply and not job.sums and job.inner == 1 and is_transposed(job)
     job.columns_apply = job.inner < 32 and not (job.apply and not job.sums and is_transposed(job))
     job.types[OF_X], job.types[OF_DY], job.types[OF_RESIDUAL] = job.x.type, job.dy.type, job.residual.type
     job.types[OF_KEPT], job.types[OF_G], job.types[OF_Y] = job.kept.type, job.g.type, job.y.type
+    job.types[OF_WEIGHTS] = job.weights.type
     job.direct = job.x.type != OTHER and are_in_rows(job, job.x.type)
     job.in_rows = job.direct or are_in_rows(job, OTHER)
     job.joined = job.in_rows and is_joined(&job.x, job.inner) and is_joined(&job.dy, job.inner)
     job.joined = job.joined and is_joined(&job.residual, job.inner) and is_joined(&job.kept, job.inner)
     job.joined = job.joined and is_joined(&job.signs, job.inner) and is_joined(&job.g, job.inner)
-    job.joined = job.joined and is_joined(&job.y, job.inner)
+    job.joined = job.joined and is_joined(&job.y, job.inner) and is_joined(&job.weights, job.inner)
 
 
 cdef inline void share_transposed(Job* job) noexcept nogil:

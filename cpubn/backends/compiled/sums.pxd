@@ -32,15 +32,20 @@ cdef enum Terms:
     GRADIENTS  # dy, dy * d
     THROUGH  # g, g * d
 
+cdef enum:  # bits of what a loop does, which its compiler knows
+    WHOLE_LANES = 1  # no lanes were counted before
+    WEIGHTED = 2  # moments: w * d, w * d * d; and nothing where w is 0
+    MASKED = 4  # and w is 0 or 1
+
 
 cdef inline Lane[sample] take(
-    const Job* job, const sample* x, Strip* strip, Terms terms, bint whole, Lane[sample] centre, Lane[sample]* g
+    const Job* job, const sample* x, Strip* strip, Terms terms, int kind, Lane[sample] centre, Lane[sample]* g
 ) noexcept nogil:
     """x - K and g of one step; on to the next one."""
-    cdef Lane[sample] d = load(<const sample*>strip.spot.x) - centre
+    cdef Lane[sample] d = load(<const sample*>strip.spot.x) - centre, w, nothing
     g[0] = d
     if terms != MOMENTS:
-        if terms == GRADIENTS:
+        if terms == GRADIENTS or job.prologue == NO_PROLOGUE:
             g[0] = load(<const sample*>strip.spot.dy)
         elif job.prologue == BY_Z:
             g[0] = gradient_of(
@@ -55,7 +60,17 @@ cdef inline Lane[sample] take(
         strip.spot.kept += strip.kept_step * <Py_ssize_t>sizeof(sample)
         if strip.spot.residual is not NULL:
             strip.spot.residual += strip.residual_step * <Py_ssize_t>sizeof(sample)
-    if not whole:
+    if kind & MASKED:
+        d = kept_by(d, strip.spot.weights, strip.weights_still)
+        g[0] = d if terms == MOMENTS else kept_by(g[0], strip.spot.weights, strip.weights_still)
+        strip.spot.weights += strip.weights_step
+    elif kind & WEIGHTED or (terms == THROUGH and strip.spot.weights is not NULL):  # what does not count may be anything
+        w = weights_at(x, strip.weights_type, strip.spot.weights, strip.weights_still)
+        nothing = Lane[sample](0.0)
+        d = counted(w, d, nothing)
+        g[0] = counted(w, w * d if terms == MOMENTS else g[0], nothing)
+        strip.spot.weights += strip.weights_step
+    if not kind & WHOLE_LANES:
         d = last(d, strip.keep)
         g[0] = last(g[0], strip.keep)
     strip.spot.x += strip.x_step * <Py_ssize_t>sizeof(sample)
@@ -69,20 +84,22 @@ cdef inline void fetch(const char* p) noexcept nogil:
 
 
 cdef inline Lane[sample] take_rest(
-    const Job* job, const sample* x, Strip* strip, Terms terms, Py_ssize_t rest, Lane[sample] centre, Lane[sample]* g
+    const Job* job, const sample* x, Strip* strip, Terms terms, int kind, Py_ssize_t rest, Lane[sample] centre,
+    Lane[sample]* g
 ) noexcept nogil:
     """x - K and g of the `rest` elements behind the last whole step: the last lanes, of which the others were counted."""
     cdef Py_ssize_t back = rest - lanes_of(x), bytes = back * <Py_ssize_t>sizeof(sample), keep = strip.keep
     cdef Lane[sample] d
-    move_spot(&strip.spot, bytes, bytes, bytes, bytes, back)
+    cdef Py_ssize_t weights = 0 if strip.weights_still else back * size_of(strip.weights_type)
+    move_spot(&strip.spot, bytes, bytes, bytes, bytes, back, weights)
     strip.keep = rest
-    d = take(job, x, strip, terms, False, centre, g)
+    d = take(job, x, strip, terms, kind - (kind & WHOLE_LANES), centre, g)
     strip.keep = keep
     return d
 
 
 cdef inline void add_rows_of(
-    const Job* job, const sample* x, Strip* given, Terms terms, bint whole, Py_ssize_t rows, Py_ssize_t steps,
+    const Job* job, const sample* x, Strip* given, Terms terms, int kind, Py_ssize_t rows, Py_ssize_t steps,
     Py_ssize_t rest, Sum[sample]* s_to, Sum[sample]* q_to
 ) noexcept nogil:
     cdef Strip own = given[0]  # which no store can change, as far as the compiler knows
@@ -105,20 +122,20 @@ cdef inline void add_rows_of(
                     fetch(strip.spot.x + (j * strip.x_step + strip.ahead) * size)
                     if terms != MOMENTS:
                         fetch(strip.spot.dy + (j * strip.dy_step + strip.dy_ahead) * size)
-            if whole and terms != THROUGH and more == STEPS:  # of a length that the compiler knows
+            if kind & WHOLE_LANES and terms != THROUGH and more == STEPS:  # of a length that the compiler knows
                 for j in range(STEPS // 2):
-                    d = take(job, x, strip, terms, whole, centre, &g)
-                    e = take(job, x, strip, terms, whole, centre, &h)
+                    d = take(job, x, strip, terms, kind, centre, &g)
+                    e = take(job, x, strip, terms, kind, centre, &h)
                     s.pending = s.pending + (g + h)
                     q.pending = plus(g * d + h * e, q.pending)
             else:
                 for j in range(more // 2):
-                    d = take(job, x, strip, terms, whole, centre, &g)
-                    e = take(job, x, strip, terms, whole, centre, &h)
+                    d = take(job, x, strip, terms, kind, centre, &g)
+                    e = take(job, x, strip, terms, kind, centre, &h)
                     s.pending = s.pending + (g + h)
                     q.pending = plus(g * d + h * e, q.pending)
                 if more % 2:
-                    d = take(job, x, strip, terms, whole, centre, &g)
+                    d = take(job, x, strip, terms, kind, centre, &g)
                     s.pending = s.pending + g
                     q.pending = plus(g * d, q.pending)
             pending += (more + 1) // 2
@@ -128,14 +145,14 @@ cdef inline void add_rows_of(
                 s.put_away()
                 q.put_away()
                 pending = 0
-            d = take_rest(job, x, strip, terms, rest, centre, &g)
+            d = take_rest(job, x, strip, terms, kind, rest, centre, &g)
             s.pending = s.pending + g
             q.pending = plus(g * d, q.pending)
             pending += 1
         strip.spot = start
         move_spot(
             &strip.spot, job.x.outer * size, job.dy.outer * size, job.residual.outer * size, job.kept.outer * size,
-            job.signs.outer
+            job.signs.outer, job.weights.outer * job.weights.size
         )
     given.pending = pending
     s_to[0], q_to[0] = s, q
@@ -147,16 +164,25 @@ cdef inline void add_terms(
 ) noexcept nogil:
     """Add steps of lanes, and the rest behind them, of outer rows, by a loop of its own for each kind of terms."""
     cdef bint whole = strip.keep == lanes_of(x)
-    if job.prologue != NO_PROLOGUE:
-        add_rows_of(job, x, strip, THROUGH, False, rows, steps, rest, s, q)
+    if job.weights.data is not NULL and strip.weights_type == UINT8 and whole and job.prologue == NO_PROLOGUE:
+        if sample is float or sample is double:  # halves are floats by then
+            if job.backward:
+                add_rows_of(job, x, strip, GRADIENTS, MASKED + WHOLE_LANES, rows, steps, rest, s, q)
+            else:
+                add_rows_of(job, x, strip, MOMENTS, MASKED + WHOLE_LANES, rows, steps, rest, s, q)
+    elif job.weights.data is not NULL and not job.backward:
+        if sample is float or sample is double:
+            add_rows_of(job, x, strip, MOMENTS, WEIGHTED, rows, steps, rest, s, q)
+    elif job.prologue != NO_PROLOGUE or job.weights.data is not NULL:
+        add_rows_of(job, x, strip, THROUGH, 0, rows, steps, rest, s, q)
     elif job.backward and whole:
-        add_rows_of(job, x, strip, GRADIENTS, True, rows, steps, rest, s, q)
+        add_rows_of(job, x, strip, GRADIENTS, WHOLE_LANES, rows, steps, rest, s, q)
     elif job.backward:
-        add_rows_of(job, x, strip, GRADIENTS, False, rows, steps, rest, s, q)
+        add_rows_of(job, x, strip, GRADIENTS, 0, rows, steps, rest, s, q)
     elif whole:
-        add_rows_of(job, x, strip, MOMENTS, True, rows, steps, rest, s, q)
+        add_rows_of(job, x, strip, MOMENTS, WHOLE_LANES, rows, steps, rest, s, q)
     else:
-        add_rows_of(job, x, strip, MOMENTS, False, rows, steps, rest, s, q)
+        add_rows_of(job, x, strip, MOMENTS, 0, rows, steps, rest, s, q)
 
 
 cdef inline void add_rows(
@@ -199,6 +225,8 @@ cdef inline void add_channels(const Job* job, const sample* x, const Rows* rows)
     cdef Py_ssize_t lanes = lanes_of(x), length = rows.i1 - rows.i0, first, c, k, n
     strip.table, strip.length, strip.keep = table, 64 if lanes == 32 else 32, lanes
     strip.x_step = strip.dy_step = strip.residual_step = strip.kept_step = strip.bit_step = lanes
+    strip.weights_type, strip.weights_still = job.weights.type, job.weights.inner == 0
+    strip.weights_step = lanes * job.weights.inner * job.weights.size
     strip.ahead = strip.dy_ahead = AHEAD if job.far else 0
     for first in range(rows.c0, rows.c1, 16):  # SIDE_BY_SIDE
         n = min(<Py_ssize_t>SIDE_BY_SIDE, rows.c1 - first)
@@ -229,13 +257,6 @@ cdef inline void add_channels(const Job* job, const sample* x, const Rows* rows)
 
 cdef inline bint is_summed_as(const Job* job, const sample* x, Py_ssize_t c) noexcept nogil:
     return summed_in(job, sample is double, c)
-
-
-cdef inline void keep_lanes(const sample* x, double* to, Lane[sample] lanes) noexcept nogil:
-    if sample is double:
-        store(to, lanes)
-    else:
-        store(<float*>to, <Lane[float]>lanes)
 
 
 cdef inline Py_ssize_t row_places(Py_ssize_t steps) noexcept nogil:
@@ -271,7 +292,3 @@ cdef inline void find_row_pivots(Job* job, const sample* x, Py_ssize_t c0, Py_ss
             continue
         pivots = fold_rows(all) / Lane[double](<double>(places * lanes))
         store_some(job.pivots + first, pivots if sample is double else as_single(pivots), n)
-
-
-cdef inline double as_own(bint wide, double value) noexcept nogil:
-    return value if wide else <double><float>value

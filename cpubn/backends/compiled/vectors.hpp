@@ -68,6 +68,8 @@ WORD F whole(const int16_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32
 WORD U longer(const uint16_t *p) { return (U)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)); }
 WORD H shorter(U a) { return _mm512_cvtepi32_epi16((__m512i)a); }
 WORD F of_integers(U a) { return _mm512_cvtepi32_ps((__m512i)a); }
+WORD F keep(F a, const uint8_t *p) { const __m128i b = _mm_loadu_si128((const __m128i *)p); return _mm512_maskz_mov_ps(_mm_test_epi8_mask(b, b), a); }
+#define CPUBN_KEEP // 0 where a byte is 0
 WORD void put_bytes(uint8_t *p, U a) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8((__m512i)a)); }
 WORD F of_half(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 WORD H to_half(F a) { return _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT); }
@@ -113,6 +115,8 @@ WORD F whole(const int16_t *p) { return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32
 WORD U longer(const uint16_t *p) { return (U)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)); }
 WORD H shorter(U a) { return _mm_packus_epi32(_mm256_castsi256_si128((__m256i)a), _mm256_extracti128_si256((__m256i)a, 1)); }
 WORD F of_integers(U a) { return _mm256_cvtepi32_ps((__m256i)a); }
+WORD F keep(F a, const uint8_t *p) { const U b = (U)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)); return (F)((U)a & (U)(b != 0)); }
+#define CPUBN_KEEP
 WORD void put_bytes(uint8_t *p, U a) { const H b = shorter(a & 0xffu); _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(b, b)); }
 WORD F of_half(const uint16_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
 WORD H to_half(F a) { return _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT); }

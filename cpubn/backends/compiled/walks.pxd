@@ -184,5 +184,6 @@ cdef inline void lay_call(Job* job, const Call* call) noexcept nogil:
     lay_along(job, &call.arrays[OF_SIGNS], call.axis, outer, inner, &job.signs)
     lay_along(job, &call.arrays[OF_G], call.axis, outer, inner, &job.g)
     lay_along(job, &call.arrays[OF_Y], call.axis, outer, inner, &job.y)
+    lay_along(job, &call.arrays[OF_WEIGHTS], call.axis, outer, inner, &job.weights)
     if job.sums:
         set_order(job)

@@ -19,8 +19,11 @@ MOST_COEFFICIENTS = 5
 
 
 @functools.cache
-def forward(real: Any, activation: Any, residual: bool, quantized: bool) -> Any:
-    """a is x, b the residual: y = activation((x - centre) * scale + shift + residual), and its quantized number."""
+def forward(real: Any, activation: Any, residual: bool, quantized: bool, weighted: bool) -> Any:
+    """a is x, b the residual: y = activation((x - centre) * scale + shift + residual), and its quantized number.
+
+    c is the weight, of 0 where y is something else.
+    """
     activate, nearest = activation_of(real, activation), rounder(real)
 
     @device
@@ -34,6 +37,8 @@ def forward(real: Any, activation: Any, residual: bool, quantized: bool) -> Any:
             low, high = real(numbers[4]), real(numbers[5])
             q = q if q > low else low
             y = ((q if q < high else high) + nearest) - nearest
+        if weighted and not c > real(0.0):
+            y = real(numbers[6])
         return y
 
     return value
@@ -67,11 +72,14 @@ def signed(real: Any) -> Any:
 
 
 @functools.cache
-def backward(real: Any) -> Any:
-    """a is dy, b is x: dx = scale * ((dy - k) - ((x - centre) * r) * s)."""
+def backward(real: Any, weighted: bool) -> Any:
+    """a is dy, b is x, c the weight: dx = scale * ((dy - w * k) - w * ((x - centre) * r) * s), and 0 where w is 0."""
 
     @device
     def value(a, b, c, v, numbers):
+        if weighted:
+            z = ((b - v[0]) * v[1]) * v[2]
+            return v[4] * ((a - c * v[3]) - c * z) if c > real(0.0) else real(0.0)
         return v[4] * ((a - v[3]) - ((b - v[0]) * v[1]) * v[2])
 
     return value
@@ -81,7 +89,7 @@ def backward(real: Any) -> Any:
 def elementwise(names: tuple[str, ...], real: Any, formula: Any, *arguments: Any) -> Kernel:
     """A kernel that puts formula(real, *arguments)'s values into y; names: the types of a, b, c and y.
 
-    a, b, c, y flat, with their places; coefficients (3 or, of a gradient, 5, C) float64, flat; numbers (6,).
+    a, b, c, y flat, with their places; coefficients (3 or, of a gradient, 5, C) float64, flat; numbers (7,).
     A channel whose coefficients float32 cannot hold is computed in float64. Before the first of some elements is
     stored all of them are asked for: y may be x, so the compiler must not move a later load before a store.
     Reads every array that the formula uses once, writes y once.
@@ -191,6 +199,28 @@ def pack_signs(name: str) -> Kernel:
                     between = nan if value != value else not (value <= real(low) or value >= real(high))
                     packed += (1 << k) if between else 0
             bits[byte] = np.uint8(packed)
+
+    return kernel
+
+
+@functools.cache
+def without_nan(name: str, of_weights: str) -> Kernel:
+    """A kernel that puts w into `made`, and 0 where x is NaN: all of 5 axes, by their strides."""
+    real = np.float64 if "float64" in (name, of_weights) else np.float32
+    read, read_weights, write = reader(name, real), reader(of_weights, real), writer(of_weights)
+
+    @launched
+    def kernel(x, x_start, x_steps, w, w_start, w_steps, made, shape):
+        size = shape[0] * shape[1] * shape[2] * shape[3] * shape[4]
+        for j in range(cuda.grid(1), size, cuda.gridsize(1)):
+            rest, x_at, w_at = j, x_start, w_start
+            for axis in range(5):
+                along = rest % shape[4 - axis]
+                rest //= shape[4 - axis]
+                x_at += along * x_steps[4 - axis]
+                w_at += along * w_steps[4 - axis]
+            value = read(x, x_at)
+            write(made, j, read_weights(w, w_at) if value == value else real(0.0))
 
     return kernel
 

@@ -75,17 +75,29 @@ def update_running(
 
 
 @launched
-def variance(m2: Flat, freedom: float, var: Flat, channels: int) -> None:
-    """var = m2 / freedom."""
+def update_running_by_counts(
+    running_mean: Flat, running_var: Flat, stats: Flat, counts: Flat, momentum: float, channels: int
+) -> None:
+    """The same of as many values as each channel has; one without any stays as it is."""
     for c in range(cuda.grid(1), channels, cuda.gridsize(1)):
-        var[c] = m2[c] / freedom
+        if counts[c] > 0.0:
+            running_mean[c] = algebra.running_update(np.float64(running_mean[c]), stats[c], momentum)
+            batch = algebra.unbiased(stats[2 * channels + c], counts[c])
+            running_var[c] = algebra.running_update(np.float64(running_var[c]), batch, momentum)
 
 
 @launched
-def deviation(m2: Flat, freedom: float, std: Flat, channels: int) -> None:
+def variance(m2: Flat, freedom: Flat, var: Flat, channels: int) -> None:
+    """var = m2 / freedom."""
+    for c in range(cuda.grid(1), channels, cuda.gridsize(1)):
+        var[c] = m2[c] / freedom[c]
+
+
+@launched
+def deviation(m2: Flat, freedom: Flat, std: Flat, channels: int) -> None:
     """std = sqrt(m2 / freedom)."""
     for c in range(cuda.grid(1), channels, cuda.gridsize(1)):
-        std[c] = algebra.sqrt(m2[c] / freedom)
+        std[c] = algebra.sqrt(m2[c] / freedom[c])
 
 
 @launched

@@ -16,9 +16,11 @@ from cpubn.backends.gpu import apply, channels, launch, tiles
 from cpubn.backends.gpu.arrays import DeviceArray
 from cpubn.backends.gpu.memory import constant, empty, workspace
 from cpubn.backends.gpu.sums import chunk_sums, merge_gradients, merge_moments
-from cpubn.backends.gpu.tiles import Tile, tile_of
+from cpubn.backends.gpu.tiles import tile_of
+from cpubn.backends.gpu.weighted import first_counted, merge_sums
 from cpubn.backends.interface import name_of
 from cpubn.backends.prologue import Bits, Prologue, Statistics
+from cpubn.backends.weights import Weights
 
 Array: TypeAlias = DeviceArray
 
@@ -27,19 +29,22 @@ ANY_TYPE = True
 # Of the most blocks that take elements in turn.
 ENOUGH = 4096
 NONE = Activation(0)
+NOWHERE = 0, 0, 0, 0
 
 
-def moments(x: Array, stats: Array, threads: int) -> None:
+def moments(x: Array, stats: Array, threads: int, weights: Weights | None = None) -> None:
     """mean, low word of the mean and sum((x - mean)**2) of each channel.
 
     x (O, C, I) of any type; stats (3, C) float64.
     Chunks about their own first samples, in pairs of the data's type, merged in float64 in a fixed order.
     Reads x once.
     """
-    _moments(x, stats, computed_in(x))
+    _moments(x, stats, computed_in(x), weights)
 
 
-def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: int) -> None:
+def normalize(
+    x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: int, weights: Weights | None = None
+) -> None:
     """y = epilogue((x - centre) * scale + shift).
 
     x, y (O, C, I) of any type, which may be the same; affine (3, C) float64: centre, scale, shift.
@@ -47,13 +52,14 @@ def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: in
     Reads x and the residual once, writes y once.
     """
     activation, residual, quantization = epilogue
-    settings = _function(activation, "function"), residual is not None, quantization is not None
-    _elementwise(apply.forward, settings, (x, residual, None), affine, epilogue, y)
+    settings = _function(activation, "function"), residual is not None, quantization is not None, weights is not None
+    _elementwise(apply.forward, settings, (x, residual, weights), affine, epilogue, y)
 
 
 def train_forward(
-    x: Array, weight: Array, bias: Array, eps: float, stats: Array, epilogue: Epilogue, y: Array, threads: int
-) -> None:
+    x: Array, weight: Array, bias: Array, eps: float, stats: Array, epilogue: Epilogue, y: Array, threads: int,
+    weights: Weights | None = None,
+) -> None:  # fmt: skip
     """y = epilogue((x - mean) / sqrt(var + eps) * weight + bias) with x's own moments, which go to stats.
 
     x, y (O, C, I) of any type, which may be the same; weight, bias (C,), stats (3, C) float64.
@@ -61,23 +67,27 @@ def train_forward(
     Reads x twice and the residual once, writes y once.
     """
     affine = workspace(x, (3, x.shape[1]), "coefficients")
-    _moments(x, stats, computed_in(x, y), (affine, weight, bias, float(eps)))
-    normalize(x, affine, epilogue, y, threads)
+    _moments(x, stats, computed_in(x, y), weights, (affine, weight, bias, float(eps)))
+    normalize(x, affine, epilogue, y, threads, weights)
 
 
-def gradient_sums(dy: Array, x: Array, statistics: Statistics, prologue: Prologue, sums: Array, threads: int) -> None:
+def gradient_sums(
+    dy: Array, x: Array, statistics: Statistics, prologue: Prologue, sums: Array, threads: int,
+    weights: Weights | None = None,
+) -> None:  # fmt: skip
     """sum(g) and sum(g * (x - mean)) of each channel, with g = dy * activation'(z) where the prologue has one.
 
     dy, x (O, C, I) of any type; sums (2, C) float64; the prologue's g <- g, which may be dy.
     In pairs of the data's type: differences and products are split into what they round to and the rest.
     Reads dy and x once, and g once more where it is not dy.
     """
-    _gradient(_through(dy, x, statistics, prologue, None), x, statistics, sums, None)
+    _gradient(_through(dy, x, statistics, prologue, None, weights), x, statistics, sums, None, weights)
 
 
 def backward(
-    dy: Array, x: Array, statistics: Statistics, prologue: Prologue, sums: Array, dx: Array, threads: int
-) -> None:
+    dy: Array, x: Array, statistics: Statistics, prologue: Prologue, sums: Array, dx: Array, threads: int,
+    weights: Weights | None = None,
+) -> None:  # fmt: skip
     """dx = scale * ((g - k) - ((x - centre) * r) * s), by `algebra.gradient` of the gradient sums; or scale * g.
 
     dy, x, dx (O, C, I) of any type, of which dx may be dy or x; sums (2, C) float64, if they are not given, and the
@@ -86,22 +96,19 @@ def backward(
     Reads g and x twice, or in inference g twice and x once, writes dx once.
     """
     room = None if np.may_share_memory(dx.addresses, x.addresses) else dx
-    g = _through(dy, x, statistics, prologue, room)
-    if statistics.training:
-        coefficients = workspace(x, (5, x.shape[1]), "coefficients")
-        if statistics.counts is None:
-            _gradient(g, x, statistics, sums, coefficients)
-        else:
-            mean, low, var, weight, eps, _, counts = statistics
-            vectors = counts, mean, low, var, weight, eps, sums
-            _each_channel(channels.gradient(computed_in(x)), x, *vectors, coefficients)
-        _elementwise(apply.backward, (), (g, x, None), coefficients, PLAIN, dx)
+    g = _through(dy, x, statistics, prologue, room, weights)
+    coefficients = workspace(x, (5, x.shape[1]), "coefficients") if statistics.training else None
+    if statistics.counts is None:
+        _gradient(g, x, statistics, sums, coefficients, weights)
+    elif coefficients is not None:
+        mean, low, var, weight, eps, _, counts = statistics
+        _each_channel(channels.gradient(computed_in(x)), x, counts, mean, low, var, weight, eps, sums, coefficients)
+    if coefficients is not None:
+        _elementwise(apply.backward, (weights is not None,), (g, x, weights), coefficients, PLAIN, dx)
     else:
-        if statistics.counts is None:
-            _gradient(g, x, statistics, sums, None)
         affine = workspace(x, (3, x.shape[1]), "affine")
         _each_channel(channels.inference_gradient, x, statistics.var, statistics.weight, statistics.eps, affine)
-        normalize(g, affine, PLAIN, dx, threads)
+        normalize(g, affine, PLAIN, dx, threads, None if weights is None else weights._replace(filling=0.0))
 
 
 def pack_signs(y: Array, low: float, high: float, nan: bool, bits: Array, threads: int) -> None:
@@ -115,17 +122,48 @@ def pack_signs(y: Array, low: float, high: float, nan: bool, bits: Array, thread
     run(kernel, in_turn(bits.size), y, y, float(low), float(high), bool(nan), bits, y.size)
 
 
-def _moments(x: Array, stats: Array, real: Any, normalizing: tuple[Array, Array, Array, float] | None = None) -> None:
+def _moments(
+    x: Array, stats: Array, real: Any, weights: Weights | None,
+    normalizing: tuple[Array, Array, Array, float] | None = None,
+) -> None:  # fmt: skip
     """normalizing: where the coefficients go, weight, bias and eps."""
-    tile = tile_of(x.shape, sums=True)
+    tile, name = tile_of(x.shape, sums=True), name_of(x.dtype)
+    if weights is not None:
+        own, w, at = _readable(weights)
+        parts, pivots = workspace(x, (4, tile.chunks, tile.channels), "parts"), workspace(x, (tile.channels,), "pivots")
+        run(first_counted(name, computed_in(x), own), tile.channels, x, x, x.where, w, at, tuple(tile), pivots)
+        kernel = chunk_sums(name, computed_in(x), False, own)
+        run(kernel, tile.blocks, x, parts, NOWHERE, x, x.where, w, at, pivots, parts, tuple(tile), parts)
+        ends = *(normalizing or (stats, parts, parts, 0.0)), normalizing is not None, tile.chunks
+        _each_channel(merge_sums(real), x, parts, pivots, weights.counts, stats, *ends)
+        return
     parts = workspace(x, (3, tile.chunks, tile.channels), "parts")
-    kernel = chunk_sums(name_of(x.dtype), computed_in(x), gradient=False)
-    run(kernel, tile.blocks, x, parts, (0, 0, 0, 0), x, x.where, parts, parts, tuple(tile), parts)
-    arguments = normalizing or (stats, parts, parts, 0.0)
-    _merge(merge_moments(real), tile, x, parts, stats, *arguments, normalizing is not None)
+    kernel = chunk_sums(name, computed_in(x), False)
+    run(kernel, tile.blocks, x, parts, NOWHERE, x, x.where, parts, NOWHERE, parts, parts, tuple(tile), parts)
+    arguments = parts, stats, *(normalizing or (stats, parts, parts, 0.0)), normalizing is not None, tuple(tile)
+    run(merge_moments(real), tile.channels, x, *arguments, threads=tiles.MERGERS)
 
 
-def _through(dy: Array, x: Array, statistics: Statistics, prologue: Prologue, room: Array | None) -> Array:
+def _through(
+    dy: Array, x: Array, statistics: Statistics, prologue: Prologue, room: Array | None, weights: Weights | None
+) -> Array:
+    """g, 0 where a weight is: without a prologue dy, which sums and dx then leave out where it does not count."""
+    g = _activated(dy, x, statistics, prologue, room)
+    if weights is not None and (g is not dy or prologue.g is not None):
+        made: Any = g if prologue.g is None else prologue.g
+        normalize(g, _as_it_is(x), PLAIN, made, 1, weights._replace(filling=0.0))
+        return made  # type: ignore[no-any-return]
+    return g
+
+
+def _as_it_is(x: Array) -> Array:
+    """(3, C): coefficients that leave an element as it is."""
+    affine, ones = workspace(x, (3, x.shape[1]), "as it is"), constant(x, x.shape[1], 1.0)
+    _each_channel(channels.inference_gradient, x, ones, ones, 0.0, affine)
+    return affine
+
+
+def _activated(dy: Array, x: Array, statistics: Statistics, prologue: Prologue, room: Array | None) -> Array:
     """g, which without an activation is dy: in the prologue's own array, else in `room`, else in a new one."""
     given: Any = prologue
     activation, bias, residual, kept, signs, wanted = given
@@ -152,32 +190,32 @@ def _through(dy: Array, x: Array, statistics: Statistics, prologue: Prologue, ro
     return g
 
 
-def _gradient(dy: Array, x: Array, statistics: Statistics, sums: Array, coefficients: Array | None) -> None:
+def _gradient(
+    dy: Array, x: Array, statistics: Statistics, sums: Array, coefficients: Array | None, weights: Weights | None
+) -> None:
     mean, low, var, weight, eps, *_ = statistics
     tile = tile_of(x.shape, sums=True)
     parts = workspace(x, (2, tile.chunks, tile.channels), "parts")
-    kernel = chunk_sums(name_of(x.dtype), computed_in(x), gradient=True)
-    run(kernel, tile.blocks, x, dy, dy.where, x, x.where, mean, low, tuple(tile), parts)
-    wanted = coefficients is not None
-    arguments = (coefficients if wanted else sums, var, weight, mean, low, float(eps), wanted)
-    _merge(merge_gradients(computed_in(x)), tile, x, parts, sums, *arguments)
-
-
-def _merge(kernel: Any, tile: Tile, x: Array, *arguments: Any) -> None:
-    run(kernel, tile.channels, x, *arguments, tuple(tile), threads=tiles.MERGERS)
+    own, w, at = ("", parts, NOWHERE) if weights is None else _readable(weights)
+    kernel = chunk_sums(name_of(x.dtype), computed_in(x), True, own)
+    run(kernel, tile.blocks, x, dy, dy.where, x, x.where, w, at, mean, low, tuple(tile), parts)
+    wanted, counts = coefficients is not None, parts if weights is None else weights.counts
+    given = (coefficients if wanted else sums, var, weight, mean, low, float(eps), wanted)
+    arguments = parts, sums, *given, counts, weights is not None, tuple(tile)
+    run(merge_gradients(computed_in(x)), tile.channels, x, *arguments, threads=tiles.MERGERS)
 
 
 def _elementwise(
     formula: Any, settings: tuple[Any, ...], inputs: tuple[Any, ...], coefficients: Array, epilogue: Epilogue,
     y: Array,
 ) -> None:  # fmt: skip
-    """formula of up to three inputs, of which one may be Bits, and None stands for one that it does not read."""
+    """formula of up to three inputs, of which one may be Bits, or Weights, and None is one that it does not read."""
     first: Any = inputs[0]
     given = [_readable(first if a is None else a) for a in inputs]
     names = *(name for name, _, _ in given), name_of(y.dtype)
     tile = tile_of(first.shape, sums=False)
     activation, _, quantization = epilogue
-    numbers = (*(activation or NONE)[1:3], *(quantization or (0.0,) * 4))
+    numbers = (*(activation or NONE)[1:3], *(quantization or (0.0,) * 4), getattr(inputs[2], "filling", 0.0))
     kernel = apply.elementwise(names, computed_in(*(a for _, a, _ in given), y), formula, *settings)
     places = [part for _, *both in given for part in both]
     arguments = (*places, coefficients, tuple(map(float, numbers)), tuple(tile), y, y.where)
@@ -195,6 +233,7 @@ def _elementwise(
 
 def _readable(a: Any) -> tuple[str, Array, tuple[int, ...]]:
     """The name of what reads it, its memory and where in that its elements are."""
+    a = a.array if isinstance(a, Weights) else a
     if isinstance(a, Bits):
         bits: Any = a.bits
         return "bits", bits, (0, *a.strides)
@@ -235,6 +274,20 @@ def reorder(bits: Array, shape: tuple[int, ...], steps: tuple[int, ...], made: A
     size, axes = math.prod(shape), 5 - len(shape)
     shape, steps = (*(1,) * axes, *shape), (*(0,) * axes, *steps)
     run(apply.reorder, in_turn(made.size), bits, bits, shape, steps, made, size)
+
+
+def without_nan(x: Array, weights: Array, made: Array) -> None:
+    """made = weights, and 0 where x is NaN; of up to 5 axes, `made` contiguous."""
+    axes, (x_start, *x_steps), (w_start, *w_steps) = 5 - x.ndim, x.where, weights.where
+    zero = (0,) * axes
+    arguments = x, x_start, (*zero, *x_steps), weights, w_start, (*zero, *w_steps), made, ((1,) * axes + x.shape)
+    run(apply.without_nan(name_of(x.dtype), name_of(weights.dtype)), in_turn(x.size), x, *arguments)
+
+
+def sum_weights(weights: Array, sums: Array) -> None:
+    """sums (2, C) float64: in the first row the sum of each channel's weights (O, C, I)."""
+    zeros: Any = constant(weights, weights.shape[1], 0.0)
+    _gradient(weights, weights, Statistics(zeros, zeros, zeros, zeros, 0.0, False), sums, None, None)
 
 
 def copy(x: Array, y: Array) -> None:

@@ -30,26 +30,29 @@ double_product: Callable[[Value, Value], Value] = product_of(np.float64)
 
 
 @functools.cache
-def chunk_sums(name: str, real: Any, gradient: bool) -> Kernel:
+def chunk_sums(name: str, real: Any, gradient: bool, of_weights: str = "") -> Kernel:
     """A kernel that puts every chunk's moments (mean, low, m2), or its gradient sums (s, q), into `parts`.
 
-    dy, x flat, with their places; mean, low (C,), of a gradient; parts (3 or 2, chunks, C) float64, flat.
-    Reads dy and x once.
+    dy, x and weights, if they are of a type, flat, with their places; mean, low (C,), of a gradient; parts (3 or 2,
+    chunks, C) float64, flat. Weighted moments are sums about the means given: s, q, and then what they lack, (4, ...).
+    Reads dy, x and weights once.
     """
-    single = _sums(name, real, gradient)
-    double = _sums(name, np.float64, gradient)
-    narrow, threads = real is np.float32, tiles.THREADS
+    single = _sums(name, real, gradient, of_weights)
+    double = _sums(name, np.float64, gradient, of_weights)
+    narrow, threads, weighted = real is np.float32, tiles.THREADS, bool(of_weights)
 
     @launched
-    def kernel(dy, dy_place, x, x_place, mean, low, tile, parts):
+    def kernel(dy, dy_place, x, x_place, w, w_place, mean, low, tile, parts):
         room = cuda.shared.array((7, threads), real)
         thread, block = cuda.threadIdx.x, cuda.blockIdx.x
-        pivot, s, s_rest, q, q_rest, lost = single(dy, dy_place, x, x_place, mean, low, tile, thread, block, room)
+        pivot, s, s_rest, q, q_rest, lost = single(
+            dy, dy_place, x, x_place, w, w_place, mean, low, tile, thread, block, room
+        )
         if narrow:
             wide_room = cuda.shared.array((7, threads), np.float64)
             if cuda.syncthreads_or(1 if lost else 0):
                 pivot, s, s_rest, q, q_rest, lost = double(
-                    dy, dy_place, x, x_place, mean, low, tile, thread, block, wide_room
+                    dy, dy_place, x, x_place, w, w_place, mean, low, tile, thread, block, wide_room
                 )
         lane, start, count = share_of(tile, thread, block)
         _, channel = channel_of(tile, thread, block)
@@ -59,6 +62,9 @@ def chunk_sums(name: str, real: Any, gradient: bool) -> Kernel:
             if gradient:
                 parts[place] = s + s_rest
                 parts[row + place] = q + q_rest
+            elif weighted:
+                parts[place], parts[row + place] = s, q
+                parts[2 * row + place], parts[3 * row + place] = s_rest, q_rest
             else:
                 count = lesser(size, samples - start)
                 parts[place], parts[row + place], parts[2 * row + place] = close(count, pivot, s, s_rest, q, q_rest)
@@ -67,7 +73,7 @@ def chunk_sums(name: str, real: Any, gradient: bool) -> Kernel:
 
 
 @device
-def close(count: int, pivot: Value, s: Value, s_rest: Value, q: Value, q_rest: Value) -> tuple[Value, Value, Value]:
+def close(count: Value, pivot: Value, s: Value, s_rest: Value, q: Value, q_rest: Value) -> tuple[Value, Value, Value]:
     """mean = pivot + s / n, its low word, and m2 = q - s**2 / n, with what the sums keep beyond a float64."""
     n = np.float64(count)
     s, s_rest = two_sum(s, s_rest)
@@ -82,17 +88,18 @@ def close(count: int, pivot: Value, s: Value, s_rest: Value, q: Value, q_rest: V
     return mean, low + rest, m2 + 0.0 * m2  # an infinite m2 becomes NaN
 
 
-def _sums(name: str, real: Any, gradient: bool) -> Any:
+def _sums(name: str, real: Any, gradient: bool, of_weights: str) -> Any:
     """A device function that sums a block's chunk: lane 0 of a channel gets the pivot, s and q as pairs of float64."""
     read, product = reader(name, real), product_of(real)
-    unroll = tiles.UNROLL
+    unroll, weighted = tiles.UNROLL, bool(of_weights)
+    read_weights = reader(of_weights or name, real)
 
     @device
-    def sums(dy, dy_place, x, x_place, mean, low, tile, thread, block, room):
+    def sums(dy, dy_place, x, x_place, w, w_place, mean, low, tile, thread, block, room):
         column, channel = channel_of(tile, thread, block)
         lane, start, count = share_of(tile, thread, block)
         inner, lanes = tile[1], tile[5]
-        x_at = dy_at = x_step = x_wrap = dy_step = dy_wrap = i_step = i = 0
+        x_at = dy_at = x_step = x_wrap = dy_step = dy_wrap = i_step = i = w_at = w_step = w_wrap = 0
         pivot = pivot_low = real(0.0)
         if count > 0:
             x_at, dy_at = (
@@ -102,13 +109,18 @@ def _sums(name: str, real: Any, gradient: bool) -> Any:
             x_step, x_wrap = steps_of(x_place, tile)
             dy_step, dy_wrap = steps_of(dy_place, tile)
             i_step, i = lanes % inner, (start + lane) % inner
+            if weighted:
+                w_at = offset_of(w_place, tile, channel, start + lane)
+                w_step, w_wrap = steps_of(w_place, tile)
+                pivot = real(mean[channel])
             if gradient:
                 pivot = real(mean[channel])
                 pivot_low = real((mean[channel] - np.float64(pivot)) + low[channel])
-            else:
+            elif not weighted:
                 pivot = read(x, offset_of(x_place, tile, channel, start))
         xs = cuda.local.array(unroll, real)
         dys = cuda.local.array(unroll, real)
+        ws = cuda.local.array(unroll, real)
         s = s_rest = q = q_rest = largest = largest_factor = largest_product = real(0.0)
         for j in range(0, count, unroll):
             for k in range(unroll):
@@ -116,14 +128,22 @@ def _sums(name: str, real: Any, gradient: bool) -> Any:
                     xs[k] = read(x, x_at)
                     if gradient:
                         dys[k] = read(dy, dy_at)
+                    if weighted:
+                        ws[k] = read_weights(w, w_at)
+                        w_at += w_step
+                        if i + i_step >= inner:
+                            w_at += w_wrap
                     x_at, dy_at, i = x_at + x_step, dy_at + dy_step, i + i_step
                     if i >= inner:
                         x_at, dy_at, i = x_at + x_wrap, dy_at + dy_wrap, i - inner
             for k in range(unroll):
-                if j + k < count:
+                if j + k < count and (not weighted or ws[k] > real(0.0)):
                     d, d_rest = two_sum(xs[k], -pivot)
                     d_rest -= pivot_low
                     g, g_rest = (dys[k], real(0.0)) if gradient else (d, d_rest)
+                    if weighted and not gradient:
+                        g = product(ws[k], d)
+                        g_rest = fma(ws[k], d, -g) + ws[k] * d_rest
                     s, rest = two_sum(s, g)
                     s_rest += rest + g_rest
                     p = product(g, d)
@@ -217,12 +237,12 @@ def merge_gradients(real: Any) -> Kernel:
     """A kernel that adds a channel's chunks up, in turn and then by halves, and prepares what dx takes.
 
     parts (2, chunks, C), sums (2, C), coefficients (5, C) float64, flat: centre, r, s, k, scale.
-    mean, low, var, weight (C,).
+    mean, low, var, weight (C,); counts (C,), if `weighted`.
     """
     mergers = tiles.MERGERS
 
     @launched
-    def kernel(parts, sums, coefficients, var, weight, mean, low, eps, wanted, tile):
+    def kernel(parts, sums, coefficients, var, weight, mean, low, eps, wanted, counts, weighted, tile):
         thread, channel = cuda.threadIdx.x, cuda.blockIdx.x
         channels, samples, chunks = tile[0], tile[2], tile[8]
         row = chunks * channels
@@ -246,7 +266,10 @@ def merge_gradients(real: Any) -> Kernel:
             if wanted:
                 middle, v, w = np.float64(mean[channel]), np.float64(var[channel]), np.float64(weight[channel])
                 centre = algebra.centre(middle, real)
-                r, s, k, scale = algebra.gradient(np.float64(samples), middle, low[channel], v, w, eps, centre, s0, s1)
+                n: Any = np.float64(samples)
+                if weighted:
+                    n = counts[channel] if counts[channel] > 0.0 else 1.0
+                r, s, k, scale = algebra.gradient(n, middle, low[channel], v, w, eps, centre, s0, s1)
                 coefficients[channel], coefficients[channels + channel] = centre, r
                 coefficients[2 * channels + channel], coefficients[3 * channels + channel] = s, k
                 coefficients[4 * channels + channel] = scale

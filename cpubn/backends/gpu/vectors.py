@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cpubn.backends import host
 from cpubn.backends.gpu import channels, passes, target
 from cpubn.backends.gpu.arrays import DeviceArray, is_on_gpu
 from cpubn.backends.gpu.memory import FLOAT64, array_of, constant, empty, upload, workspace
@@ -96,28 +97,58 @@ def weight_gradient(sums: DeviceArray, var: DeviceArray, eps: float) -> DeviceAr
 
 
 def update_running(
-    running_mean: DeviceArray, running_var: DeviceArray, tracked: Any, stats: DeviceArray, count: int, momentum: float
+    running_mean: DeviceArray, running_var: DeviceArray, tracked: Any, stats: DeviceArray, count: Any, momentum: float
 ) -> None:
-    _each_channel(channels.update_running, stats, running_mean, running_var, stats, float(count), momentum)
+    moved = running_mean, running_var, stats
+    if isinstance(count, DeviceArray):
+        _each_channel(channels.update_running_by_counts, stats, *moved, count, momentum)
+    else:
+        _each_channel(channels.update_running, stats, *moved, float(count), momentum)
     if tracked is not None:
         tracked += 1
     _hand_back(running_mean)
     _hand_back(running_var)
 
 
-def variance(m2: DeviceArray, freedom: float, *, root: bool = False) -> DeviceArray:
+def variance(m2: DeviceArray, freedom: Any, *, root: bool = False) -> DeviceArray:
     made = empty(m2, m2.shape, m2.dtype)
-    _each_channel(channels.deviation if root else channels.variance, m2, m2, freedom, made)
+    own = upload(freedom, m2.device) if np.ndim(freedom) else constant(m2, m2.size, float(freedom))
+    _each_channel(channels.deviation if root else channels.variance, m2, m2, own, made)
     return made
 
 
 def merge(
-    count: int, stats: tuple[DeviceArray, ...], other_count: int, other: tuple[DeviceArray, ...]
+    count: Any, stats: tuple[DeviceArray, ...], other_count: Any, other: tuple[DeviceArray, ...]
 ) -> tuple[DeviceArray, ...]:
+    if isinstance(count, np.ndarray) or isinstance(other_count, np.ndarray):  # on the host, where the counts are
+        merged = host.merge(count, tuple(map(to_host, stats)), other_count, tuple(map(to_host, other)))
+        return tuple(upload(v, stats[0].device) for v in merged)
     made = tuple(empty(v, v.shape, v.dtype) for v in stats)
     other = tuple(beside(v, stats[0]) for v in other)
     _each_channel(channels.merge, stats[0], float(count), *stats, float(other_count), *other, *made)
     return made
+
+
+def without_nan(x: DeviceArray, weights: DeviceArray | None) -> DeviceArray:
+    """Weights of x's shape, 0 where it is NaN; None for ones."""
+    if weights is None:
+        weights = upload(np.ones((1,) * x.ndim, np.uint8), x.device)
+    weights = beside(weights._view(np.broadcast_to(weights.addresses, x.shape)), x)
+    made = empty(x, x.shape, weights.dtype)
+    if x.size:
+        passes.without_nan(x, weights, made)
+    return made
+
+
+def sums_of(weights: DeviceArray, axis: int) -> DeviceArray:
+    """(C,) float64: of contiguous weights, the sum of each channel's."""
+    shape = math.prod(weights.shape[:axis]), weights.shape[axis], math.prod(weights.shape[axis + 1 :])
+    sums = empty(weights, (2, shape[1]), FLOAT64)
+    if weights.size:
+        passes.sum_weights(weights.reshape(shape), sums)
+    else:
+        fill(sums, 0.0)
+    return sums[0]
 
 
 def accumulate(totals: Sequence[DeviceArray], new: Sequence[DeviceArray]) -> None:

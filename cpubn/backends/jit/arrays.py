@@ -13,8 +13,10 @@ import numpy as np
 from cpubn.backends.epilogue import Activation
 from cpubn.backends.jit.apply import Table
 from cpubn.backends.jit.prologue import Source
-from cpubn.backends.prologue import PADDING, Prologue
-from cpubn.maths.order import LANES
+from cpubn.backends.jit.sums import Walk
+from cpubn.backends.prologue import PADDING, Prologue, Statistics
+from cpubn.maths import algebra
+from cpubn.maths.order import LANES, order_of
 from cpubn.typing import Array
 
 CACHE, LONG = 32 << 20, 1024  # results go past the cache where so much moves, in runs that long
@@ -108,3 +110,31 @@ def table_of(rows: Array, shape: tuple[int, ...], real: Any, arrays: int) -> Tab
     period = columns.shape[1] * -(-LANES // columns.shape[1])
     table = np.take(columns, np.arange(period + LANES) % columns.shape[1], axis=1)
     return Table(np.ascontiguousarray(table).reshape(-1), period + LANES, period, bool(past))
+
+
+def enough(channels: Array, walk: Walk, lanes: int) -> Any:
+    """Those channels, and behind them others, if their columns would not fill the lanes."""
+    others = np.setdiff1d(np.arange(walk.channels), channels)
+    missing = -(-lanes // (walk.inner * walk.together)) - len(channels) if walk.columns else 0
+    if missing <= 0 or not len(others):
+        start, stop = int(channels[0]), int(channels[-1]) + 1
+        return slice(start, stop) if stop - start == len(channels) else channels
+    return np.concatenate((channels, others[:missing]))
+
+
+def walk_of(shape: tuple[int, ...]) -> Walk:
+    outer, channels, inner = shape
+    return Walk(outer, channels, inner, *order_of(outer, channels, inner))
+
+
+def serial_for(activation: Activation | None, threads: int) -> int:
+    """What a function of a user's raises would be lost in Numba's own threads."""
+    return threads if activation is None or activation.function is None else 1
+
+
+def affine_of(x: Array, statistics: Statistics, bias: Array | None) -> Array:
+    """centre, scale and shift that the forward had."""
+    mean, low, var, weight, eps, *_ = statistics
+    with np.errstate(all="ignore"):
+        centre = algebra.centre(mean, x.dtype.type)
+        return np.stack((centre, *algebra.affine(mean, low, var, weight, 0.0 if bias is None else bias, eps, centre)))

@@ -6,21 +6,31 @@ by the same kernels in float64: channels whose sums do not stand, and those whos
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from cpubn.backends import reference
-from cpubn.backends.epilogue import Activation, Epilogue
+from cpubn.backends.blocks import count_of, fill_masked
+from cpubn.backends.epilogue import Epilogue
 from cpubn.backends.jit import kernels
 from cpubn.backends.jit.apply import Ends
-from cpubn.backends.jit.arrays import Terms, flat, groups, is_plain, plain, table_of, terms_of
-from cpubn.backends.jit.sums import Walk
+from cpubn.backends.jit.arrays import (
+    Terms,
+    affine_of,
+    flat,
+    groups,
+    is_plain,
+    plain,
+    serial_for,
+    table_of,
+    terms_of,
+    walk_of,
+)  # fmt: skip
 from cpubn.backends.jit.threads import team, thread_limit, threading_layer
+from cpubn.backends.jit.totals import sum_pending
 from cpubn.backends.prologue import Prologue, Statistics
+from cpubn.backends.weights import Weights
 from cpubn.maths import algebra
-from cpubn.maths.order import order_of
 from cpubn.typing import Array
 
 __all__ = [
@@ -40,13 +50,16 @@ ANY_TYPE = False
 FAR, LOST = 1.25, 2.0**-110  # see backends/compiled/sums.pxd and channels.pxd
 
 
-def moments(x: Array, stats: Array, threads: int) -> None:
+def moments(x: Array, stats: Array, threads: int, weights: Weights | None = None) -> None:
     """mean, low word of the mean and sum((x - mean)**2) of each channel.
 
     x (O, C, I) real; stats (3, C) float64.
-    About one pivot a channel: partial sums then merge by addition. Reads x once.
+    About one pivot a channel: partial sums then merge by addition. Reads x once. Of weighted samples NumPy adds up.
     """
-    walk = _walk(x.shape)
+    if weights is not None:
+        reference.moments(x, stats, threads, weights)
+        return
+    walk = walk_of(x.shape)
     count = np.float64(walk.outer * walk.inner)
     pivot = np.empty(walk.channels)
     for group in groups(x, np.arange(walk.channels), x):
@@ -64,7 +77,7 @@ def moments(x: Array, stats: Array, threads: int) -> None:
         pending = np.ones(walk.channels, bool)
         s, q = np.zeros(walk.channels), np.zeros(walk.channels)
         while pending.any():
-            _sum(x, Terms(), (pivot, pivot, pivot), walk, (pending, double), (s, q), threads)
+            sum_pending(x, Terms(), (pivot, pivot, pivot), walk, (pending, double), (s, q), threads)
             offset = s / count
             m2 = q - s * offset
             m2 = np.where(m2 < 0.0, 0.0, m2)
@@ -84,13 +97,19 @@ def moments(x: Array, stats: Array, threads: int) -> None:
             pending = to_double | moved
 
 
-def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: int) -> None:
+def normalize(
+    x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: int, weights: Weights | None = None
+) -> None:
     """y = epilogue((x - centre) * scale + shift).
 
     x, y (O, C, I) real, which may be the same; affine (3, C) float64: centre, scale, shift.
     A float32 channel is computed in float64 where float32 cannot hold its coefficients or might overflow on the way.
-    Reads x and the residual once, writes y once.
+    Reads x and the residual once, writes y once, and once more where nothing counts.
     """
+    if weights is not None:
+        normalize(x, affine, epilogue, y, threads)
+        fill_masked(y, weights, weights.filling)
+        return
     activation, residual, _ = epilogue
     if not (is_plain(x) and is_plain(y) and is_plain(residual)):
         for group in groups(x, np.arange(x.shape[1]), x, y, residual):
@@ -114,7 +133,7 @@ def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: in
     table = table_of(affine, x.shape, real, 2)
     with np.errstate(all="ignore"):
         ends = Ends(flat(residual), real(low), real(high))
-    with team(_serial_for(activation, threads)) as parts:
+    with team(serial_for(activation, threads)) as parts:
         kernels.elements(function)(parts > 1)(flat(x), ends, y.reshape(-1), x.shape, table, parts)
     if result is not None:
         with np.errstate(all="ignore"):
@@ -122,65 +141,78 @@ def normalize(x: Array, affine: Array, epilogue: Epilogue, y: Array, threads: in
 
 
 def train_forward(
-    x: Array, weight: Array, bias: Array, eps: float, stats: Array, epilogue: Epilogue, y: Array, threads: int
-) -> None:
+    x: Array, weight: Array, bias: Array, eps: float, stats: Array, epilogue: Epilogue, y: Array, threads: int,
+    weights: Weights | None = None,
+) -> None:  # fmt: skip
     """y = epilogue((x - mean) / sqrt(var + eps) * weight + bias) with x's own moments, which go to stats.
 
     x, y (O, C, I) real, which may be the same; weight, bias (C,), stats (3, C) float64.
     Sums first, then the elementwise pass: kernels that did both would be compiled once more for every activation.
     Reads x twice, the residual once, writes y once.
     """
-    moments(x, stats, threads)
+    moments(x, stats, threads, weights)
     mean, low, m2 = stats
     with np.errstate(all="ignore"):
         centre = algebra.centre(mean, x.dtype.type)
-        var = m2 / (x.shape[0] * x.shape[2])
+        var = m2 / count_of(x, weights)
         affine = np.stack((centre, *algebra.affine(mean, low, var, weight, bias, eps, centre)))
-    normalize(x, affine, epilogue, y, threads)
+    normalize(x, affine, epilogue, y, threads, weights)
 
 
-def gradient_sums(dy: Array, x: Array, statistics: Statistics, prologue: Prologue, sums: Array, threads: int) -> None:
+def gradient_sums(
+    dy: Array, x: Array, statistics: Statistics, prologue: Prologue, sums: Array, threads: int,
+    weights: Weights | None = None,
+) -> None:  # fmt: skip
     """s0 = sum(g) and s1 = sum(g * (x - mean)) of each channel, g being dy through the prologue.
 
     dy, x (O, C, I) real; sums (2, C) float64.
     x - centre in the data's type, where it is exact for a large mean; the rest of the mean is paid back.
     Reads dy and x, and what the prologue reads, once.
     """
-    walk = _walk(x.shape)
+    if weights is not None:
+        g = _g(dy, x, statistics, prologue, threads)
+        reference.gradient_sums(g, x, statistics, Prologue(g=prologue.g), sums, threads, weights)
+        return
+    walk = walk_of(x.shape)
     count, single = np.float64(walk.outer * walk.inner), x.dtype != np.float64
-    terms, affine = terms_of(dy, x, prologue), _affine(x, statistics, prologue.bias)
+    terms, affine = terms_of(dy, x, prologue), affine_of(x, statistics, prologue.bias)
     pending = np.ones(walk.channels, bool)
     double = np.full(walk.channels, not single)
     if terms.activation is not None and terms.kept is None:
         double |= algebra.forward_is_wide(*affine)
     s, q = np.zeros(walk.channels), np.zeros(walk.channels)
     with np.errstate(all="ignore"):
-        _sum(x, terms, affine, walk, (pending, double), (s, q), threads)
+        sum_pending(x, terms, affine, walk, (pending, double), (s, q), threads)
         lost = ~(abs(s) < np.inf) | ~(abs(q) < np.inf) | (abs(q) < count * LOST)
         pending = lost & single & ~double
         pivot = affine[0]
         if pending.any():
             first = s.copy()
             pivot = np.where(pending & ~np.isfinite(pivot), 0.0, pivot)
-            _sum(x, terms, (pivot, *affine[1:]), walk, (pending, double | pending), (s, q), threads)
+            sum_pending(x, terms, (pivot, *affine[1:]), walk, (pending, double | pending), (s, q), threads)
             s = np.where(pending & np.isfinite(first), first, s)
         sums[0] = s
         sums[1] = q + ((pivot - statistics.mean) - statistics.low) * s
 
 
 def backward(
-    dy: Array, x: Array, statistics: Statistics, prologue: Prologue, sums: Array, dx: Array, threads: int
-) -> None:
+    dy: Array, x: Array, statistics: Statistics, prologue: Prologue, sums: Array, dx: Array, threads: int,
+    weights: Weights | None = None,
+) -> None:  # fmt: skip
     """dx = scale * ((g - k) - ((x - centre) * r) * s), with the coefficients of `algebra.gradient`; or g * scale.
 
     dy, x, dx (O, C, I) real, of which dx may be dy or x; sums (2, C) float64 <- as `gradient_sums`, or given.
     Sums first, as in `train_forward`.
-    Reads dy, x and what the prologue reads twice, writes dx once.
+    Reads dy, x and what the prologue reads twice, writes dx once. Weighted samples NumPy takes from g on.
     """
     mean, low, var, weight, eps, training, counts = statistics
+    if weights is not None:
+        g = _g(dy, x, statistics, prologue, threads)
+        reference.backward(g, x, statistics, Prologue(g=prologue.g), sums, dx, threads, weights)
+        return
     if counts is None:
         gradient_sums(dy, x, statistics, prologue, sums, threads)
-    affine = _affine(x, statistics, prologue.bias)
+    affine = affine_of(x, statistics, prologue.bias)
     count = x.shape[0] * x.shape[2] if counts is None else counts
     with np.errstate(all="ignore"):
         r, s, k, _ = algebra.gradient(count, mean, low, var, weight, eps, affine[0], *sums)
@@ -190,6 +222,17 @@ def backward(
 def pack_signs(y: Array, low: float, high: float, nan: bool, bits: NDArray[np.uint8], threads: int) -> None:
     """bits[j] = not (y[j] <= low or y[j] >= high), of NaN `nan`: by NumPy, on one thread."""
     reference.pack_signs(y, low, high, nan, bits, threads)
+
+
+def _g(dy: Array, x: Array, statistics: Statistics, prologue: Prologue, threads: int) -> Array:
+    """dy through the prologue: dy itself where there is none, else a new array."""
+    if prologue.activation is None and prologue.signs is None:
+        return dy
+    g, rest = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
+    affine = affine_of(x, statistics, prologue.bias)
+    rows = np.concatenate((affine, np.zeros_like(affine)))
+    _apply_backward(x, terms_of(dy, x, prologue), rows, False, (rest, g), threads)
+    return g
 
 
 def _apply_backward(
@@ -224,77 +267,8 @@ def _apply_backward(
         )
     table = table_of(rows, x.shape, x.dtype.type, 3)
     task = terms.source(x.dtype.type, g, not training)
-    with team(_serial_for(terms.activation, threads)) as parts:
+    with team(serial_for(terms.activation, threads)) as parts:
         kernels.elements(terms.derivative)(parts > 1)(flat(x), task, dx.reshape(-1), x.shape, table, parts)
     with np.errstate(all="ignore"):
         for to, result in zip([t for t in targets if t is not None], results, strict=False):
             to[:, wide] = result
-
-
-def _walk(shape: tuple[int, ...]) -> Walk:
-    outer, channels, inner = shape
-    return Walk(outer, channels, inner, *order_of(outer, channels, inner))
-
-
-def _serial_for(activation: Activation | None, threads: int) -> int:
-    """What a function of a user's raises would be lost in Numba's own threads."""
-    return threads if activation is None or activation.function is None else 1
-
-
-def _affine(x: Array, statistics: Statistics, bias: Array | None) -> Array:
-    """centre, scale and shift that the forward had."""
-    mean, low, var, weight, eps, *_ = statistics
-    with np.errstate(all="ignore"):
-        centre = algebra.centre(mean, x.dtype.type)
-        return np.stack((centre, *algebra.affine(mean, low, var, weight, 0.0 if bias is None else bias, eps, centre)))
-
-
-def _sum(
-    x: Array, terms: Terms, rows: Any, walk: Walk, which: tuple[Array, Array], sums: tuple[Array, Array], threads: int
-) -> None:
-    """s and q of the channels that are pending, some of them in float64; rows: centre, scale, shift."""
-    pending, double = which
-    for real in (np.float32, np.float64):
-        wanted = np.flatnonzero(pending & (double == (real is np.float64)))
-        if not len(wanted):
-            continue
-        if len(wanted) == walk.channels and x.dtype == real and all(map(is_plain, (x, *terms[:3]))):
-            sums[0][:], sums[1][:] = _sum_group(x, terms, rows, walk, threads)
-            continue
-        for group in groups(x, wanted, x, *terms[:3], None if x.dtype == real else x):
-            chosen = np.arange(walk.channels)[group]
-            filled = _enough(chosen, walk, 128 // np.dtype(real).itemsize)
-            own = [np.asarray(row, np.float64)[filled] for row in rows]
-            some = plain(x[:, filled].astype(real, copy=False)), terms.of(filled, real)
-            sums[0][chosen], sums[1][chosen] = _sum_group(*some, own, walk, threads)[:, : len(chosen)]
-            del some  # before the next ones are copied
-
-
-def _sum_group(x: Array, terms: Terms, rows: Any, walk: Walk, threads: int) -> Array:
-    """s and q, (2, C), of plain arrays of one type."""
-    real, own = x.dtype.type, walk._replace(channels=x.shape[1])
-    with np.errstate(all="ignore"):
-        table = np.concatenate([np.asarray(row, np.float64) for row in rows]).astype(real)
-    parts = np.empty((walk.spans, 2, own.channels))
-    with team(_serial_for(terms.activation, threads)) as count:
-        if own.columns:
-            columns = np.empty(own.chunks * 2 * own.channels * own.inner * own.together)
-            loops = kernels.columns(terms.derivative)(count > 1)
-            loops(flat(x), terms.source(real), own, table, columns, flat(parts), count)
-        else:
-            loops = kernels.rows(terms.derivative)(count > 1)
-            loops(flat(x), terms.source(real), own, table, flat(parts), count)
-    totals: Array = parts[0]
-    for span in parts[1:]:
-        totals = totals + span
-    return totals
-
-
-def _enough(channels: Array, walk: Walk, lanes: int) -> Any:
-    """Those channels, and behind them others, if their columns would not fill the lanes."""
-    others = np.setdiff1d(np.arange(walk.channels), channels)
-    missing = -(-lanes // (walk.inner * walk.together)) - len(channels) if walk.columns else 0
-    if missing <= 0 or not len(others):
-        start, stop = int(channels[0]), int(channels[-1]) + 1
-        return slice(start, stop) if stop - start == len(channels) else channels
-    return np.concatenate((channels, others[:missing]))
