@@ -51,6 +51,20 @@ def how(rng):
     return {"layout": pick(rng, ("NCHW", "NCHW", "NHWC")), "backend": pick(rng, BACKENDS)}
 
 
+def counted(memory):
+    """What says which elements count, where anything does."""
+    rng = memory.rng
+    given = {"mask": None, "lengths": None, "weights": None, "nan": pick(rng, ("propagate", "propagate", "omit"))}
+    if rng.random() < 0.3:
+        given["mask"] = memory.lay(rng.random(pick(rng, (SHAPE, (4, 5, 6), (4, 3, 5), (4, 1, 1, 1)))) < 0.7)
+    if rng.random() < 0.3:
+        own = rng.integers(0, 4, pick(rng, (SHAPE, (4, 5, 6), (4,))))
+        given["weights"] = memory.lay(own.astype(pick(rng, ("f4", "f8", "f2", "u1", ">f4"))))
+    if rng.random() < 0.1:
+        given["lengths"] = memory.lay(rng.integers(-1, 7, 4))
+    return given
+
+
 def forward(memory):
     rng = memory.rng
     x = samples(memory, kind=pick(rng, ("e", "f", "f", "d")))
@@ -58,6 +72,7 @@ def forward(memory):
     given |= {"bias": vector(memory), "training": pick(rng, (True, False)), "momentum": 0.1, "eps": 1e-5}
     given |= {"activation": pick(rng, ACTIVATIONS[:10]), "residual": None, "dtype": None, "out_layout": None}
     given |= {"out": pick(rng, (None, x, memory.lay(np.zeros_like(x)))), "return_moments": False}
+    given |= counted(memory) | {"masked_output": 0.0}
     return Call(cpubn.batch_norm, ("out", "running_mean", "running_var"), **given, **how(rng))
 
 
@@ -67,7 +82,7 @@ def backward(memory):
     given = {"dy": samples(memory), "x": x, "mean": vector(memory), "var": vector(memory, low=0.0)}
     given |= {"weight": vector(memory), "eps": 1e-5, "training": kind, "bias": vector(memory), "residual": None}
     given |= {"activation": pick(rng, ACTIVATIONS[:10]), "y": None, "out": pick(rng, (None, x, samples(memory)))}
-    return Call(cpubn.batch_norm_backward, ("out",), **given, **how(rng))
+    return Call(cpubn.batch_norm_backward, ("out",), **given, **counted(memory), **how(rng))
 
 
 def part(memory):
@@ -160,7 +175,8 @@ def statistics(memory):
     rng = memory.rng
     which = pick(rng, ("moments", "Moments", "health", "merge", "recalibrate"))
     if which == "moments":
-        return Call(cpubn.moments, x=samples(memory), **how(rng))
+        kind = pick(rng, ("f", "d", "e", "B"))
+        return Call(cpubn.moments, x=samples(memory, kind=kind), **counted(memory), **how(rng))
     given = {"count": 9, "mean": vector(memory), "m2": vector(memory, low=0.0), "low": np.zeros(3)}
     if which == "Moments":
         return Call(lambda ddof, **of: (m := cpubn.Moments(**of)).var(ddof) + (m + m).std(), ddof=1, **given)
