@@ -225,15 +225,18 @@ cdef inline Py_ssize_t step_of(const Strided* a, bint columns) noexcept nogil:
 cdef inline void apply_runs(const Job* job, const any_sample* x, const Stretch* runs, int kind) noexcept nogil:
     cdef Stretch run = runs[0]
     cdef bint columns = kind & COLUMNS
+    cdef bint joined = job.joined and run.n == job.inner and not columns and run.spot.weights is NULL
     cdef Py_ssize_t x_step = step_of(&job.x, columns), dy_step = step_of(&job.dy, columns)
     cdef Py_ssize_t residual_step = step_of(&job.residual, columns), kept_step = step_of(&job.kept, columns)
     cdef Py_ssize_t bit_step = step_of(&job.signs, columns), y_step = step_of(&job.y, columns)
     cdef Py_ssize_t g_step = step_of(&job.g, columns), weights_step = step_of(&job.weights, columns), k
-    if job.joined and run.n == job.inner and not columns:
+    if not joined:
+        run.runs = 1
+    elif any_sample is float or any_sample is double:  # a loop of its own, which of other types would take 80 KB
+        run.spot.weights = NULL  # there are none, as its compiler is to know
         apply_loop(job, x, &run, kind)
         return
-    run.runs = 1
-    for k in range(runs.runs):
+    for k in range(1 if joined else runs.runs):
         apply_loop(job, <const any_sample*>run.spot.x, &run, kind)
         run.channel += 1
         run.y += y_step

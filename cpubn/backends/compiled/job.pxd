@@ -241,11 +241,16 @@ ctypedef void (*running_function)(
 ctypedef void (*channels_function)(const Job*, const void* x, const Rows*) noexcept nogil
 ctypedef void (*row_pivots_function)(Job*, const void* x, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil
 
+ctypedef void (*weighted_function)(
+    const Job*, const void* x, Strip*, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t rest, void* s, void* q
+) noexcept nogil
+
 cdef struct Loops:
     places_function add_places
     channels_function add_channels
     row_pivots_function find_row_pivots
     rows_function add_rows
+    weighted_function add_weighted  # of float32 and float64
     run_function apply
     signs_function pack_signs
 

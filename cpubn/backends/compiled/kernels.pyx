@@ -10,9 +10,9 @@ from cpubn.backends.compiled.channels cimport (
 from cpubn.backends.compiled.chunks cimport Sums, sum_span
 from cpubn.backends.compiled.job cimport *
 from cpubn.backends.compiled.lanes cimport *
-from cpubn.backends.compiled.pivots cimport find_pivots
+from cpubn.backends.compiled.pivots cimport add_places, find_pivots, find_row_pivots
 from cpubn.backends.compiled.signs cimport pack_some
-from cpubn.backends.compiled.sums cimport add_channels, add_places, add_rows, find_row_pivots
+from cpubn.backends.compiled.sums cimport add_channels, add_rows, add_weighted
 
 cdef Kernels kernels
 kernels.scratch = (sizeof(Sums) + 63) // 64 * 64
@@ -28,23 +28,23 @@ kernels.move_running = move_running
 kernels.scale_by_rstd = scale_by_rstd
 kernels.loops[0] = Loops(
     <places_function>add_places[float], <channels_function>add_channels[float],
-    <row_pivots_function>find_row_pivots[float], <rows_function>add_rows[float], <run_function>apply_stretch[float],
-    <signs_function>pack_some[float],
+    <row_pivots_function>find_row_pivots[float], <rows_function>add_rows[float], <weighted_function>add_weighted[float],
+    <run_function>apply_stretch[float], <signs_function>pack_some[float],
 )
 kernels.loops[1] = Loops(
     <places_function>add_places[half], <channels_function>add_channels[half],
-    <row_pivots_function>find_row_pivots[half], <rows_function>add_rows[half], <run_function>apply_stretch[mixed],
-    <signs_function>pack_some[half],
+    <row_pivots_function>find_row_pivots[half], <rows_function>add_rows[half], NULL,
+    <run_function>apply_stretch[mixed], <signs_function>pack_some[half],
 )
 kernels.loops[2] = Loops(
     <places_function>add_places[bfloat], <channels_function>add_channels[bfloat],
-    <row_pivots_function>find_row_pivots[bfloat], <rows_function>add_rows[bfloat], <run_function>apply_stretch[mixed],
-    <signs_function>pack_some[bfloat],
+    <row_pivots_function>find_row_pivots[bfloat], <rows_function>add_rows[bfloat], NULL,
+    <run_function>apply_stretch[mixed], <signs_function>pack_some[bfloat],
 )
 kernels.loops[3] = Loops(
     <places_function>add_places[double], <channels_function>add_channels[double],
-    <row_pivots_function>find_row_pivots[double], <rows_function>add_rows[double], <run_function>apply_stretch[double],
-    <signs_function>pack_some[double],
+    <row_pivots_function>find_row_pivots[double], <rows_function>add_rows[double], <weighted_function>add_weighted[double],
+    <run_function>apply_stretch[double], <signs_function>pack_some[double],
 )
 kernels.loops[MIXED].apply = <run_function>apply_stretch[mixed]
 if HALVES_HAVE_LOOPS:

@@ -6,10 +6,55 @@ from cpubn.backends.compiled.chunks cimport *
 from cpubn.backends.compiled.job cimport *
 from cpubn.backends.compiled.lanes cimport *
 from cpubn.backends.compiled.runs cimport *
-from cpubn.backends.compiled.sums cimport row_places
+from cpubn.backends.compiled.sums cimport SIDE_BY_SIDE, fetch
 
 cdef enum:
     COLUMN_PLACES = 64  # samples of a channel's columns from which a pivot is found; of 8 rows at least, if there are
+    ROW_PLACES = 16  # steps of lanes from which a pivot is found, where all lanes are of its channel
+
+
+cdef inline void add_places(const sample* x, const Py_ssize_t* starts, Py_ssize_t n, double* sums) noexcept nogil:
+    """Add n steps of lanes to the sums from which a pivot is found."""
+    cdef Lane[sample] s = Lane[sample](0.0)
+    cdef Py_ssize_t j
+    for j in range(n):
+        s = s + load(x + starts[j])
+    add_to(sums, s)
+
+
+cdef inline Py_ssize_t row_places(Py_ssize_t steps) noexcept nogil:
+    """Of so many steps of lanes, how many a pivot is found from: 2 at least, if there are."""
+    return min(steps, min(<Py_ssize_t>ROW_PLACES, max(<Py_ssize_t>2, steps >> 3)))
+
+
+cdef inline void find_row_pivots(Job* job, const sample* x, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil:
+    """Pivots of channels whose inner runs are direct rows."""
+    cdef double all[SIDE_BY_SIDE * 16]
+    cdef Py_ssize_t starts[ROW_PLACES]
+    cdef const sample* row
+    cdef Sum[sample] s
+    cdef Lane[double] pivots
+    cdef Py_ssize_t lanes = lanes_of(x), steps = job.inner // lanes, total = job.outer * steps, first, k, n, j, step
+    cdef Py_ssize_t places = row_places(total)
+    for j in range(places):
+        step = total * j // places
+        starts[j] = step // steps * job.x.outer + step % steps * lanes
+    for first in range(c0, c1, 16):  # SIDE_BY_SIDE
+        n = min(<Py_ssize_t>SIDE_BY_SIDE, c1 - first)
+        for k in range(n):
+            row = <const sample*>job.x.data + (first + k) * job.x.channel
+            s = Sum[sample](0.0)
+            for j in range(places):
+                if job.far:
+                    fetch(<const char*>(row + job.x.channel + starts[j]))
+                s.pending = load(row + starts[j])
+                s.put_away()
+            store(all + 16 * k, sixteen(s))
+        if n == 1:
+            job.pivots[first] = as_own(sample is double, fold(load(all)) / <double>(places * lanes))
+            continue
+        pivots = fold_rows(all) / Lane[double](<double>(places * lanes))
+        store_some(job.pivots + first, pivots if sample is double else as_single(pivots), n)
 
 
 cdef enum Summed:  # of the samples that a pivot is found from
@@ -52,24 +97,23 @@ cdef inline void add_buffered_places(
 
 
 cdef inline double row_pivot(const Job* job, bint wide, Py_ssize_t c) noexcept nogil:
-    cdef double sums[32]
-    cdef double counts[32]
+    cdef double sums[64]
     cdef Py_ssize_t lanes = 16 if wide else 32, steps = whole_steps(wide, job.inner), total = job.outer * steps
-    cdef Py_ssize_t places = row_places(total), start = 0, k, step
+    cdef Py_ssize_t places = row_places(total), start = 0, k, step, way
     cdef bint weighted = job.weights.data is not NULL
     cdef double count = <double>(places * lanes)
     cdef Place p, w
-    clear(sums, 32)
-    clear(counts, 32)
+    clear(sums, 64)
     for k in range(places):
         step = total * k // places
         p = channel_place(job, &job.x, step // steps, c, step % steps * lanes, lanes, False)
         w = channel_place(job, &job.weights, step // steps, c, step % steps * lanes, lanes, False)
-        add_buffered_places(job, wide, &p, &w, 0, &start, 1, lanes, COUNTED if weighted else ALL, sums)
-        if weighted:
-            add_buffered_places(job, wide, &p, &w, 0, &start, 1, lanes, COUNTS, counts)
+        for way in range(2 if weighted else 1):
+            add_buffered_places(
+                job, wide, &p, &w, 0, &start, 1, lanes, COUNTS if way else COUNTED if weighted else ALL, sums + 32 * way
+            )
     if weighted:
-        count = max(1.0, fold_lanes(wide, counts))
+        count = max(1.0, fold_lanes(wide, sums + 32))
     return as_own(wide, fold_lanes(wide, sums) / count)
 
 
@@ -110,15 +154,14 @@ cdef inline void sum_places(
 
 
 cdef inline void column_pivots(const Job* job, bint wide, Py_ssize_t c0, Py_ssize_t channels) noexcept nogil:
-    cdef double totals[GROUP]
-    cdef double counts[GROUP]
+    cdef double totals[2 * GROUP]
     cdef Py_ssize_t[COLUMN_PLACES] starts  # of rows, in elements of x's place, or from its start in memory
     cdef Lane[double] means, one = Lane[double](1.0)
     cdef Place p = columns_place(job, &job.x, 0, c0, channels), w = columns_place(job, &job.weights, 0, c0, channels)
     cdef Py_ssize_t lanes = 16 if wide else 32, width = channels * job.inner * job.together
     cdef Py_ssize_t rows = job.outer // job.together, few = job.together * job.inner, step
     cdef Py_ssize_t wanted = max(<Py_ssize_t>8, COLUMN_PLACES // few), places = (wanted * rows - 1) // (rows + wanted) + 1
-    cdef Py_ssize_t v, c
+    cdef Py_ssize_t v, c, way
     cdef bint direct = wide == (job.x.type == FLOAT64) and width >= lanes and is_row(&p, job.x.type)
     cdef bint weighted = w.data is not NULL and not is_still(&w)
     direct = direct and (job.together == 1 or is_line(&p, width * rows)) and not weighted
@@ -129,13 +172,15 @@ cdef inline void column_pivots(const Job* job, bint wide, Py_ssize_t c0, Py_ssiz
         places = counted_rows(&w, starts, places)
     for v in range(places):
         starts[v] *= step
-    sum_places(job, wide, &p, &w, direct, starts, places, channels, COUNTED if weighted else ALL, totals)
-    if weighted:
-        sum_places(job, wide, &p, &w, False, starts, places, channels, COUNTS, counts)
+    for way in range(2 if weighted else 1):  # one call for both: inlined twice, it took 10 KB
+        sum_places(
+            job, wide, &p, &w, direct, starts, places, channels, COUNTS if way else COUNTED if weighted else ALL,
+            totals + GROUP * way
+        )
     for c in range(0, channels, 16):
         means = Lane[double](<double>max(<Py_ssize_t>1, places * few))
         if weighted:
-            means = at_least(load(<const double*>counts + c), one)
+            means = at_least(load(<const double*>totals + GROUP + c), one)
         means = load(<const double*>totals + c) / means
         store_some(job.pivots + c0 + c, means if wide else as_single(means), min(<Py_ssize_t>16, channels - c))
 

@@ -140,7 +140,7 @@ LONG_WORD Lanes<float> single_weights(Type type, const char *p, bool still) {
     if (type == FLOAT32) return load((const float *)p);
     return narrow(load((const double *)p), load((const double *)p + 16));
 }
-LONG_WORD Lanes<double> double_weights(Type type, const char *p, bool still) {
+static CALLED Lanes<double> double_weights(Type type, const char *p, bool still) {
     if (still) return Lanes<double>(weight_of(type, p));
     if (type == FLOAT64) return load((const double *)p);
     float values[32] = {0}; // lanes of floats are twice as many, and behind these there need be no more

@@ -25,17 +25,16 @@ cdef enum:
     STEPS = 8
     AHEAD = 1024  # elements of a row that are asked for before they are needed
     SIDE_BY_SIDE = 16  # channels whose lanes are folded together
-    ROW_PLACES = 16  # steps of lanes from which a pivot is found, where all lanes are of its channel
 
 cdef enum Terms:
     MOMENTS  # d, d * d
     GRADIENTS  # dy, dy * d
     THROUGH  # g, g * d
+    WEIGHTED  # w * d, w * d * d, or g, g * d; and nothing where w is 0
 
 cdef enum:  # bits of what a loop does, which its compiler knows
     WHOLE_LANES = 1  # no lanes were counted before
-    WEIGHTED = 2  # moments: w * d, w * d * d; and nothing where w is 0
-    MASKED = 4  # and w is 0 or 1
+    MASKED = 2  # w is 0 or 1
 
 
 cdef inline Lane[sample] take(
@@ -43,9 +42,10 @@ cdef inline Lane[sample] take(
 ) noexcept nogil:
     """x - K and g of one step; on to the next one."""
     cdef Lane[sample] d = load(<const sample*>strip.spot.x) - centre, w, nothing
+    cdef bint backward = job.backward if terms == WEIGHTED else terms != MOMENTS
     g[0] = d
-    if terms != MOMENTS:
-        if terms == GRADIENTS or job.prologue == NO_PROLOGUE:
+    if backward:
+        if terms == GRADIENTS or (terms == WEIGHTED and job.prologue == NO_PROLOGUE):
             g[0] = load(<const sample*>strip.spot.dy)
         elif job.prologue == BY_Z:
             g[0] = gradient_of(
@@ -55,7 +55,7 @@ cdef inline Lane[sample] take(
         else:
             g[0] = gradient_of(job, x, &strip.spot, 0, NULL, d)
         strip.spot.dy += strip.dy_step * <Py_ssize_t>sizeof(sample)
-    if terms == THROUGH:
+    if terms == THROUGH or terms == WEIGHTED:
         strip.spot.bit += strip.bit_step
         strip.spot.kept += strip.kept_step * <Py_ssize_t>sizeof(sample)
         if strip.spot.residual is not NULL:
@@ -64,17 +64,22 @@ cdef inline Lane[sample] take(
         d = kept_by(d, strip.spot.weights, strip.weights_still)
         g[0] = d if terms == MOMENTS else kept_by(g[0], strip.spot.weights, strip.weights_still)
         strip.spot.weights += strip.weights_step
-    elif kind & WEIGHTED or (terms == THROUGH and strip.spot.weights is not NULL):  # what does not count may be anything
+    elif terms == WEIGHTED:  # what does not count may be anything
         w = weights_at(x, strip.weights_type, strip.spot.weights, strip.weights_still)
         nothing = Lane[sample](0.0)
         d = counted(w, d, nothing)
-        g[0] = counted(w, w * d if terms == MOMENTS else g[0], nothing)
+        g[0] = counted(w, g[0] if backward else w * d, nothing)
         strip.spot.weights += strip.weights_step
     if not kind & WHOLE_LANES:
         d = last(d, strip.keep)
         g[0] = last(g[0], strip.keep)
     strip.spot.x += strip.x_step * <Py_ssize_t>sizeof(sample)
     return d
+
+
+cdef inline Py_ssize_t of_weights(Terms terms, int kind, Py_ssize_t bytes) noexcept nogil:
+    """0 in loops without any: moved there as well, their pointer cost what is summed in cache up to a fifth."""
+    return bytes if terms == WEIGHTED or kind & MASKED else 0
 
 
 cdef inline void fetch(const char* p) noexcept nogil:
@@ -91,7 +96,7 @@ cdef inline Lane[sample] take_rest(
     cdef Py_ssize_t back = rest - lanes_of(x), bytes = back * <Py_ssize_t>sizeof(sample), keep = strip.keep
     cdef Lane[sample] d
     cdef Py_ssize_t weights = 0 if strip.weights_still else back * size_of(strip.weights_type)
-    move_spot(&strip.spot, bytes, bytes, bytes, bytes, back, weights)
+    move_spot(&strip.spot, bytes, bytes, bytes, bytes, back, of_weights(terms, kind, weights))
     strip.keep = rest
     d = take(job, x, strip, terms, kind - (kind & WHOLE_LANES), centre, g)
     strip.keep = keep
@@ -122,7 +127,7 @@ cdef inline void add_rows_of(
                     fetch(strip.spot.x + (j * strip.x_step + strip.ahead) * size)
                     if terms != MOMENTS:
                         fetch(strip.spot.dy + (j * strip.dy_step + strip.dy_ahead) * size)
-            if kind & WHOLE_LANES and terms != THROUGH and more == STEPS:  # of a length that the compiler knows
+            if kind == WHOLE_LANES and terms != THROUGH and more == STEPS:  # of a length that the compiler knows
                 for j in range(STEPS // 2):
                     d = take(job, x, strip, terms, kind, centre, &g)
                     e = take(job, x, strip, terms, kind, centre, &h)
@@ -152,10 +157,25 @@ cdef inline void add_rows_of(
         strip.spot = start
         move_spot(
             &strip.spot, job.x.outer * size, job.dy.outer * size, job.residual.outer * size, job.kept.outer * size,
-            job.signs.outer, job.weights.outer * job.weights.size
+            job.signs.outer, of_weights(terms, kind, job.weights.outer * job.weights.size)
         )
     given.pending = pending
     s_to[0], q_to[0] = s, q
+
+
+cdef inline void add_weighted(
+    const Job* job, const sample* x, Strip* strip, Py_ssize_t rows, Py_ssize_t steps, Py_ssize_t rest,
+    Sum[sample]* s, Sum[sample]* q
+) noexcept nogil:
+    """The same where samples have weights, for channels and columns alike; masks have loops of their own."""
+    if sample is float:
+        if strip.weights_type == UINT8 and strip.keep == lanes_of(x) and job.prologue == NO_PROLOGUE:
+            if job.backward:
+                add_rows_of(job, x, strip, GRADIENTS, MASKED + WHOLE_LANES, rows, steps, rest, s, q)
+            else:
+                add_rows_of(job, x, strip, MOMENTS, MASKED + WHOLE_LANES, rows, steps, rest, s, q)
+            return
+    add_rows_of(job, x, strip, WEIGHTED, 0, rows, steps, rest, s, q)
 
 
 cdef inline void add_terms(
@@ -164,16 +184,14 @@ cdef inline void add_terms(
 ) noexcept nogil:
     """Add steps of lanes, and the rest behind them, of outer rows, by a loop of its own for each kind of terms."""
     cdef bint whole = strip.keep == lanes_of(x)
-    if job.weights.data is not NULL and strip.weights_type == UINT8 and whole and job.prologue == NO_PROLOGUE:
+    cdef Strip own  # what is passed on by its address is no constant, and in no register
+    cdef Sum[sample] own_s, own_q
+    if job.weights.data is not NULL:
         if sample is float or sample is double:  # halves are floats by then
-            if job.backward:
-                add_rows_of(job, x, strip, GRADIENTS, MASKED + WHOLE_LANES, rows, steps, rest, s, q)
-            else:
-                add_rows_of(job, x, strip, MOMENTS, MASKED + WHOLE_LANES, rows, steps, rest, s, q)
-    elif job.weights.data is not NULL and not job.backward:
-        if sample is float or sample is double:
-            add_rows_of(job, x, strip, MOMENTS, WEIGHTED, rows, steps, rest, s, q)
-    elif job.prologue != NO_PROLOGUE or job.weights.data is not NULL:
+            own, own_s, own_q = strip[0], s[0], q[0]
+            loops_for(job, sample is double, False).add_weighted(job, x, &own, rows, steps, rest, &own_s, &own_q)
+            strip.pending, s[0], q[0] = own.pending, own_s, own_q
+    elif job.prologue != NO_PROLOGUE:
         add_rows_of(job, x, strip, THROUGH, 0, rows, steps, rest, s, q)
     elif job.backward and whole:
         add_rows_of(job, x, strip, GRADIENTS, WHOLE_LANES, rows, steps, rest, s, q)
@@ -204,15 +222,6 @@ cdef inline void add_rows(
         keep_lanes(x, strip.waiting + 16, q.pending)
     s.store_total(strip.s)
     q.store_total(strip.q)
-
-
-cdef inline void add_places(const sample* x, const Py_ssize_t* starts, Py_ssize_t n, double* sums) noexcept nogil:
-    """Add n steps of lanes to the sums from which a pivot is found."""
-    cdef Lane[sample] s = Lane[sample](0.0)
-    cdef Py_ssize_t j
-    for j in range(n):
-        s = s + load(x + starts[j])
-    add_to(sums, s)
 
 
 cdef inline void add_channels(const Job* job, const sample* x, const Rows* rows) noexcept nogil:
@@ -257,38 +266,3 @@ cdef inline void add_channels(const Job* job, const sample* x, const Rows* rows)
 
 cdef inline bint is_summed_as(const Job* job, const sample* x, Py_ssize_t c) noexcept nogil:
     return summed_in(job, sample is double, c)
-
-
-cdef inline Py_ssize_t row_places(Py_ssize_t steps) noexcept nogil:
-    """Of so many steps of lanes, how many a pivot is found from: 2 at least, if there are."""
-    return min(steps, min(<Py_ssize_t>ROW_PLACES, max(<Py_ssize_t>2, steps >> 3)))
-
-
-cdef inline void find_row_pivots(Job* job, const sample* x, Py_ssize_t c0, Py_ssize_t c1) noexcept nogil:
-    """Pivots of channels whose inner runs are direct rows."""
-    cdef double all[SIDE_BY_SIDE * 16]
-    cdef Py_ssize_t starts[ROW_PLACES]
-    cdef const sample* row
-    cdef Sum[sample] s
-    cdef Lane[double] pivots
-    cdef Py_ssize_t lanes = lanes_of(x), steps = job.inner // lanes, total = job.outer * steps, first, k, n, j, step
-    cdef Py_ssize_t places = row_places(total)
-    for j in range(places):
-        step = total * j // places
-        starts[j] = step // steps * job.x.outer + step % steps * lanes
-    for first in range(c0, c1, 16):  # SIDE_BY_SIDE
-        n = min(<Py_ssize_t>SIDE_BY_SIDE, c1 - first)
-        for k in range(n):
-            row = <const sample*>job.x.data + (first + k) * job.x.channel
-            s = Sum[sample](0.0)
-            for j in range(places):
-                if job.far:
-                    fetch(<const char*>(row + job.x.channel + starts[j]))
-                s.pending = load(row + starts[j])
-                s.put_away()
-            store(all + 16 * k, sixteen(s))
-        if n == 1:
-            job.pivots[first] = as_own(sample is double, fold(load(all)) / <double>(places * lanes))
-            continue
-        pivots = fold_rows(all) / Lane[double](<double>(places * lanes))
-        store_some(job.pivots + first, pivots if sample is double else as_single(pivots), n)
