@@ -18,13 +18,13 @@ from cpubn.ask.backward import Request, backward_of_part, backward_through, chec
 from cpubn.ask.check import NCHW, NHWC, layout_name
 from cpubn.ask.forward import forward_through
 from cpubn.ask.moments import counted as moments_of
-from cpubn.ask.weights import weights_of
+from cpubn.ask.weights import PROPAGATE, ZERO, asked, weights_of
 from cpubn.backends import choice
 from cpubn.backends.foreign import maker
 from cpubn.statistics import Moments
 
 from cpubn.typing import (  # isort: skip
-    Activation, Array, Backend, BackwardOptions, Counted, Floating, ForwardOptions, Layout, Masked, Values, Vector,
+    Activation, Array, Backend, BackwardOptions, Floating, ForwardOptions, Layout, Missing, Values, Vector,
 )  # fmt: skip
 
 
@@ -59,26 +59,13 @@ def batch_norm(
     return_moments: bool, **options: Unpack[ForwardOptions],
 ) -> Array | tuple[Array, Moments]: ...  # fmt: skip
 def batch_norm(
-    x: ArrayLike,
-    running_mean: ArrayLike | None,
-    running_var: ArrayLike | None,
-    weight: ArrayLike | None = None,
-    bias: ArrayLike | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-    *,
-    layout: Layout = "NCHW",
-    activation: Activation | None = None,
-    residual: ArrayLike | None = None,
-    dtype: DTypeLike | None = None,
-    out_layout: Layout | None = None,
-    out: Any = None,
-    like: Any = None,
-    return_moments: bool = False,
-    backend: Backend | None = None,
-    **which: Unpack[Masked],
-) -> Array | tuple[Array, Moments]:
+    x: ArrayLike, running_mean: Values, running_var: Values, weight: Values = None, bias: Values = None,
+    training: bool = False, momentum: float = 0.1, eps: float = 1e-5, *, layout: Layout = "NCHW",
+    activation: Activation | None = None, residual: Values = None, dtype: DTypeLike | None = None,
+    out_layout: Layout | None = None, out: Any = None, like: Any = None, return_moments: bool = False,
+    backend: Backend | None = None, mask: Values = None, lengths: Values = None, weights: Values = None,
+    nan: Missing = PROPAGATE, masked_output: float = ZERO,
+) -> Array | tuple[Array, Moments]:  # fmt: skip
     """Normalize every channel of ``x``; in training with the batch's own statistics, which also move the running ones.
 
     Parameters
@@ -153,8 +140,8 @@ def batch_norm(
     if like is not None:
         make = maker(like)
     vectors = running_mean, running_var, weight, bias, None
-    own = None
-    if which:
+    which, own = asked(mask, lengths, weights, nan, masked_output), None
+    if which is not None:
         own = weights_of(x, layout, which, summed=training or return_moments, training=training, out=out)
     how = momentum, eps, layout, act, own, residual, kind, out_layout, out
     if not training and not return_moments:
@@ -184,25 +171,12 @@ def batch_norm_backward(
     *, residual: Values = None, **options: Unpack[BackwardOptions],
 ) -> tuple[Array, ...]: ...  # fmt: skip
 def batch_norm_backward(
-    dy: ArrayLike,
-    x: ArrayLike,
-    mean: ArrayLike | Moments,
-    var: ArrayLike,
-    weight: ArrayLike | None = None,
-    *,
-    eps: float = 1e-5,
-    training: bool = True,
-    layout: Layout = "NCHW",
-    bias: ArrayLike | None = None,
-    activation: Activation | None = None,
-    residual: ArrayLike | None = None,
-    y: ArrayLike | None = None,
-    sums: ArrayLike | None = None,
-    out: Any = None,
-    like: Any = None,
-    backend: Backend | None = None,
-    **which: Unpack[Counted],
-) -> tuple[Array, ...]:
+    dy: ArrayLike, x: ArrayLike, mean: ArrayLike | Moments, var: ArrayLike, weight: Values = None,
+    *, eps: float = 1e-5, training: bool = True, layout: Layout = "NCHW", bias: Values = None,
+    activation: Activation | None = None, residual: Values = None, y: Values = None, sums: Values = None,
+    out: Any = None, like: Any = None, backend: Backend | None = None, mask: Values = None, lengths: Values = None,
+    weights: Values = None, nan: Missing = PROPAGATE,
+) -> tuple[Array, ...]:  # fmt: skip
     """Gradients of batch norm with respect to its input, weight and bias, and to a residual if there was one::
 
         g = dy * activation'(z),  z = x_hat * weight + bias + residual            (g = dy without an activation)
@@ -263,27 +237,25 @@ def batch_norm_backward(
     make = None if like is None else maker(like)
     if act is None and not bias is residual is y is None:  # they are not read then, but checked all the same
         check_besides(x, layout, bias, residual, y)
-    own = weights_of(x, layout, which, summed=training, training=training, out=out) if which else None
+    which = asked(mask, lengths, weights, nan)
+    own = which and weights_of(x, layout, which, summed=training, training=training, out=out)
     low, samples = None, 0.0 if sums is None else samples_of(mean, training)
     if isinstance(mean, Moments):
         mean, second, _ = mean._vectors
         low = second if training else None  # inference normalizes with the first word alone
-    asked = Request(
+    request = Request(
         *(dy, x, (mean, low, var, 1.0), weight, bias, eps, training, layout),
         *(act, residual, y, residual is not None, out, None, backend, own),
     )
-    dx, dweight, dbias, g = backward_through(asked) if sums is None else backward_of_part(asked, sums, samples)
+    dx, dweight, dbias, g = backward_through(request) if sums is None else backward_of_part(request, sums, samples)
     results = (dx, dweight, dbias) if residual is None else (dx, dweight, dbias, g)
     return results if make is None else tuple(map(make, results))
 
 
 def moments(
-    x: ArrayLike,
-    *,
-    layout: Layout = "NCHW",
-    backend: Backend | None = None,
-    **which: Unpack[Counted],
-) -> Moments:
+    x: ArrayLike, *, layout: Layout = "NCHW", backend: Backend | None = None, mask: Values = None,
+    lengths: Values = None, weights: Values = None, nan: Missing = PROPAGATE,
+) -> Moments:  # fmt: skip
     """Count, mean and sum of squared deviations of every channel of ``x``; see Moments.
 
     ``x`` is an array of 2 to 5 dimensions, of any type that batch_norm takes in inference; the results are float64, the
@@ -297,4 +269,4 @@ def moments(
     >>> halves.count, halves.mean.tolist(), halves.var().tolist()
     (4, [4.0], [5.0])
     """
-    return Moments.of(*moments_of(x, layout, backend, which))
+    return Moments.of(*moments_of(x, layout, backend, asked(mask, lengths, weights, nan)))

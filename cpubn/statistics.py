@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cpubn.ask import check, moments, state
+from cpubn.ask.weights import PROPAGATE, asked
 from cpubn.backends.place import located, place_of, to_host
 from cpubn.maths.tree import Tree
-from cpubn.typing import Array, Backend, Count, Counted, Layout, Vector
+from cpubn.typing import Array, Backend, Count, Layout, Missing, Values, Vector
 
 VECTORS = "mean", "low", "m2"
 
@@ -148,13 +149,15 @@ class Moments:
         return total
 
     def update(
-        self, x: ArrayLike, *, layout: Layout = "NCHW", backend: Backend | None = None, **which: Unpack[Counted]
-    ) -> Self:
+        self, x: ArrayLike, *, layout: Layout = "NCHW", backend: Backend | None = None, mask: Values = None,
+        lengths: Values = None, weights: Values = None, nan: Missing = PROPAGATE,
+    ) -> Self:  # fmt: skip
         """Take in the values of ``x``, as ``cpubn.moments`` has them, and return these moments themselves.
 
         Raises what ``moments`` and ``merge`` do, with nothing changed. Not for several threads at once: let each have
         moments of its own, and merge them.
         """
+        which = asked(mask, lengths, weights, nan)
         return self._become(self.merge(Moments.of(*moments.counted(x, layout, backend, which))))
 
     def remove(self, other: Moments) -> Self:

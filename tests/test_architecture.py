@@ -116,11 +116,14 @@ PUBLIC = {  # users give most of them by name
     "frozen.quantized",
     "functional.batch_norm",
     "functional.batch_norm_backward",
+    "functional.moments",
     "halves.gradient_sums",
     "images.normalize_images",
     "jax.functions.batch_norm",
+    "layers.batch_norm.__call__",
     "layers.batch_norm.__init__",
     "recalibration.recalibrate.recalibrate",
+    "statistics.update",
 }
 PASSES = {
     f"backends.{name}.{p}"

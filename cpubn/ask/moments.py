@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from cpubn.ask import check, forward
 from cpubn.ask.walk import along
-from cpubn.ask.weights import weights_of
+from cpubn.ask.weights import Asked, weights_of
 from cpubn.backends import choice, host, register
 from cpubn.backends.compiled import variants
 from cpubn.backends.place import located, place_of
@@ -24,12 +24,12 @@ ACCURACY = 1e-12
 LARGEST = 2**63 - 1
 
 
-def counted(x: ArrayLike, layout: Layout, backend: Backend | None, which: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The values per channel of x, and their mean, low and m2; `which` of them count: Asked of ask.weights by name."""
+def counted(x: ArrayLike, layout: Layout, backend: Backend | None, which: Asked | None) -> tuple[Any, Any]:
+    """The values per channel of x, and their mean, low and m2; `which` of them count."""
     if layout is not check.NCHW and layout is not check.NHWC:
         layout = check.layout_name(layout)
     calls = choice.compiled_calls(backend)
-    own = weights_of(x, layout, which, summed=True) if which else None
+    own = which and weights_of(x, layout, which, summed=True)
     found = calls and (calls.moments(x, layout, own) or calls.moments(variants.borrowed()(x), layout, own))
     if found:
         return found if own is None else (own.counts, found[1])

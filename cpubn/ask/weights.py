@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -17,27 +16,33 @@ from cpubn.backends.weights import Weights
 from cpubn.maths.order import LANES
 from cpubn.typing import Array
 
-PROPAGATE, OMIT = "propagate", "omit"
+PROPAGATE: Literal["propagate"] = "propagate"
+OMIT = "omit"
+ZERO = 0.0  # this very object, by which a call without a masked_output is known
 
 
 class Asked(NamedTuple):
     """As it was given."""
 
-    mask: Any = None
-    lengths: Any = None
-    weights: Any = None
-    nan: Any = PROPAGATE
-    masked_output: Any = 0.0
+    mask: Any
+    lengths: Any
+    weights: Any
+    nan: Any
+    masked_output: Any
+
+
+def asked(mask: Any, lengths: Any, weights: Any, nan: Any, masked_output: Any = ZERO) -> Asked | None:
+    """None where nothing was given, as in most calls."""
+    if mask is lengths is weights is None and nan is PROPAGATE and masked_output is ZERO:
+        return None
+    return Asked(mask, lengths, weights, nan, masked_output)
 
 
 def weights_of(
-    x: Any, layout: str, given: Mapping[str, Any], *, summed: bool, training: bool = False, out: Any = None
+    x: Any, layout: str, asked: Asked, *, summed: bool, training: bool = False, out: Any = None
 ) -> Weights | None:
     """Of a batch; None where every element counts once. Their sums where `summed`, enough of them for `training`."""
-    unknown = set(given) - set(Asked._fields)
-    if unknown:
-        raise TypeError(f"there is no argument {min(unknown)!r}; beside those that the documentation has are none")
-    weights = _weights_of(x, layout, Asked(**given), summed)
+    weights = _weights_of(x, layout, asked, summed)
     if weights is not None:
         if training:
             _enough(weights)

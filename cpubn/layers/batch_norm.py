@@ -11,7 +11,7 @@ from cpubn.ask import check, options
 from cpubn.ask.backward import Request, backward_through
 from cpubn.ask.forward import forward_through
 from cpubn.ask.ranks import backward_over, forward_over
-from cpubn.ask.weights import weights_of
+from cpubn.ask.weights import PROPAGATE, ZERO, Asked, asked, weights_of
 from cpubn.backends import choice, epilogue
 from cpubn.backends.place import located, plain
 from cpubn.backends.signs import kept_of
@@ -22,7 +22,7 @@ from cpubn.layers.described import described
 from cpubn.layers.kept import IN_NO_GRAD, NOT_CALLED, USED, Kept, comm_of, keeps, whole, witness_of
 from cpubn.layers.vectors import put
 from cpubn.statistics import Moments
-from cpubn.typing import Activation, Array, Backend, Communicator, Floating, Layout, Masked
+from cpubn.typing import Activation, Array, Backend, Communicator, Floating, Layout, Masked, Missing, Values
 
 
 class _BatchNorm(Accumulates):
@@ -66,24 +66,24 @@ class _BatchNorm(Accumulates):
 
     @overload
     def __call__(
-        self, x: NDArray[Floating], residual: ArrayLike | None = None, out: Array | None = None,
-        **masked: Unpack[Masked],
-    ) -> NDArray[Floating]: ...  # fmt: skip
+        self, x: NDArray[Floating], residual: Values = None, out: Array | None = None, **masked: Unpack[Masked]
+    ) -> NDArray[Floating]: ...
     @overload
     def __call__(
-        self, x: ArrayLike, residual: ArrayLike | None = None, out: Array | None = None, **masked: Unpack[Masked]
+        self, x: ArrayLike, residual: Values = None, out: Array | None = None, **masked: Unpack[Masked]
     ) -> Array: ...
     def __call__(
-        self, x: ArrayLike, residual: ArrayLike | None = None, out: Array | None = None, **masked: Unpack[Masked]
-    ) -> Array:
+        self, x: ArrayLike, residual: Values = None, out: Array | None = None, *, mask: Values = None,
+        lengths: Values = None, weights: Values = None, nan: Missing = PROPAGATE, masked_output: float = ZERO,
+    ) -> Array:  # fmt: skip
         """y = activation(affine + residual), in training mode with the batch's statistics.
 
         `residual` has x's shape and dtype. `out` may be `x`, at the price of backward, or `residual`. By name `mask`,
         `lengths`, `weights`, `nan` and `masked_output`, as of batch_norm; backward remembers them.
         """
-        own = None
+        masked, own = asked(mask, lengths, weights, nan, masked_output), None
         inference = not self.training and self.running_mean is not None
-        if masked and inference:
+        if masked is not None and inference:
             x = self._input(x)
             own = self._weights(x, masked, out)
         if inference and isinstance(x, np.ndarray) and x.ndim in self.ranks:
@@ -134,10 +134,10 @@ class _BatchNorm(Accumulates):
         if batch is None:
             mean, var = self._running()
             statistics = mean, None, var, 1.0
+        elif kept.weights is None:
+            statistics = *batch._vectors, float(max(batch.count, 1))
         else:
-            statistics = *batch._vectors, float(max(batch.count, 1)) if kept.weights is None else 1.0
-            if kept.weights is not None:
-                statistics = *statistics[:2], batch.var(), 1.0
+            statistics = *batch._vectors[:2], batch.var(), 1.0
         return Request(
             *(dy, kept.x, statistics, self.weight, self.bias, self.eps, batch is not None, self.layout),
             *(self._activation, kept.residual, kept.output, kept.had_residual, out, self._totals(), self.backend),
@@ -207,9 +207,9 @@ class _BatchNorm(Accumulates):
     def _input(self, x: ArrayLike) -> Array:
         return check.layer_input(x, type(self).__name__, self.ranks, self.num_features, self.layout)
 
-    def _weights(self, x: Array, masked: Masked, out: Any) -> Weights | None:
+    def _weights(self, x: Array, masked: Asked, out: Any) -> Weights | None:
         batch = self.training or self.running_mean is None
-        weights = weights_of(x, self.layout, masked, summed=batch, training=batch, out=out) if masked else None
+        weights = weights_of(x, self.layout, masked, summed=batch, training=batch, out=out)
         if weights is not None and self.training and self.comm is not None:
             raise ValueError(
                 "comm must be None with mask, lengths, weights or nan, which ranks do not add up, got both; "
@@ -217,15 +217,15 @@ class _BatchNorm(Accumulates):
             )
         return weights
 
-    def _trained_on(self, x: ArrayLike, masked: Masked, out: Any) -> tuple[Array, Weights | None]:
+    def _trained_on(self, x: ArrayLike, masked: Asked | None, out: Any) -> tuple[Array, Weights | None]:
         array = self._input(x)
-        weights = self._weights(array, masked, out)
+        weights = masked and self._weights(array, masked, out)
         if keeps():
             options.differentiable(self._activation)
         return array, weights
 
     def _by_batch_statistics(
-        self, x: ArrayLike, residual: ArrayLike | None, given: tuple[Any, Masked], moves: bool
+        self, x: ArrayLike, residual: Values, given: tuple[Any, Asked | None], moves: bool
     ) -> tuple[Array, Moments]:
         """y and the batch's moments, of all ranks where there are some; whether the running statistics move.
 

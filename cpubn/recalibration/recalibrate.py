@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from cpubn.ask import check
+from cpubn.ask.weights import Asked
 from cpubn.backends.place import to_host
 from cpubn.functional import moments
 from cpubn.layers import BatchNorm1d, BatchNorm2d, BatchNorm3d
@@ -167,20 +168,24 @@ class _Run:
             os.unlink(self.path)
         return {name: found[name] for name in self.layers}
 
-    def call(self, layer: Any, x: Array, residual: Any, out: Array | None) -> Array:
+    def call(self, layer: Any, x: Array, residual: Any, given: tuple[Array | None, Asked | None]) -> Array:
+        """In place of the layer's own in training; given: out, and what counts."""
         name = self.names[id(layer)]
         self.calls.append(name)
         if not self.by_layer:
-            y, batch = layer._by_batch_statistics(x, residual, out, moves=False)
+            y, batch = layer._by_batch_statistics(x, residual, given, moves=False)
             self.seen.append((name, batch))
             return y  # type: ignore[no-any-return]
+        out, masked = given
+        which = {} if masked is None else masked._asdict()
         if name in self.found.finished or self.probing:
             put(layer, "training", False)
             try:
-                return layer(x, residual, out)  # type: ignore[no-any-return]
+                return layer(x, residual, out, **which)  # type: ignore[no-any-return]
             finally:
                 put(layer, "training", True)
-        self.seen.append((name, moments(x, layout=layer.layout, backend=layer.backend)))
+        which.pop("masked_output", None)
+        self.seen.append((name, moments(x, layout=layer.layout, backend=layer.backend, **which)))
         raise _Reached
 
     def _batch(self, batch: Any) -> list[tuple[str, Moments]]:

@@ -202,6 +202,22 @@ def test_a_network_whose_order_changes(x):
     np.testing.assert_array_equal(a.running_mean, 0)
 
 
+@pytest.mark.parametrize("by_layer", [False, True])
+def test_masks_of_the_forward_count(x, by_layer):
+    first, second = cpubn.BatchNorm1d(C), cpubn.BatchNorm1d(C)
+    counts = np.arange(N) % 3 > 0
+    batches = [(x[n : n + 50], counts[n : n + 50]) for n in range(0, N, 50)]
+    x[~counts] = np.nan
+
+    def forward(batch):
+        second(first(batch[0], mask=batch[1]) * 2, mask=batch[1])
+
+    cpubn.recalibrate([first, second], forward, batches, layer_by_layer=by_layer, progress=False)
+    np.testing.assert_allclose(first.running_mean, x[counts].mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(first.running_var, x[counts].var(axis=0, ddof=1), rtol=1e-12)
+    assert np.isfinite(second.running_var).all()
+
+
 def test_within_accumulate(x):
     bn = cpubn.BatchNorm1d(C)
     with bn.accumulate(), pytest.raises(RuntimeError, match=r"must not be within accumulate\(\)"):
