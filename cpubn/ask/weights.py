@@ -65,9 +65,9 @@ def _weights_of(x: Any, layout: str, asked: Asked, summed: bool) -> Weights | No
         return _on_gpu(x, axis, parts, omits)._replace(filling=filling)
     if omits:
         parts.append(~np.isnan(x))
-    array = _product(parts, x, axis)
-    counts = _sums(array, x, axis) if summed else None
-    return Weights(np.broadcast_to(_bytes(array), x.shape), counts, filling)
+    product = _product(parts)
+    counts = _sums(product, x, axis) if summed else None
+    return Weights(np.broadcast_to(_bytes(_along(product, x, axis)), x.shape), counts, filling)
 
 
 def _on_gpu(x: DeviceArray, axis: int, parts: list[Array], omits: bool) -> Weights:
@@ -77,8 +77,8 @@ def _on_gpu(x: DeviceArray, axis: int, parts: list[Array], omits: bool) -> Weigh
     def beside(a: Array) -> Any:
         return place.beside(place.upload(np.ascontiguousarray(a), x.device), x)
 
-    product = _product(parts, x, axis) if parts else None
-    array = None if product is None else beside(_bytes(product))
+    product = _product(parts) if parts else None
+    array = None if product is None else beside(_bytes(_along(product, x, axis)))
     if omits or array is None or product is None:
         array = place.without_nan(x, array)
         return Weights(array, place.sums_of(array, axis), 0.0)
@@ -99,21 +99,28 @@ def _enough(weights: Weights) -> None:
         )
 
 
-def _product(parts: list[Array], x: Any, axis: int) -> Array:
-    """All of them as one, whose channel axis may be 1; where it is, the others are x's, so that it lies along x.
-
-    Where lanes are of several channels and positions, each element has its own: a byte each, of a mask.
-    """
+def _product(parts: list[Array]) -> Array:
+    """All of them as one, each of whose axes is 1 or x's."""
     made = parts[0]
     for part in parts[1:]:
         made = made & part if made.dtype == part.dtype == bool else made * part
-    if made.shape[axis] == 1:
-        inner = math.prod(x.shape[axis + 1 :])
-        narrow = inner < LANES and (inner > 1 or x.shape[axis] < LANES)
-        shape = tuple(1 if a == axis and not narrow else n for a, n in enumerate(x.shape))
-        if made.shape != shape:
-            made = np.ascontiguousarray(np.broadcast_to(made, shape))
     return made
+
+
+def _along(a: Array, x: Any, axis: int) -> Array:
+    """Weights that lie along x: those of positions in full, so that the channel axis alone may be 1.
+
+    Where lanes are of several channels and positions, each element has its own: a byte each, of a mask.
+    """
+    if a.shape[axis] != 1:
+        return a
+    inner = math.prod(x.shape[axis + 1 :])
+    shape = tuple(1 if k == axis else n for k, n in enumerate(x.shape))
+    if a.shape != shape:
+        a = np.ascontiguousarray(np.broadcast_to(a, shape))
+    if inner < LANES and (inner > 1 or x.shape[axis] < LANES):
+        a = np.repeat(a, x.shape[axis], axis=axis)  # half the time of a broadcast copy
+    return a
 
 
 def _bytes(a: Array) -> Array:
@@ -123,16 +130,17 @@ def _bytes(a: Array) -> Array:
 
 def _sums(a: Array, x: Any, axis: int) -> Array:
     """(C,) float64: the sum of each channel's weights, as often as they are repeated."""
-    others = tuple(k for k in range(x.ndim) if k != axis)
-    repeated = math.prod(x.shape[k] for k in others if a.shape[k] == 1)
+    repeated = float(math.prod(n for k, n in enumerate(x.shape) if k != axis and a.shape[k] == 1))
+    if a.shape[axis] == 1:
+        total = np.count_nonzero(a) if a.dtype == bool else a.sum(dtype=np.float64)
+        return np.full(x.shape[axis], total * repeated)
+    others = tuple(k for k in range(1, x.ndim) if k != axis)
     if a.dtype != bool:
-        sums = a.sum(axis=others, dtype=np.float64)
-    elif a.shape[axis] == 1:
-        sums = np.full(1, float(np.count_nonzero(a)))
+        sums = a.sum(axis=(0, *others), dtype=np.float64)
     else:  # bytes add up as such, which is ten times as fast, as long as they cannot overflow
         few = [np.add.reduce(a[k : k + 255].view(np.uint8), axis=0, dtype=np.uint8) for k in range(0, len(a), 255)]
-        sums = np.sum([part.sum(axis=tuple(k - 1 for k in others[1:]), dtype=np.int64) for part in few], axis=0)
-    return np.ascontiguousarray(np.broadcast_to(sums * float(repeated), x.shape[axis : axis + 1]))
+        sums = sum((part.sum(axis=tuple(k - 1 for k in others), dtype=np.float64) for part in few), np.zeros(1))
+    return np.ascontiguousarray(np.broadcast_to(sums * repeated, x.shape[axis : axis + 1]))
 
 
 def _mask(mask: Any, x: Array, axis: int) -> Array:
@@ -182,7 +190,7 @@ def _beside(a: Array, name: str, x: Array, axis: int) -> Array:
     """With the axes of x, each of x's size or 1."""
     given = a.shape
     if a.ndim == x.ndim - 1:
-        a = np.expand_dims(a, axis)
+        a = a.reshape(*a.shape[:axis], 1, *a.shape[axis:])
     if a.ndim != x.ndim or any(n not in (1, m) for n, m in zip(a.shape, x.shape, strict=True)):
         positions = tuple(n for k, n in enumerate(x.shape) if k != axis)
         sample = f", {x.shape[:1]} for one value a sample" if name == "weights" and x.ndim > 2 else ""

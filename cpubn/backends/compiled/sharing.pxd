@@ -120,7 +120,7 @@ cdef inline void share_blocks(Job* job, int threads) noexcept nogil:
 cdef inline void share(Job* job, int threads) noexcept nogil:
     cdef Py_ssize_t size = size_of(job.x.type) * (2 if job.backward else 1)  # of what is read
     cdef size_t moved = job.channels * job.outer * job.inner * (size + (size_of(job.y.type) if job.apply else 0))
-    cdef Py_ssize_t end_to_end = 1
+    cdef Py_ssize_t run = job.inner
     job.given = job.coefficients is not NULL
     describe_loops(job)
     job.whole = False
@@ -132,8 +132,12 @@ cdef inline void share(Job* job, int threads) noexcept nogil:
         job.groups = (job.channels + job.group - 1) // job.group
     if job.apply:
         share_blocks(job, threads)
-    if job.joined:
-        end_to_end = job.group if job.whole else job.band
+    if job.inner < 32 and (job.weights.data is NULL or job.weights.channel != 0):
+        run = LONG  # or more: rows of columns end to end
+    elif job.inner < 32:
+        run *= job.channels  # row by row, of which each has a weight of its own
+    elif job.joined and job.weights.data is NULL:
+        run *= job.group if job.whole else job.band
     job.far = moved > <size_t>(GROUP_BYTES * threads)
     # What is read and written is more than the last-level cache.
-    job.past = job.apply and moved > cpubn_cache_bytes() and (job.inner < 32 or job.inner * end_to_end >= LONG)
+    job.past = job.apply and moved > cpubn_cache_bytes() and run >= LONG
