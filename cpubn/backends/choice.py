@@ -213,7 +213,7 @@ def _default() -> Backend:
     if name == "numpy" and not os.environ.get("CPUBN_BACKEND"):
         absent = "".join(f"\n  {name}: {absence(name)}; {REMEDIES[name]}" for name in HOST_BACKENDS if name != "numpy")
         warnings.warn(
-            f"cpubn computes with NumPy, 4 to 18 times slower than compiled, as no faster backend is there:{absent}\n"
+            f"cpubn computes with NumPy, many times slower than compiled, as no faster backend is there:{absent}\n"
             'CPUBN_BACKEND=numpy, backend="numpy" or cpubn.use_backend("numpy") chooses it, without this warning.',
             RuntimeWarning,
             stacklevel=_levels_to_the_user(),
