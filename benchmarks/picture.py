@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import matplotlib as mpl
+from front import standing
 from matplotlib.figure import Figure
-from report import PAGES, ROOT, markers
+from report import PAGES, ROOT, table
 
 from cpubn.bench.plot import COLOURS
 
@@ -23,24 +24,13 @@ OURS = COLOURS["cpubn-cython"]
 SIZE = (9.0, 3.2)  # inches
 
 
-def table(text, section, writer="report.py"):
-    """The first table between the section's markers: its heads, and its rows without emphasis."""
-    begin, end = markers(section, writer)
-    between = text.partition(begin)[2].partition(end)[0]
-    lines = [line for line in between.strip().partition("\n\n")[0].splitlines() if line.startswith("|")]
-    if len(lines) < 3:
-        raise ValueError(f"the page must hold a table after {begin}; write it first, see benchmarks/{writer}")
-    cells = [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines]
-    return cells[0], cells[2:]
-
-
 def draw(text, shade, path):
     ink = INKS[shade]
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cpubn", "font.size": 9, "font.family": "sans-serif"}):
         figure = Figure(figsize=SIZE, layout="constrained")
         figure.get_layout_engine().set(h_pad=0.08)
         speed, error = figure.subplots(1, 2, width_ratios=(3, 2))
-        draw_speed(speed, *table(text, "speed"), ink)
+        draw_speed(speed, standing(text), ink)
         draw_error(error, *table(text, "accuracy", "accuracy.py"), ink)
         for panel in (speed, error):
             panel.set_facecolor("none")
@@ -51,8 +41,9 @@ def draw(text, shade, path):
         figure.savefig(path, transparent=True, metadata={"Date": None})
 
 
-def draw_speed(panel, heads, rows, ink):
+def draw_speed(panel, grid, ink):
     """Bars from cpubn's time on: up takes longer than cpubn, down less."""
+    heads, rows = grid.heads, [[cell.text for cell in row] for row in grid.rows]
     peers = [head for head in PEERS if head in heads]
     width = 0.8 / len(peers)
     for k, head in enumerate(peers):
@@ -63,7 +54,7 @@ def draw_speed(panel, heads, rows, ink):
         bars = panel.bar(lefts, heights, width, 1.0, align="edge", color=COLOURS[PEERS[head]], label=head)
         panel.bar_label(bars, [f"{value:.2g}" for value in known.values()], fontsize=7, color=ink, padding=1)
     panel.axhline(1.0, color=OURS, linewidth=2, label="cpubn")
-    panel.set_xticks(range(len(rows)), [row[0] for row in rows])
+    panel.set_xticks(range(len(rows)), [row[0].replace(" to ", "\nto ").replace(", ", ",\n") for row in rows])
     panel.set_ylim(bottom=0)
     panel.set_title("time, as a multiple of cpubn's (geometric means)", loc="left", fontsize=9, color=ink)
 

@@ -1,7 +1,9 @@
-"""The tables of speeds in README.md and docs/benchmarks.md, from what `python -m cpubn bench --json FILE` measured.
+"""The tables of speeds in docs/benchmarks.md, from what `python -m cpubn bench --json FILE` measured.
 
     python benchmarks/report.py results.json            print them
-    python benchmarks/report.py results.json --write    put them into the pages, each between its markers
+    python benchmarks/report.py results.json --write    put them into the page, each between its markers
+
+front.py takes from there what README.md shows.
 
 Only those sections are touched that the results have passes of: those of --model edge have all but the first. No figure
 there is written by hand.
@@ -19,8 +21,7 @@ from cpubn.bench.tables import counts, overhead_grid, section_grid, standing_gri
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
-STANDING = "standing"  # what comes first in "speed", by itself: README's
-SECTIONS = {STANDING: OPS, "speed": OPS, "fused": FUSED, "half": HALF, "input": INPUT, "int8": QUANTIZED}
+SECTIONS = {"speed": OPS, "fused": FUSED, "half": HALF, "input": INPUT, "int8": QUANTIZED}
 
 
 def markers(section, writer="report.py"):
@@ -33,14 +34,8 @@ def pages(results):
     for section, ops in SECTIONS.items():
         part = Results(results.made, [record for record in results.records if record.op in ops])
         if part.records:
-            make = {STANDING: standing, "speed": summary}.get(section, details)
-            made[section] = make(part)
+            made[section] = summary(part) if section == "speed" else details(part)
     return made
-
-
-def standing(results):
-    """Like with like alone."""
-    return f"{standing_grid(results).markdown()}\n\nfloat32, {measured_with(results)}"
 
 
 def details(results):
@@ -83,6 +78,21 @@ def measured_with(results):
     )
 
 
+def between(text, section, writer="report.py"):
+    """What is between the section's markers."""
+    begin, end = markers(section, writer)
+    return text.partition(begin)[2].partition(end)[0]
+
+
+def table(text, section, writer="report.py"):
+    """The first table between the section's markers: its heads, and its rows without emphasis."""
+    lines = between(text, section, writer).strip().partition("\n\n")[0].splitlines()
+    if len(lines) < 3 or not all(line.startswith("|") for line in lines):
+        raise ValueError(f"the page must hold a table in its section {section}; write it first by benchmarks/{writer}")
+    cells = [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines]
+    return cells[0], cells[2:]
+
+
 def written(text, section, made, writer="report.py"):
     """The page's text with what is between the section's markers replaced."""
     return written_into({"the page": text}, section, made, writer)["the page"]
@@ -101,17 +111,16 @@ def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help="what --json wrote")
     parser.add_argument("--write", action="store_true", help="put them into the page")
-    parser.add_argument("--pages", type=Path, nargs="+", default=PAGES, metavar="FILE", help="others than the two")
+    parser.add_argument("--page", type=Path, default=PAGES[1], metavar="FILE", help="another than docs/benchmarks.md")
     arguments = parser.parse_args(words)
     try:
         made = pages(Results.read(arguments.results))
-        print("\n\n".join(tables for section, tables in made.items() if section != STANDING))
+        print("\n\n".join(made.values()))
         if arguments.write:
-            texts = {page: page.read_text(encoding="utf-8") for page in arguments.pages}
+            text = arguments.page.read_text(encoding="utf-8")
             for section, tables in made.items():
-                texts = written_into(texts, section, tables)
-            for page, text in texts.items():
-                page.write_text(text, encoding="utf-8")
+                text = written(text, section, tables)
+            arguments.page.write_text(text, encoding="utf-8")
     except (OSError, ValueError) as error:
         sys.exit(str(error))
 

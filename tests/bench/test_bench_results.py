@@ -148,16 +148,13 @@ def test_report(results, tmp_path, capsys):
     script = CHECKOUT / "benchmarks" / "report.py"
     if not script.exists():
         pytest.skip("no checkout around these tests")
-    kept, page, front = tmp_path / "results.json", tmp_path / "page.md", tmp_path / "README.md"
+    kept, page = tmp_path / "results.json", tmp_path / "page.md"
     results.write(kept)
     report = runpy.run_path(str(script))
     begin, end = report["markers"]("speed")
-    front.write_text("\n".join(report["markers"]("standing")), encoding="utf-8")
     page.write_text(f"before\n{begin}\nold\n{end}\nafter\n", encoding="utf-8")
-    report["main"]([str(kept), "--write", "--pages", str(front), str(page)])
+    report["main"]([str(kept), "--write", "--page", str(page)])
     text = page.read_text(encoding="utf-8")
-    for line in front.read_text(encoding="utf-8").splitlines()[1:-1]:
-        assert line in text.splitlines()
     assert text.startswith(f"before\n{begin}\n| pass | share of limit, NCHW (layers of 1 MB or more) | torch |")
     assert "| inference | 0.50 | 2.00 |  |  |  |  |" in text
     assert "Beside peers in the same layout, cpubn is over 10% slower in 0 of 3 pairs (eval 0 of 3)." in text
@@ -168,7 +165,7 @@ def test_report(results, tmp_path, capsys):
     assert text.splitlines()[2] in capsys.readouterr().out
     page.write_text("no markers", encoding="utf-8")
     with pytest.raises(SystemExit, match="must hold the two markers"):
-        report["main"]([str(kept), "--write", "--pages", str(page)])
+        report["main"]([str(kept), "--write", "--page", str(page)])
     kept.write_text("{}", encoding="utf-8")
     with pytest.raises(SystemExit, match="must be what python -m cpubn bench --json wrote"):
         report["main"]([str(kept)])
@@ -188,14 +185,14 @@ def test_report_of_edge(results, tmp_path):
         record("cpubn-float32", "NCHW", 3e-3, op="train_float16"),
     ]
     assert tables.beaten_lines(results) == ["relu NCHW 1x64x112x112 (2.00 ms): torch NCHW 2.00"]
-    kept, page = tmp_path / "results.json", tmp_path / "README.md"
+    kept, page = tmp_path / "results.json", tmp_path / "page.md"
     results.write(kept)
     report = runpy.run_path(str(script))
     places = [(*report["markers"](section), section) for section in report["SECTIONS"]]
     page.write_text("\n".join(f"{begin}\nold {name}\n{end}" for begin, end, name in places), encoding="utf-8")
-    report["main"]([str(kept), "--write", "--pages", str(page)])
+    report["main"]([str(kept), "--write", "--page", str(page)])
     text = page.read_text(encoding="utf-8")
-    assert [s for s in report["SECTIONS"] if f"old {s}" in text] == ["standing", "speed", "input", "int8"]
+    assert [s for s in report["SECTIONS"] if f"old {s}" in text] == ["speed", "input", "int8"]
     assert "| relu | 1x64x112x112 NCHW | 2.00 ms | 0.50 | 0.80 | **0.50** |" in text
     assert "| training, forward, float16 | 1x64x112x112 NCHW | 2.00 ms |  | 1.50 |" in text
     assert "Python 3.13.1, cpubn 1.2; medians" in text  # of the libraries in that table
