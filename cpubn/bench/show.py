@@ -19,6 +19,7 @@ from cpubn.bench.tables import all_grids, beaten_lines, counts, standing_grid, s
 from cpubn.machine import cpus
 
 DISTURBED_CPUS = 0.1
+LOADING = "loading the libraries"
 
 
 class Bar:
@@ -26,7 +27,10 @@ class Bar:
 
     def __init__(self, progress: Progress, steps: int) -> None:
         self.progress = progress
-        self.task: TaskID = progress.add_task("", total=steps)
+        self.task: TaskID = progress.add_task(LOADING, total=steps)
+
+    def start(self, seconds: float) -> None:
+        self.progress.console.print(takes(seconds), style="dim")
 
     def case(self, op: str, layer: Layer) -> None:
         self.progress.update(self.task, description=f"{op} {layer.model} {layer.name}")
@@ -39,18 +43,31 @@ class Lines:
     """A line a case on stderr, for who reads it from a file or a pipe."""
 
     def __init__(self, cases: int) -> None:
-        self.cases, self.begun, self.start = cases, 0, time.monotonic()
+        self.cases, self.begun, self.since = cases, 0, 0.0
+        print(LOADING, file=sys.stderr, flush=True)
+
+    def start(self, seconds: float) -> None:
+        print(takes(seconds), file=sys.stderr, flush=True)
+        self.since = time.monotonic()
 
     def case(self, op: str, layer: Layer) -> None:
         rest = ""
         if self.begun:
-            seconds = (time.monotonic() - self.start) / self.begun * (self.cases - self.begun)
-            rest = f", {seconds / 60:.0f} minutes to go at the pace so far"
+            seconds = (time.monotonic() - self.since) / self.begun * (self.cases - self.begun)
+            rest = f", {rough(seconds)} to go at the pace so far"
         self.begun += 1
         print(f"case {self.begun} of {self.cases}: {op} {layer.model} {layer.name}{rest}", file=sys.stderr, flush=True)
 
     def round(self) -> None:
         pass
+
+
+def takes(seconds: float) -> str:
+    return f"It takes about {rough(seconds)} on a machine of its own; Ctrl-C ends it and keeps the finished cases"
+
+
+def rough(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from cpubn.backends import report
-from cpubn.bench.case import Case, Prepared
+from cpubn.bench.case import TRAFFIC, Case, Prepared
 from cpubn.bench.contestants import (
     FREE_OF_LAYOUT,
     LIBRARIES,
@@ -33,6 +34,9 @@ from cpubn.version import __version__
 OURS = "cpubn"
 # Variables that decide how fast somebody is.
 SETTINGS = ("CPUBN_", "GOMP_", "KMP_", "MKL_", "NUMBA_", "OMP_")
+# For one contestant, half of what they were on two busy cores of a Xeon: a visit, and for each byte that a pass moves
+# its set-up and check, and the calls of a round.
+VISIT_SECONDS, CHECK_SECONDS, CALLS_SECONDS = 35e-3, 6e-9, 0.6e-9
 
 
 class Plan(NamedTuple):
@@ -55,6 +59,8 @@ class Plan(NamedTuple):
 
 class Watch(Protocol):
     """Told how far the run is."""
+
+    def start(self, seconds: float) -> None: ...
 
     def case(self, op: str, layer: Layer) -> None: ...
 
@@ -93,6 +99,16 @@ def is_meant(contestant: str, item: str) -> bool:
     return contestant == item or contestant.startswith(f"{item}-")
 
 
+def expected_seconds(plan: Plan, field: Field) -> float:
+    """Roughly how long the run will take: right within a factor of 2 or 3."""
+    seconds = 0.0
+    for op, layer in plan.cases:
+        nbytes = 4 * math.prod(layer.shape) * TRAFFIC.get(op, 2)
+        each = plan.rounds * VISIT_SECONDS + nbytes * (CHECK_SECONDS + plan.rounds * CALLS_SECONDS)
+        seconds += len(chosen(field, op, plan.layouts, plan.compare)) * each
+    return seconds
+
+
 def check_presence(compare: Sequence[str], field: Field, absent: Mapping[str, str]) -> None:
     """Raise AbsentError where an item of `compare` means nobody who is here."""
     for item in compare:
@@ -117,6 +133,7 @@ def run_suite(plan: Plan, watch: Watch) -> Results:
     failed: dict[str, str] = {}
     results = Results(circumstances(plan, field) | {"failed": failed})
     check_presence(compare, field, results.made["absent"])
+    watch.start(expected_seconds(plan, field))
     others = OtherWork()
     for finished, (op, layer) in enumerate(plan.cases):
         try:
