@@ -46,7 +46,11 @@ else:
 
 
 def get_include() -> str:
-    """The folder of cpubn.h, for a compiler's -I: the compiled kernels as functions of C, C++ and Cython.
+    """Where cpubn.h is: the compiled kernels as functions of C, C++ and Cython.
+
+    Returns
+    -------
+    The path of the folder, for a compiler's -I.
 
     Examples
     --------

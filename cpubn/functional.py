@@ -71,9 +71,7 @@ def batch_norm(
     Parameters
     ----------
     x : float16, bfloat16 (of ml_dtypes), float32 or float64 array of 2 to 5 dimensions, any strides
-        In inference also uint8, int8, uint16 or int16. Channels stand on axis 1 with ``layout="NCHW"`` and on the last
-        axis with ``layout="NHWC"``, whatever the rank; "channels_first", "NCL", "NCDHW", "NC" and "channels_last",
-        "NLC", "NDHWC" are other names of the two, all in any case. float64 is computed in float64, all else in float32.
+        In inference also uint8, int8, uint16 or int16. float64 is computed in float64, all else in float32.
         With ``__cuda_array_interface__`` on a GPU, where the other arrays must be then, and results are numba.cuda's.
     running_mean, running_var : (C,), in inference of any floating type or integers, which are read exactly
         In training they are float32 or float64 arrays and updated in place, ``r = (1 - momentum) * r + momentum *
@@ -83,6 +81,9 @@ def batch_norm(
     training : normalize with the batch's biased variance instead of the running statistics.
     momentum : from 0 to 1, the weight of the new batch (torch's convention).
     eps : added to the variance; above 0 in training, as running_var + eps must be in inference.
+    layout : "NCHW", channels on axis 1, or "NHWC", channels on the last, whatever the rank
+        "channels_first", "NCL", "NCDHW", "NC" and "channels_last", "NLC", "NDHWC" are other names of the two, all in
+        any case.
     activation : y = activation(affine + residual), in the same pass over memory, without a temporary
         "relu", "relu6", ("clip", low, high), ("leaky_relu", slope), "hardswish", "silu", "gelu", "sigmoid", "tanh",
         "softplus", "mish", "elu" or ("elu", alpha), or a scalar function compiled by ``numba.njit``, which the Numba
@@ -196,6 +197,7 @@ def batch_norm_backward(
         which hold the mean's rounding error besides: float64 gradients are exact to 1e-12 at a large mean with that
         alone.
     weight, bias : (C,), or None for ones and zeros. The bias counts where there is an activation.
+    eps, training, layout, backend : the forward's.
     activation, residual : the forward's. A function of your own comes with its derivative, as a pair.
     y : the forward's output, if you kept it
         It spares computing z again for relu, relu6, leaky_relu, clip, sigmoid and tanh, and is not read for the others.
@@ -256,12 +258,21 @@ def moments(
     x: ArrayLike, *, layout: Layout = "NCHW", backend: Backend | None = None, mask: Values = None,
     lengths: Values = None, weights: Values = None, nan: Missing = PROPAGATE,
 ) -> Moments:  # fmt: skip
-    """Count, mean and sum of squared deviations of every channel of ``x``; see Moments.
+    """Count, mean and sum of squared deviations of every channel of ``x``, which add up: ``moments(a) + moments(b)``.
 
-    ``x`` is an array of 2 to 5 dimensions, of any type that batch_norm takes in inference; the results are float64, the
-    variance to 1e-6 at any mean (float64: 1e-12 up to mean/std = 1e6). Raises ValueError and TypeError as batch_norm.
+    Parameters
+    ----------
+    x : array of 2 to 5 dimensions, of any type that batch_norm takes in inference.
+    layout, backend, mask, lengths, weights, nan : as in batch_norm.
 
-    With ``mask``, ``lengths``, ``weights`` or ``nan="omit"``, as of batch_norm, ``count`` is (C,) float64, sums of w.
+    Returns
+    -------
+    Moments, of (C,) float64: the variance to 1e-6 of itself at any mean (float64: 1e-12 up to mean/std = 1e6)
+        Its count is (C,) float64, sums of w, where there is a mask, lengths, weights or nan="omit".
+
+    Raises
+    ------
+    ValueError, TypeError : as batch_norm does.
 
     Examples
     --------

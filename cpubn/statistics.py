@@ -23,14 +23,26 @@ VECTORS = "mean", "low", "m2"
 class Moments:
     """Count, mean and sum of squared deviations of every channel.
 
-    ``count`` is the number of values a channel, a whole number below 2**63, or where it differs by channel an array
-    (C,), int64, or float64 of weights; ``mean`` and ``m2 = sum((x - mean)**2)`` are float64 of shape (C,). With a mask,
-    lengths, weights or omitted NaN it is float64, the sum of weights; a channel of 0 has mean, m2 and variance 0.
-    ``low`` is what the mean lost when it was rounded to float64, which backward needs; leave it out in moments from
-    figures of your own. All three are where the batch was: of one on a GPU, arrays of numba.cuda.
-
-    Moments are equal where count and all bits of the three are, and one NaN is any other. They cannot be hashed, nor
+    They are equal where count and all bits of the vectors are, and one NaN is any other. They cannot be hashed, nor
     assigned to; ``update`` and ``remove`` change them, all at once, ``+``, ``-`` and ``merge`` make new ones.
+
+    Parameters
+    ----------
+    count : number of values a channel, below 2**63, or where it differs by channel an array (C,), int64 or float64
+        With a mask, lengths, weights or omitted NaN it is float64, the sum of weights; a channel of 0 has mean, m2 and
+        variance 0.
+    mean : (C,), kept as float64, as all vectors are: copies, where the batch was, of one on a GPU arrays of numba.cuda.
+    m2 : (C,), ``sum((x - mean)**2)``.
+    low : (C,), what the mean lost when it was rounded to float64, which backward needs
+        Leave it out in moments from figures of your own.
+
+    Attributes
+    ----------
+    count, mean, m2, low : as they were given.
+
+    Raises
+    ------
+    ValueError, TypeError : figures that cannot be moments, such as a negative m2.
 
     Examples
     --------
@@ -59,7 +71,12 @@ class Moments:
 
     @classmethod
     def empty(cls, channels: int) -> Moments:
-        """Of no values: what a sum starts from, ``sum(parts, Moments.empty(C))``; merged, it gives the other."""
+        """Of no values: what a sum starts from, ``sum(parts, Moments.empty(C))``; merged, it gives the other.
+
+        Parameters
+        ----------
+        channels : how many, a whole number above 0; else ValueError or TypeError.
+        """
         zeros = np.zeros(check.count(channels, "channels", "the number of channels"))
         return cls(0, zeros, zeros)
 
@@ -97,9 +114,19 @@ class Moments:
         return {"count": self.count, **{name: to_host(getattr(self, name)) for name in VECTORS}}
 
     def var(self, ddof: int = 0) -> Vector:
-        """Variance, (C,) float64: ``m2 / (count - ddof)``; ddof=0 normalizes a batch, ddof=1 is what running_var keeps.
+        """Variance: ``m2 / (count - ddof)``.
 
-        Raises ValueError where ``count`` is not above ``ddof``, TypeError if that is no number.
+        Parameters
+        ----------
+        ddof : 0 for what a batch is normalized by, 1 for what running_var keeps.
+
+        Returns
+        -------
+        (C,) float64.
+
+        Raises
+        ------
+        ValueError, TypeError : ``count`` is not above ``ddof``, or that is no number.
         """
         return self._spread(ddof, "var")
 
@@ -115,8 +142,9 @@ class Moments:
     def merge(self, other: Moments) -> Moments:
         """Moments of both sets of values together (Chan, Golub and LeVeque, 1983); ``a + b`` and ``sum`` do the same.
 
-        Raises TypeError if ``other`` is no Moments, ValueError if it has another number of channels or if there would
-        be 2**63 values per channel.
+        Raises
+        ------
+        TypeError, ValueError : ``other`` is no Moments, or of other channels, or of so many values that they are 2**63.
         """
         state.mergeable(self, other)
         for one, rest in ((self, other), (other, self)):
@@ -133,8 +161,14 @@ class Moments:
 
         So the same parts in the same order give the same bits, wherever they were computed, and rounding errors grow
         with log2 of their number: the whole's to 1e-12, where each part is right to that. Of a generator no more than
-        log2 of their number are held at a time. Raises as merge does, ValueError also where there are no parts.
+        log2 of their number are held at a time.
 
+        Raises
+        ------
+        ValueError, TypeError : as merge does; ValueError also where there are no parts.
+
+        Examples
+        --------
         >>> parts = [cpubn.moments(np.full((4, 1), k)) for k in range(3)]
         >>> cpubn.Moments.merge_all(parts).mean
         array([1.])
@@ -152,10 +186,17 @@ class Moments:
         self, x: ArrayLike, *, layout: Layout = "NCHW", backend: Backend | None = None, mask: Values = None,
         lengths: Values = None, weights: Values = None, nan: Missing = PROPAGATE,
     ) -> Self:  # fmt: skip
-        """Take in the values of ``x``, as ``cpubn.moments`` has them, and return these moments themselves.
+        """Take in the values of ``x``, and return these moments themselves.
 
-        Raises what ``moments`` and ``merge`` do, with nothing changed. Not for several threads at once: let each have
-        moments of its own, and merge them.
+        Not for several threads at once: let each have moments of its own, and merge them.
+
+        Parameters
+        ----------
+        x, layout, backend, mask, lengths, weights, nan : as in ``cpubn.moments``.
+
+        Raises
+        ------
+        ValueError, TypeError : as ``moments`` and ``merge`` do, with nothing changed.
         """
         which = asked(mask, lengths, weights, nan)
         return self._become(self.merge(Moments.of(*moments.counted(x, layout, backend, which))))
@@ -166,13 +207,17 @@ class Moments:
             mean_left = mean + (mean - mean_other) * n_other / n_left
             m2_left = m2 - m2_other - (mean - mean_other)**2 * n * n_other / n_left         (merge, solved for a part)
 
-        Digits cancel: where these moments are right to 1e-12, the mean that is left is right to
-        ``1e-12 * std() * n / n_left``, and m2 to ``3e-12 * m2 * sqrt(n / n_left)``. ``other`` must be what went in; the
-        same values summed otherwise, in another order for example, differ by what the kernels may (float32: 1e-6).
-        A channel that is not finite stays so.
+        Digits cancel: where these moments are right to 1e-12, the mean that is left is right to ``1e-12 * std() * n /
+        n_left``, and m2 to ``3e-12 * m2 * sqrt(n / n_left)``. A channel that is not finite stays so.
 
-        Raises ValueError, with nothing changed, where m2_left is no larger than that bound, so that none of its digits
-        is known, and where ``other`` cannot have been part of these; TypeError if it is no Moments.
+        Parameters
+        ----------
+        other : what went in; values summed in another order differ by what the kernels may (float32: 1e-6).
+
+        Raises
+        ------
+        ValueError, TypeError : with nothing changed: no digit of m2_left is known by that bound, or ``other`` cannot
+            have been part of these.
         """
         state.of_kind(other, Moments)
         return self._become(self - other)
@@ -207,7 +252,9 @@ class Moments:
     def from_dict(cls, given: Mapping[str, Any]) -> Moments:
         """What ``to_dict`` gave, or a mapping with these keys and arrays; ``low`` may be absent.
 
-        Raises ValueError for other keys and for numbers that cannot be moments, TypeError for what are no numbers.
+        Raises
+        ------
+        ValueError, TypeError : for other keys and numbers that cannot be moments, and for what are no numbers.
         """
         return cls(**moments.fields(given))
 
@@ -219,7 +266,12 @@ class Moments:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Moments:
-        """What ``save`` wrote. Nothing in the file is executed; ValueError where it is another or a damaged one."""
+        """What ``save`` wrote. Nothing in the file is executed.
+
+        Raises
+        ------
+        ValueError, OSError : it is another file or a damaged one, or cannot be opened.
+        """
         from cpubn.ask import files
 
         with files.archive_of(files.file_path(path)) as (keys, take):

@@ -61,12 +61,7 @@ _broken: dict[str, str] = {}
 
 
 def kernels(name: Backend | None = None) -> Any:
-    """The module with a backend's kernels; for cython, those of the chosen instruction set.
-
-    Raises
-    ------
-    ValueError, TypeError : the backend, or what CPUBN_BACKEND or CPUBN_ISA asks for, is unknown or absent.
-    """
+    """The module with a backend's kernels, of the chosen instruction set; ValueError or TypeError where it is absent."""
     name = resolve(name)
     return _loaded.get(name) or _load(name)
 
@@ -123,9 +118,15 @@ def backend_for(activation: Activation | None, name: Backend | None) -> Backend 
 
 
 def use_backend(name: Backend) -> AbstractContextManager[None]:
-    """Make `name` ("cython", "numba", "numpy" or "cuda") the default backend inside a `with` block.
+    """Make a backend the default inside a `with` block, for the current thread or asyncio task alone.
 
-    The choice is the current thread's or asyncio task's alone.
+    Parameters
+    ----------
+    name : "cython", "numba", "numpy" or "cuda".
+
+    Returns
+    -------
+    A context manager.
 
     Raises
     ------
@@ -144,6 +145,8 @@ def use_backend(name: Backend) -> AbstractContextManager[None]:
 def get_backend() -> Backend:
     """The name of the backend that a call without ``backend=`` uses now; arrays on a GPU go to "cuda" by themselves.
 
+    Returns
+    -------
     That of use_backend, of CPUBN_BACKEND, or the first that is installed.
 
     Raises
@@ -159,7 +162,11 @@ def get_backend() -> Backend:
 
 
 def available_backends() -> tuple[Backend, ...]:
-    """The names of the backends that are installed, in the order of preference.
+    """The backends that are installed.
+
+    Returns
+    -------
+    A tuple of their names, in the order of preference.
 
     Examples
     --------

@@ -58,8 +58,14 @@ def show_config(mode: Literal["dicts"]) -> dict[str, Any]: ...
 def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] | None:
     """Print what `cpubn` found here and chose: backends and why one is absent, instruction set, threads, CPU, build.
 
-    With ``mode="dicts"`` nothing is printed, and all of it returned as ``python -m cpubn info --json`` has it, with the
-    package's path, the platform, the versions of optional packages and the environment variables CPUBN_* besides.
+    Parameters
+    ----------
+    mode : "stdout", or "dicts" to return it in place of printing it.
+
+    Returns
+    -------
+    None, or a dict as ``python -m cpubn info --json`` prints it
+        With the package's path, the platform, the versions of optional packages and the variables CPUBN_* besides.
 
     Raises
     ------

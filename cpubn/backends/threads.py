@@ -40,7 +40,11 @@ def threads(nbytes: int) -> int:
 
 
 def get_num_threads() -> int:
-    """The number of threads that a large call uses; 1 in a forked child.
+    """How many threads a large call uses.
+
+    Returns
+    -------
+    The number; 1 in a forked child.
 
     Examples
     --------
@@ -51,10 +55,15 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(n: int | None) -> None:
-    """Let large calls use `n` threads, from 1 to 1024, in this process; results keep their bits whatever it is.
+    """Let large calls use `n` threads in this process; results keep their bits whatever it is.
 
-    None goes back to the default, CPUBN_NUM_THREADS or what the machine allows, as it was first found out.
+    Parameters
+    ----------
+    n : from 1 to 1024, or None to go back to the default
+        Which is CPUBN_NUM_THREADS, or what the machine allows, as it was first found out.
 
+    Notes
+    -----
     More than there are CPUs is allowed. Numba cannot exceed what it was started with (NUMBA_NUM_THREADS), and clamps.
     A forked child stays with one thread, whatever is set: OpenMP's do not survive a fork. So does a process that was
     forked before it imported cpubn, if a library of OpenMP's was loaded by then. Processes started with "spawn" have

@@ -83,8 +83,21 @@ def fold_linear(weight: ArrayLike, bias: ArrayLike | None, bn: Norm) -> tuple[Ar
 
         weight' = weight * scale        bias' = (bias - bn.running_mean) * scale + bn.bias
 
-    scale = bn.weight / sqrt(bn.running_var + bn.eps), one value for each row of weight, which has shape (out, in) as
-    torch's; Keras and Flax keep its transpose. All else as in fold_conv.
+    scale = bn.weight / sqrt(bn.running_var + bn.eps), one value for each row of weight.
+
+    Parameters
+    ----------
+    weight : (out, in) as torch's, of the types of fold_conv; Keras and Flax keep its transpose.
+    bias : (out,), or None where the layer has none.
+    bn : as in fold_conv, of `out` features.
+
+    Returns
+    -------
+    weight', bias' : (out, in) and (out,), both in weight's dtype.
+
+    Raises
+    ------
+    ValueError, TypeError : as fold_conv does.
 
     Examples
     --------
@@ -161,8 +174,22 @@ def fold_into_next_linear(weight: ArrayLike, bias: ArrayLike | None, bn: Norm) -
         weight' = weight * scale        bias' = bias + weight @ shift
 
     For each column scale = bn.weight / sqrt(bn.running_var + bn.eps), shift = bn.bias - bn.running_mean * scale.
-    weight has shape (out, in) as torch's; bn must have no activation. All else as in fold_conv. A linear layer over a
-    flattened (C, H, W) is a convolution: fold weight.reshape(out, C, H, W) by fold_into_next_conv, zero_padding=False.
+    A linear layer over a flattened (C, H, W) is a convolution: fold weight.reshape(out, C, H, W) by
+    fold_into_next_conv, zero_padding=False.
+
+    Parameters
+    ----------
+    weight : (out, in) as torch's, of the types of fold_conv; Keras and Flax keep its transpose.
+    bias : (out,), or None where the layer has none.
+    bn : as in fold_conv, of `in` features; without an activation, which would stand between the two.
+
+    Returns
+    -------
+    weight', bias' : (out, in) and (out,), both in weight's dtype.
+
+    Raises
+    ------
+    ValueError, TypeError : as fold_conv does.
 
     Examples
     --------

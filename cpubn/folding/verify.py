@@ -31,11 +31,9 @@ def verify_fold(
     output_padding: PerAxis = 0,
     pooling: Pooling | None = None,
 ) -> float:
-    """How far a fold is off: both ways are computed in float64, and the largest difference is returned::
+    """How far a fold is off: both ways are computed in float64, without the activation of bn::
 
         max |layer'(x) - bn(layer(x))|        with norm_first        max |layer'(x) - layer(bn(x))|
-
-    In the units of the output, what rounding the folded weights to their dtype costs, or that the fold is wrong.
 
     Parameters
     ----------
@@ -51,9 +49,13 @@ def verify_fold(
         Keras have it for any stride, and torch for stride 1.
     pooling : "average" or "max" where a pooling layer stands between the two, for which one of windows of 2 is taken.
 
-    Notes
-    -----
-    bn's activation is left out on both ways. Raises ValueError and TypeError as the folds do, and for a wrong x.
+    Returns
+    -------
+    The largest difference, in the units of the output: what rounding folded weights costs, or that the fold is wrong.
+
+    Raises
+    ------
+    ValueError, TypeError : as the folds do, and for a wrong x.
 
     Examples
     --------

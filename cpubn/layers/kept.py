@@ -25,6 +25,10 @@ def no_grad() -> Iterator[None]:
     What a layer kept of an earlier call it lets go of at its next one in the block. The choice is the current thread's
     or asyncio task's alone. As torch.no_grad.
 
+    Returns
+    -------
+    A context manager.
+
     Examples
     --------
     >>> bn = cpubn.BatchNorm1d(2)
