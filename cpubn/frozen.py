@@ -84,19 +84,10 @@ class FrozenBatchNorm(Generic[DType]):
     @vectors_by_name
     @register.calm()
     def __init__(
-        self,
-        *,
-        weight: ArrayLike | None,
-        bias: ArrayLike | None,
-        running_mean: ArrayLike,
-        running_var: ArrayLike,
-        eps: float = 1e-5,
-        layout: Layout = "NCHW",
-        activation: Activation | None = None,
-        dtype: DTypeLike | None = None,
-        out_layout: Layout | None = None,
-        backend: Backend | None = None,
-    ) -> None:
+        self, *, weight: ArrayLike | None, bias: ArrayLike | None, running_mean: ArrayLike, running_var: ArrayLike,
+        eps: float = 1e-5, layout: Layout = "NCHW", activation: Activation | None = None,
+        dtype: DTypeLike | None = None, out_layout: Layout | None = None, backend: Backend | None = None,
+    ) -> None:  # fmt: skip
         self.layout = check.layout_name(layout)
         self.out_layout = options.out_layout(out_layout, self.layout)
         self.eps = check.epsilon(eps, training=False)
@@ -138,28 +129,30 @@ class FrozenBatchNorm(Generic[DType]):
     @vectors_by_name
     @register.calm()
     def quantized(
-        cls,
-        *,
-        weight: ArrayLike | None,
-        bias: ArrayLike | None,
-        running_mean: ArrayLike,
-        running_var: ArrayLike,
-        eps: float = 1e-5,
-        scale: float,
-        zero_point: int,
-        out_scale: float,
-        out_zero_point: int,
-        dtype: DTypeLike = "int8",
-        layout: Layout = "NCHW",
-        activation: Activation | None = None,
+        cls, *, weight: ArrayLike | None, bias: ArrayLike | None, running_mean: ArrayLike, running_var: ArrayLike,
+        eps: float = 1e-5, scale: float, zero_point: int, out_scale: float, out_zero_point: int,
+        dtype: DTypeLike = "int8", layout: Layout = "NCHW", activation: Activation | None = None,
         backend: Backend | None = None,
-    ) -> Self:
+    ) -> Self:  # fmt: skip
         """Batch norm of int8 or uint8 data: x_real = (x - zero_point) * scale, and the same of y by its own numbers::
 
             y = saturate(round(y_real / out_scale) + out_zero_point)         rounded to nearest, ties to even
 
-        The vectors are in real units; ``dtype``, "int8" or "uint8", is that of x and of y. Jacob et al., "Quantization
-        and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference" (2018), equation 1.
+        Jacob et al. (2018, arXiv:1712.05877), equation 1.
+
+        Parameters
+        ----------
+        weight, bias, running_mean, running_var, eps, layout, activation, backend : as of the class, in real units.
+        scale, zero_point : of x; a number above 0, and a whole number that dtype has.
+        out_scale, out_zero_point : of y.
+        dtype : "int8" or "uint8", of x and of y.
+
+        Examples
+        --------
+        >>> steps = {"scale": 0.5, "zero_point": 0, "out_scale": 0.25, "out_zero_point": 0}
+        >>> vectors = {"weight": None, "bias": None, "running_mean": [1.0], "running_var": [4.0]}
+        >>> cpubn.FrozenBatchNorm.quantized(**vectors, eps=0, **steps)(np.array([[4]], np.int8))
+        array([[2]], dtype=int8)
         """
         kind = options.quantized_dtype(dtype)
         step, zero = options.scale(scale, "scale"), options.zero_point(zero_point, "zero_point", kind)
@@ -191,9 +184,16 @@ class FrozenBatchNorm(Generic[DType]):
     @overload
     def __call__(self, x: ArrayLike, residual: ArrayLike | None = None, out: Any = None, like: Any = None) -> Array: ...
     def __call__(self, x: ArrayLike, residual: ArrayLike | None = None, out: Any = None, like: Any = None) -> Array:
-        """Normalize `x`, of 2 to 5 dimensions with C channels; `out` may be `x` itself, or `residual`.
+        """Normalize.
 
-        With `like`, an array of torch, JAX or another library, y becomes one of its kind, as in batch_norm.
+        Parameters
+        ----------
+        x : array of 2 to 5 dimensions with C channels, of any type that batch_norm takes in inference.
+        residual, out, like : as in batch_norm; out may be x itself, or residual.
+
+        Returns
+        -------
+        y : of x's shape and memory order but for out_layout, and its dtype but for dtype; or ``out``.
         """
         make = None if like is None else maker(like)
         y = self._direct(x, residual, out)

@@ -28,7 +28,7 @@ def gradient_sums(
     y: ArrayLike | None = None,
     backend: Backend | None = None,
 ) -> Vector:
-    """What the gradient of a batch in training is made of, of a part of it: the parts' sums add up to the whole's.
+    """What the gradient of a batch in training is made of, of a part of it: the parts' sums add up to the whole's::
 
         sum(g) and sum(g * (x - mean)) of every channel,  g = dy * activation'(z)
 

@@ -24,6 +24,9 @@ except (ImportError, RuntimeError) as error:  # RuntimeError: it finds no librar
     ) from error
 
 
+__all__ = ["Ranks", "world"]
+
+
 class Ranks:
     """The processes of one of MPI's communicators.
 
@@ -31,7 +34,20 @@ class Ranks:
     ----------
     comm : an mpi4py.MPI.Intracomm.
 
-    Raises TypeError for anything else.
+    Attributes
+    ----------
+    rank, size : the number of this process, and how many there are.
+
+    Raises
+    ------
+    TypeError : ``comm`` is anything else.
+
+    Examples
+    --------
+    >>> import numpy as np, cpubn.mpi
+    >>> from mpi4py import MPI
+    >>> cpubn.mpi.Ranks(MPI.COMM_SELF).allgather(np.ones(3)).shape
+    (1, 3)
     """
 
     def __init__(self, comm: Any) -> None:
@@ -62,7 +78,11 @@ class Ranks:
 
 
 def world() -> Ranks:
-    """All processes that mpirun started; outside of it this one alone.
+    """All processes that mpirun started.
+
+    Returns
+    -------
+    Ranks of MPI.COMM_WORLD; outside of mpirun this process alone.
 
     Examples
     --------

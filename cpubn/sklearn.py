@@ -56,6 +56,10 @@ class StandardScaler(preprocessing.StandardScaler):  # type: ignore[misc] # it h
     n_samples_seen_ : numpy.int64, or (n_features,) of int64 where they differ by NaN; float64 with sample weights.
     n_features_in_, feature_names_in_ : as in every estimator.
 
+    Raises
+    ------
+    ValueError, TypeError : by its methods, as scikit-learn does.
+
     Examples
     --------
     >>> import numpy as np
@@ -125,7 +129,7 @@ class StandardScaler(preprocessing.StandardScaler):  # type: ignore[misc] # it h
         return batch_norm(X, mean, np.ones_like(mean), 1 / scale, eps=0.0, out=None if copy else X)
 
     def inverse_transform(self, X: Any, copy: bool | None = None) -> Any:
-        """Undo ``transform``: x = z * scale_ + mean_; parameters and result are those of ``transform``."""
+        """Undo ``transform``: ``x = z * scale_ + mean_``; parameters and result are those of ``transform``."""
         if self._is_theirs(X):
             return super().inverse_transform(X, copy)
         check_is_fitted(self)

@@ -75,7 +75,7 @@ class Moments:
 
         Parameters
         ----------
-        channels : how many, a whole number above 0; else ValueError or TypeError.
+        channels : how many, a whole number; else ValueError or TypeError.
         """
         zeros = np.zeros(check.count(channels, "channels", "the number of channels"))
         return cls(0, zeros, zeros)
@@ -202,7 +202,7 @@ class Moments:
         return self._become(self.merge(Moments.of(*moments.counted(x, layout, backend, which))))
 
     def remove(self, other: Moments) -> Self:
-        """Take out what was merged or updated before, and return these moments themselves, on the host.
+        """Take out what was merged or updated before, and return these moments themselves, on the host::
 
             mean_left = mean + (mean - mean_other) * n_other / n_left
             m2_left = m2 - m2_other - (mean - mean_other)**2 * n * n_other / n_left         (merge, solved for a part)

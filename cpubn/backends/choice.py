@@ -61,7 +61,7 @@ _broken: dict[str, str] = {}
 
 
 def kernels(name: Backend | None = None) -> Any:
-    """The module with a backend's kernels, of the chosen instruction set; ValueError or TypeError where it is absent."""
+    """The module with a backend's kernels, of the chosen instruction set; ValueError, TypeError where it is absent."""
     name = resolve(name)
     return _loaded.get(name) or _load(name)
 

@@ -36,6 +36,14 @@ def from_flax(
         No tree holds them: without epsilon ValueError asks for it, momentum can wait until a layer is made. axis is -1
         (Flax's default), the same by its number, or 1. use_scale=False and use_bias=False show in the tree.
 
+    Returns
+    -------
+    A dict of Norms by path.
+
+    Raises
+    ------
+    ValueError, TypeError : no batch norm is there, or what was given does not fit the tree.
+
     Notes
     -----
     Flax's momentum is the weight of the old average, ours 1 - momentum. Its running variance averages biased variances
@@ -66,6 +74,15 @@ def to_flax(
     norms : Norms, layers or FrozenBatchNorms by path. ValueError asks for a momentum that is unknown.
     into : variables or an nnx pure dict that has these paths; all else in it is kept. None makes linen's variables.
     values_per_channel : needed where the running variance is not biased, see Norm.with_variance; also by path.
+    dtype : of all arrays that are made.
+
+    Returns
+    -------
+    variables, config : a tree of arrays; by path the epsilon, momentum and so on of Flax's BatchNorm
+
+    Raises
+    ------
+    ValueError, TypeError : a number is unknown, not finite in dtype, or `into` has no such path or shape.
 
     Examples
     --------

@@ -89,7 +89,9 @@ def fold_onnx(
     Transposes and Identities may stand between. An initializer that is an input besides counts as a constant, and is
     gone where nothing reads it any more.
 
-    Raises ValueError as from_onnx does; what is wrong with one norm alone is in report.left.
+    Raises
+    ------
+    ValueError, TypeError, OSError : as from_onnx does; what is wrong with one norm alone is in report.left.
 
     Examples
     --------

@@ -67,12 +67,21 @@ def from_keras(
         .weights.h5 has no names: one of them is needed where a batch norm has three vectors, and two vectors are one
         only under the name batch_normalization.
 
+    Returns
+    -------
+    A dict of Norms by path.
+
+    Raises
+    ------
+    ValueError : a damaged file or one of another kind, no batch norm in it, or what was given does not fit it.
+    TypeError, OSError : no weights and no path; a file that cannot be opened.
+
     Notes
     -----
     Keras's momentum is the weight of the old average, ours 1 - momentum. Its moving variance averages biased variances
     (keras/src/layers/normalization/batch_normalization.py: `ops.moments`): `.freeze()` uses it as it stands, `.layer()`
     asks for values_per_channel. With renorm=True only inference is the same; training on from it is another method.
-    Raises ValueError for a damaged file and one of another kind; of a file's arrays, only what it holds itself is read.
+    Of a file's arrays, only what it holds itself is read.
 
     Examples
     --------
@@ -174,6 +183,15 @@ def to_keras(
     ----------
     norms : Norms, layers or FrozenBatchNorms by path. ValueError asks for a momentum that is unknown.
     values_per_channel : needed where the running variance is not biased, see Norm.with_variance; also by path.
+    dtype : of the weights.
+
+    Returns
+    -------
+    weights, config : arrays by path; by the norm's path the epsilon, momentum and so on of Keras's layer
+
+    Raises
+    ------
+    ValueError, TypeError : a number is unknown, or not finite in dtype.
 
     Notes
     -----

@@ -55,7 +55,11 @@ class Norm:
     -----
     momentum, num_batches_tracked and variance may be UNKNOWN; what needs them asks for them by name, and
     ``dataclasses.replace(norm, momentum=0.1)`` says them. Inference needs none of the three: all frameworks then divide
-    by the running variance as it stands. Raises ValueError and TypeError; a NaN or an infinity is refused.
+    by the running variance as it stands.
+
+    Raises
+    ------
+    ValueError, TypeError : vectors of several lengths, NaN or infinity, running_var + eps below 0.
 
     Examples
     --------
@@ -140,6 +144,7 @@ class Norm:
 
     @property
     def num_features(self) -> int:
+        """C, the number of channels."""
         return self.running_mean.size
 
     def vectors(self) -> dict[str, Vector]:
@@ -148,7 +153,12 @@ class Norm:
         return {name: vector for name, vector in vectors.items() if vector is not None}
 
     def freeze(self, **options: Any) -> FrozenBatchNorm:
-        """The batch norm as inference calls it; options are FrozenBatchNorm's: layout, activation, backend."""
+        """The batch norm as inference calls it.
+
+        Parameters
+        ----------
+        options : FrozenBatchNorm's: layout, activation, dtype, out_layout, backend.
+        """
         return FrozenBatchNorm(
             weight=self.weight,
             bias=self.bias,

@@ -25,8 +25,21 @@ def from_npz(
     """Every batch norm of an .npz file by its prefix.
 
     A file of to_npz says all that it was written from. Any other is read as a torch state_dict, for which eps and
-    momentum have to be given, see from_torch; one with Keras's names is for `from_keras(np.load(path), ...)`. Given eps
-    and momentum replace those of the file. Raises ValueError for a damaged file, of which the checksums tell.
+    momentum have to be given, see from_torch; one with Keras's names is for `from_keras(np.load(path), ...)`.
+
+    Parameters
+    ----------
+    path : the file.
+    eps, momentum : in cpubn's (torch's) meanings, one for all or a mapping by prefix; given, they replace the file's.
+
+    Returns
+    -------
+    A dict of Norms by prefix.
+
+    Raises
+    ------
+    ValueError : a damaged file, of which the checksums tell, or eps is asked for.
+    OSError : it cannot be opened.
 
     Examples
     --------
@@ -42,7 +55,16 @@ def from_npz(
 
 
 def to_npz(norms: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write Norms, layers or FrozenBatchNorms by prefix, with eps, momentum, variance and layout, as float64.
+    """Write batch norms, as float64, with eps, momentum, variance and layout.
+
+    Parameters
+    ----------
+    norms : Norms, layers or FrozenBatchNorms by prefix.
+    path : a file of exactly that name, which is written whole or not at all.
+
+    Raises
+    ------
+    ValueError, TypeError, OSError : what is no batch norm; a file that cannot be written.
 
     Examples
     --------

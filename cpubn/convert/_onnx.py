@@ -34,14 +34,22 @@ def from_onnx(model: Source, *, variance: Each[Variance | Unknown] = UNKNOWN, sk
         it.
     skip : leave out nodes that cannot be read, with one warning that names them and says why.
 
+    Returns
+    -------
+    A dict of Norms by the nodes' names.
+
+    Raises
+    ------
+    ValueError : a damaged file, spatial=0, weights that depend on the model's inputs, two nodes of one name.
+    TypeError, OSError : no model and no path; a file that cannot be opened.
+
     Notes
     -----
     epsilon and momentum are the node's, or the operator's own 1e-5 and 0.9 where it has no such attribute; as float32
     they are read as the shortest decimal that they stand for. ONNX's momentum is the weight of the old average, ours
     1 - momentum. Data are NCHW. A node with training_mode=1 (to opset 13: with more than one output) normalizes by its
     batch; what is read are its running statistics. What is older than opset 7 is read as onnx's version converter makes
-    opset 7 of it. Raises ValueError for a damaged file, spatial=0, weights that depend on the model's inputs, and two
-    nodes of one name.
+    opset 7 of it.
 
     Source: github.com/onnx/onnx/blob/main/docs/Changelog.md, BatchNormalization-7, -9, -14, -15.
 
@@ -83,6 +91,14 @@ def to_onnx(
     norms : Norms, layers or FrozenBatchNorms by the names that from_onnx gives; nodes without are left alone.
     model : a file, or an onnx.ModelProto; external data are taken in. Dtypes stay those of the model.
     values_per_channel : needed for training nodes, whose running variance is biased, see Norm.with_variance.
+
+    Returns
+    -------
+    An onnx.ModelProto.
+
+    Raises
+    ------
+    ValueError, TypeError, OSError : as from_onnx; a name or a number of channels that the model does not have.
 
     Notes
     -----
@@ -130,6 +146,14 @@ def new_onnx(norm: Any, ndim: int = 4) -> ModelProto:
     ----------
     norm : a Norm, layer or FrozenBatchNorm with layout "NCHW", ONNX's only one.
     ndim : of X, 2 to 5.
+
+    Returns
+    -------
+    An onnx.ModelProto.
+
+    Raises
+    ------
+    ValueError, TypeError : another layout or ndim; what is no batch norm.
 
     Examples
     --------

@@ -36,10 +36,15 @@ def read(
     options : others of the function that reads such files
         `variance` of ONNX, `axis` of Keras; see from_npz, from_safetensors, from_torch, from_keras and from_onnx.
 
-    Notes
-    -----
-    Raises ValueError for a damaged file and for one of another kind, OSError where it cannot be opened, and
-    ModuleNotFoundError where the library that reads it is not installed. No framework is imported but torch for .pth.
+    Returns
+    -------
+    A dict of Norms by name.
+
+    Raises
+    ------
+    ValueError : a damaged file, or one of another kind; a number that is asked for.
+    OSError : it cannot be opened.
+    ModuleNotFoundError : the library that reads it is not installed. No framework is imported but torch for .pth.
 
     Examples
     --------

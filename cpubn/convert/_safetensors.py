@@ -25,8 +25,22 @@ def from_safetensors(
     """Every batch norm of a .safetensors file by its prefix; no other tensor is read.
 
     A file of to_safetensors says all that it was written from. Any other is read as a torch state_dict, for which eps
-    and momentum have to be given, see from_torch. Given eps and momentum replace those of the file. Raises ValueError
-    for a damaged file; the format has no checksum, so a number that is wrong but possible does not show.
+    and momentum have to be given, see from_torch. The format has no checksum: a number that is wrong but possible does
+    not show.
+
+    Parameters
+    ----------
+    path : the file.
+    eps, momentum : in cpubn's (torch's) meanings, one for all or a mapping by prefix; given, they replace the file's.
+
+    Returns
+    -------
+    A dict of Norms by prefix.
+
+    Raises
+    ------
+    ValueError : a damaged file, or eps is asked for.
+    OSError : it cannot be opened.
 
     Examples
     --------
@@ -50,7 +64,16 @@ def from_safetensors(
 
 
 def to_safetensors(norms: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write Norms, layers or FrozenBatchNorms by prefix, with eps, momentum, variance and layout, as float64.
+    """Write batch norms, as float64, with eps, momentum, variance and layout.
+
+    Parameters
+    ----------
+    norms : Norms, layers or FrozenBatchNorms by prefix.
+    path : a file of exactly that name, which is written whole or not at all.
+
+    Raises
+    ------
+    ValueError, TypeError, OSError : what is no batch norm; a file that cannot be written.
 
     Examples
     --------

@@ -44,10 +44,19 @@ def from_torch(
         example `{name: m.eps for name, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}`. Without eps
         ValueError asks for it; momentum (None: the cumulative average) can wait until a layer is made.
 
+    Returns
+    -------
+    A dict of Norms by prefix.
+
+    Raises
+    ------
+    ValueError : a damaged file, vectors that do not fit together, or eps is asked for.
+    TypeError, OSError : no mapping, module or path; a file that cannot be opened.
+
     Notes
     -----
     torch's running variance averages unbiased variances, as cpubn's does (torch/nn/modules/batchnorm.py: "the moving
-    average of variance is calculated via the unbiased estimator"). Raises ValueError for a damaged file.
+    average of variance is calculated via the unbiased estimator").
 
     Examples
     --------
@@ -87,6 +96,14 @@ def to_torch(
     values_per_channel : needed where the running variance is not unbiased, see Norm.with_variance; also by prefix.
     dtype : of all but num_batches_tracked, which is 0 where it is unknown, as torch takes old state_dicts.
     tensors : True makes tensors of them, for which torch is imported.
+
+    Returns
+    -------
+    A dict of arrays or tensors by torch's keys.
+
+    Raises
+    ------
+    ValueError, TypeError : a variance that is asked for; a number that is not finite in dtype; what is no batch norm.
 
     Notes
     -----

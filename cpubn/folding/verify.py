@@ -31,9 +31,11 @@ def verify_fold(
     output_padding: PerAxis = 0,
     pooling: Pooling | None = None,
 ) -> float:
-    """How far a fold is off: both ways are computed in float64, without the activation of bn::
+    """How far a fold is off::
 
         max |layer'(x) - bn(layer(x))|        with norm_first        max |layer'(x) - layer(bn(x))|
+
+    Both ways are computed in float64, and without the activation of bn.
 
     Parameters
     ----------

@@ -84,8 +84,11 @@ def health(
     variance drift : with a batch, (batch variance + eps) / (running_var + eps) is above 4 or below 1 / 4
         Of the unbiased variance.
 
-    Raises ValueError for a layer without running statistics, for a batch that does not fit its norm or has fewer than
-    2 values per channel, and for names that no norm has; TypeError for anything else than the above.
+    Raises
+    ------
+    ValueError : for a layer without running statistics, for a batch that does not fit its norm or has fewer than 2
+        values per channel, and for names that no norm has.
+    TypeError : for anything else than the above.
 
     Examples
     --------

@@ -62,14 +62,14 @@ def batch_norm(
 
     Parameters
     ----------
-    x : float16, bfloat16, float32 or, with jax_enable_x64, float64 array of 2 to 5 dimensions
-        Channels stand on axis 1 with ``layout="NCHW"`` and on the last axis with ``layout="NHWC"``, whatever the rank.
+    x : float16, bfloat16, float32 or, with jax_enable_x64, float64 array of 2 to 5 dimensions.
     running_mean, running_var : (C,), of any floating type; in training float32 or float64, or both None.
     weight, bias : (C,) of any floating type, or None for ones and zeros.
     training : normalize with the batch's biased variance instead of the running statistics.
     momentum : from 0 to 1, the weight of the new batch (torch's convention, 1 minus that of Flax)
         With 1 the new statistics are the batch's own.
     eps : added to the variance; above 0 in training, as running_var + eps must be in inference.
+    layout : "NCHW", channels on axis 1, or "NHWC", channels on the last axis, whatever the rank.
     activation : an activation of `cpubn.batch_norm`'s table, by its name, or a tuple of its name and its numbers
         Call a function of your own on the result: XLA fuses that with what comes next.
     residual : array of x's shape and dtype, added before the activation.

@@ -42,15 +42,20 @@ class Accumulates(LayerVectors):
     momentum: float | None
 
     def update_from(self, moments: Moments, *, momentum: float = 1.0) -> None:
-        """Move the running statistics by moments, for example those of a whole data set, as if they were one batch's:
+        """Move the running statistics by moments, for example those of a whole data set, as if they were one batch's::
 
             running_mean = (1 - momentum) * running_mean + momentum * moments.mean
             running_var  = (1 - momentum) * running_var  + momentum * moments.var(ddof=1)
 
         With a momentum of 1 they take their place, and be what was there NaN. Backward of an earlier call in eval mode
-        has no input then. Raises ValueError where the channels are others, or have fewer than 2 values, TypeError for
-        what are no Moments, before anything is written.
+        has no input then.
 
+        Raises
+        ------
+        ValueError, TypeError : before anything is written: other channels, fewer than 2 values in one, no Moments.
+
+        Examples
+        --------
         >>> bn, x = cpubn.BatchNorm1d(3), np.arange(24.0).reshape(8, 3)
         >>> bn.update_from(sum(cpubn.moments(part) for part in np.split(x, 4)))
         >>> np.array_equal(bn.running_mean, x.mean(axis=0))
@@ -89,8 +94,13 @@ class Accumulates(LayerVectors):
         changed where the block raises, and where it has no call in training. The block is the layer's, whichever
         threads call it; with several, rounding depends on who comes first. In eval mode calls are as ever.
 
-        Raises ValueError without running statistics, RuntimeError within another such block of the same layer.
+        Raises
+        ------
+        ValueError : there are no running statistics.
+        RuntimeError : within another such block of the same layer.
 
+        Examples
+        --------
         >>> bn, x = cpubn.BatchNorm1d(3, momentum=1.0), np.arange(24.0).reshape(8, 3)
         >>> with bn.accumulate():
         ...     parts = [bn(part) for part in np.split(x, 4)]

@@ -193,8 +193,13 @@ class LayerVectors:
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
         """Take over parameters and running statistics; all are checked before one is written.
 
-        Values are arrays of any floating type or integers, or torch's tensors, such as those of a model.half(). Raises
-        ValueError for missing or unexpected keys and wrong shapes, TypeError for wrong dtypes.
+        Parameters
+        ----------
+        state : arrays of any floating type or integers, or torch's tensors, such as those of a model.half(), by key.
+
+        Raises
+        ------
+        ValueError, TypeError : for missing or unexpected keys and wrong shapes; for wrong dtypes.
         """
         self._overwrite(layer_state(state, self._state()), "load_state_dict")
 

@@ -39,7 +39,7 @@ def recalibrate(
     checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> dict[str, Moments]:
-    """Put into running statistics those of a whole data set, exactly: every value counts once, whatever batch it is in.
+    """Put into running statistics those of a whole data set, exactly: each value counts once, whatever batch it is in::
 
         running_mean = mean of all,  running_var = sum((x - running_mean)**2) / (n - 1)
 
@@ -69,8 +69,14 @@ def recalibrate(
     The Moments of each layer's input by its name; a list's layers are named "0", "1" and so on, one alone "". The
     layers' modes are as before; each has counted one batch more. Where this raises, all of them are as before.
 
-    Raises ValueError where the layers have no running statistics or forward does not call them, for too few values, and
-    for files and data that cannot be; TypeError for other things. Not for use in several threads with the same layers.
+    Raises
+    ------
+    ValueError, TypeError : the layers have no running statistics or forward does not call them, there are too few
+        values, or files and data that cannot be.
+
+    Notes
+    -----
+    Not for use in several threads with the same layers.
 
     Examples
     --------

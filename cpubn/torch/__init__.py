@@ -13,8 +13,8 @@ except ImportError as error:
     raise ImportError(f"cpubn.torch needs torch, which cannot be imported: {error}; install it for the CPU") from error
 
 from cpubn.torch.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d, SyncBatchNorm
+from cpubn.torch.ranks import Ranks
 from cpubn.torch.swap import convert, convert_sync_batchnorm, revert
-from cpubn.torch.sync import Ranks
 
 __all__ = [
     "BatchNorm1d",

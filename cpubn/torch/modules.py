@@ -10,6 +10,7 @@ from torch import distributed as dist, nn
 from cpubn.torch import calls, gradients, sync
 from cpubn.torch.calls import FLOAT64, Norm
 from cpubn.torch.operators import normalize
+from cpubn.torch.ranks import Ranks
 
 # Of an input of fewer elements a call of torch's own is faster.
 SMALL = 65536
@@ -20,6 +21,10 @@ ARGUMENTS = """
     ----------
     num_features, eps, momentum, affine, track_running_stats, device, dtype and so on : torch's.
     activation : "relu", computed in the same pass over memory, or None.
+
+    Raises
+    ------
+    ValueError : another activation; as torch does, for an input of another rank or other channels.
 
     Examples
     --------
@@ -119,6 +124,10 @@ class SyncBatchNorm(_BatchNorm):
     process_group : the ranks that share their statistics, of a backend for the CPU such as gloo; None for all.
     activation : "relu", computed in the same pass over memory, or None.
 
+    Raises
+    ------
+    ValueError, RuntimeError : another activation; a batch that does not fit, on whichever rank.
+
     Examples
     --------
     >>> import torch, cpubn.torch
@@ -151,11 +160,11 @@ class SyncBatchNorm(_BatchNorm):
         if self.training and dist.is_available() and dist.is_initialized():
             group = self.process_group or dist.group.WORLD
             if dist.get_world_size(group) > 1:
-                return self._over(x, sync.Ranks(group))
+                return self._over(x, Ranks(group))
         return super().forward(x)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator] # a graph ends where ranks meet
-    def _over(self, x: torch.Tensor, ranks: sync.Ranks) -> torch.Tensor:
+    def _over(self, x: torch.Tensor, ranks: Ranks) -> torch.Tensor:
         mean, var = self.running_mean, self.running_var
         moves = self.track_running_stats and mean is not None
         norm = Norm(True, (mean, var) if moves else (None, None), self._share(moves), self.eps, bool(self.activation))

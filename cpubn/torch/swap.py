@@ -15,11 +15,22 @@ M = TypeVar("M")
 
 
 def convert(model: M) -> M:
-    """Make the batch norms of a model cpubn's, in place; returns the model.
+    """Make the batch norms of a model cpubn's, in place.
 
-    Only the class of a layer changes: parameters, buffers, hooks and what an optimizer holds of it stay. Layers of
-    other classes, such as subclasses of your own and SyncBatchNorm, are left alone. Raises TypeError where ``model`` is
-    no module.
+    Only the class of a layer changes: parameters, buffers, hooks and what an optimizer holds of it stay.
+
+    Parameters
+    ----------
+    model : a torch.nn.Module
+        Layers of other classes, such as subclasses of your own and SyncBatchNorm, are left alone.
+
+    Returns
+    -------
+    The model.
+
+    Raises
+    ------
+    TypeError : it is no module.
 
     Examples
     --------
@@ -35,9 +46,27 @@ def convert(model: M) -> M:
 
 
 def revert(model: M) -> M:
-    """Make the batch norms of a model torch's own again, in place; returns the model.
+    """Make the batch norms of a model torch's own again, in place.
 
-    Raises ValueError, with nothing changed, where one of them has an activation, which torch's have not.
+    Parameters
+    ----------
+    model : a torch.nn.Module.
+
+    Returns
+    -------
+    The model.
+
+    Raises
+    ------
+    ValueError : with nothing changed, where one of them has an activation, which torch's have not.
+    TypeError : it is no module.
+
+    Examples
+    --------
+    >>> import torch, cpubn.torch
+    >>> model = torch.nn.Sequential(cpubn.torch.BatchNorm2d(8))
+    >>> type(cpubn.torch.revert(model)[0])
+    <class 'torch.nn.modules.batchnorm.BatchNorm2d'>
     """
     ours = [module for module in _modules(model) if type(module) in BACK]
     for module in ours:
@@ -53,11 +82,23 @@ def revert(model: M) -> M:
 
 
 def convert_sync_batchnorm(module: M, process_group: Any = None) -> M:
-    """Make all batch norms of a model SyncBatchNorm, in place; returns the model.
+    """Make all batch norms of a model SyncBatchNorm, in place, as torch.nn.SyncBatchNorm.convert_sync_batchnorm.
 
-    As torch.nn.SyncBatchNorm.convert_sync_batchnorm: torch's, cpubn's, and subclasses of them. Only a layer's class
-    changes: parameters, buffers, hooks, what an optimizer holds of it, and a fused activation stay. Raises TypeError
-    where ``module`` is no module, ValueError where a layer does not know its channels yet.
+    Only a layer's class changes: parameters, buffers, hooks, what an optimizer holds of it, a fused activation stay.
+
+    Parameters
+    ----------
+    module : a torch.nn.Module, whose norms are torch's, cpubn's, or of subclasses of them.
+    process_group : as of SyncBatchNorm.
+
+    Returns
+    -------
+    The module.
+
+    Raises
+    ------
+    TypeError : it is no module.
+    ValueError : a layer does not know its channels yet.
 
     Examples
     --------

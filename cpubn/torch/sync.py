@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import distributed as dist
 from torch.autograd.function import once_differentiable
 
 from cpubn.ask import check
@@ -17,27 +16,10 @@ from cpubn.ask.walk import Walk, walk_of
 from cpubn.backends import choice, host, register
 from cpubn.backends.prologue import NO_PROLOGUE, Prologue, Statistics
 from cpubn.torch.calls import CALLS, RELU, Norm, memory, threads
+from cpubn.torch.ranks import Ranks
 from cpubn.typing import Array, Vector
 
 KERNELS = choice.kernels("cython")
-
-
-class Ranks:
-    """The processes of a group of torch.distributed, as the `comm` of a layer; each of them makes one of these.
-
-    Parameters
-    ----------
-    process_group : of a backend that takes tensors on the CPU, such as gloo; None for the one of all processes.
-    """
-
-    def __init__(self, process_group: Any = None) -> None:
-        self.process_group = process_group
-
-    def allgather(self, values: Vector) -> Vector:
-        """The arrays (n,) float64 of all ranks, (ranks, n); n must be the same on all of them."""
-        got = torch.empty((dist.get_world_size(self.process_group), len(values)), dtype=torch.float64)
-        dist.all_gather(list(got), torch.from_numpy(values), self.process_group)
-        return got.numpy()  # type: ignore[no-any-return]
 
 
 class Whole(NamedTuple):
