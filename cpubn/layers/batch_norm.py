@@ -78,8 +78,11 @@ class _BatchNorm(Accumulates):
     ) -> Array:  # fmt: skip
         """y = activation(affine + residual), in training mode with the batch's statistics.
 
-        `residual` has x's shape and dtype. `out` may be `x`, at the price of backward, or `residual`. By name `mask`,
-        `lengths`, `weights`, `nan` and `masked_output`, as of batch_norm; backward remembers them.
+        Parameters
+        ----------
+        x : of the layer's shape, of any type that batch_norm takes, and any strides.
+        residual, out : as in batch_norm; out may be x, at the price of backward, or residual.
+        mask, lengths, weights, nan, masked_output : as in batch_norm; backward remembers them.
         """
         masked, own = asked(mask, lengths, weights, nan, masked_output), None
         inference = not self.training and self.running_mean is not None
@@ -114,10 +117,13 @@ class _BatchNorm(Accumulates):
     @overload
     def backward(self, dy: ArrayLike, *, out: Array | None = None, retain: bool = False) -> Array: ...
     def backward(self, dy: ArrayLike, *, out: Array | None = None, retain: bool = False) -> Array:
-        """Gradient with respect to the last input; adds to weight_grad and bias_grad. `out` may be `dy`.
+        """dx, the gradient of the last input; adds to weight_grad and bias_grad, and sets residual_grad.
 
-        If there was a residual, its gradient is put into residual_grad. The layer lets go of what the forward kept, so
-        that there is one backward for each forward; with ``retain=True`` it keeps that for another one.
+        Parameters
+        ----------
+        dy : the gradient of the last output, of its shape and dtype.
+        out : array for dx; may be dy.
+        retain : keep for another backward what the layer kept of its forward, and lets go of otherwise.
         """
         comm = comm_of(self._kept, self.comm if self.training else None)
         if comm is None:
@@ -178,8 +184,10 @@ class _BatchNorm(Accumulates):
     ) -> FrozenBatchNorm[Any]:
         """The layer as inference calls it: a copy of its weight, bias and running statistics.
 
-        With the layer's activation, unless another one is given; to have none, build it from the layer's vectors.
-        `dtype` and `out_layout` are those of its output, as in batch_norm: a first layer then takes images of bytes.
+        Parameters
+        ----------
+        activation : in place of the layer's; to have none, build it from the layer's vectors.
+        dtype, out_layout : of its output, as in batch_norm: a first layer then takes images of bytes.
         """
         mean, var = self._running()
         return FrozenBatchNorm(

@@ -29,8 +29,10 @@ Attributes
 weight, bias : (C,), of dtype, or None.
 weight_grad, bias_grad : (C,) float64, to which each backward adds.
 running_mean, running_var : (C,) float64, or None.
+num_batches_tracked : how many batches went into them, or None.
 residual_grad : the gradient of the last backward's residual, or None.
 training : whether the batch's statistics count; ``train()`` and ``eval()`` set it.
+num_features, eps, momentum, affine, track_running_stats, layout, activation, backend, comm : as they were given.
 
 Raises
 ------
