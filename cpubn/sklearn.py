@@ -12,7 +12,7 @@ import math
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 try:
     from scipy import sparse
@@ -32,7 +32,6 @@ __all__ = ["StandardScaler"]
 
 PLAIN = frozenset(map(np.dtype, (np.float32, np.float64)))
 EPS = float(np.finfo(np.float64).eps)
-BLOCK = 2**16  # elements, whose float64 copies stay in cache
 
 
 class StandardScaler(preprocessing.StandardScaler):  # type: ignore[misc] # it has no types
@@ -78,16 +77,14 @@ class StandardScaler(preprocessing.StandardScaler):  # type: ignore[misc] # it h
         ----------
         X : (n_samples, n_features), dense or sparse; NaN is left out, infinity is a ValueError.
         y : ignored.
-        sample_weight : (n_samples,), or None for ones.
+        sample_weight : (n_samples,) of at least 0, rounded to float32 unless X is float64; or None for ones.
 
         Raises
         ------
         ValueError, TypeError : as scikit-learn does, with the statistics as they were.
         """
         if sample_weight is None and self._stands(X):
-            batch = moments(X)
-            if _is_finite(batch.m2):
-                return self._add(batch.count, batch.mean, batch.m2)
+            return self._take(X, {})
         return self._partial_fit(X, y, sample_weight)  # type: ignore[no-any-return]
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
@@ -97,13 +94,25 @@ class StandardScaler(preprocessing.StandardScaler):  # type: ignore[misc] # it h
         first = not hasattr(self, "n_samples_seen_")
         X = validate_data(self, X, reset=first, dtype=FLOAT_DTYPES, ensure_all_finite=False)
         if sample_weight is None:
-            batch = moments(X)  # of which it shows whether all of X is finite
-            if _is_finite(batch.m2):
-                return self._add(batch.count, batch.mean, batch.m2)
+            return self._take(X, {})
+        # Rounded as theirs are, to the type of the data, but no lower than float32.
+        kind = np.float64 if X.dtype == np.float64 else np.float32
+        return self._take(X, {"weights": _check_sample_weight(sample_weight, X, dtype=kind)})
+
+    def _take(self, X: Array, weights: dict[str, Any]) -> Self:
+        batch = moments(X, **weights)
+        finite = _is_finite(batch.m2)
+        if finite and not weights:
+            return self._add(batch.count, batch.mean, batch.m2)
+        # Infinity of weight 0 does not show in them.
         assert_all_finite(X, allow_nan=True, estimator_name=type(self).__name__, input_name="X")
-        weights = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
+        if not finite:
+            batch = moments(X, nan="omit", **weights)
+        count: Any = batch.count
         with np.errstate(all="ignore"):
-            return self._add(*_moments_but_nan(X, weights))
+            # NaN without values, and where squares overflowed: to divide by infinity would give plausible numbers.
+            mean, m2 = np.where(count == 0, np.nan, batch.mean), batch.m2 + 0.0 * batch.m2
+            return self._add(count if weights else count.astype(np.int64), mean, m2)
 
     def transform(self, X: Any, copy: bool | None = None) -> Any:
         """Centre and scale.
@@ -216,25 +225,3 @@ def _merge(seen: tuple[Any, Vector, Any], batch: tuple[Any, Vector, Vector]) -> 
 
 def _is_finite(m2: Vector) -> bool:
     return math.isfinite(m2.max())  # faster than isfinite of each
-
-
-def _moments_but_nan(X: Array, weights: Vector | None) -> tuple[NDArray[Any], Vector, Vector]:
-    """Count, mean and m2 of every feature without its NaN: sums about 0 and once more about the mean, in float64."""
-    n, s, _ = _sums(X, weights, np.zeros(X.shape[1]))
-    mean = s / n
-    n, s, q = _sums(X, weights, mean)
-    m2 = np.maximum(q - s * s / n, 0.0)
-    m2 += 0.0 * m2  # NaN where it overflowed: to divide by infinity would give plausible numbers
-    return n if weights is not None else n.astype(np.int64), mean + s / n, m2
-
-
-def _sums(X: Array, weights: Vector | None, centre: Vector) -> NDArray[np.float64]:
-    """Of w, w * (x - centre) and w * (x - centre)**2, (3, n_features)."""
-    sums, step = np.zeros((3, X.shape[1])), max(1, BLOCK // X.shape[1])
-    for first in range(0, len(X), step):
-        rows = slice(first, first + step)
-        d = X[rows] - centre
-        w = np.where(np.isnan(X[rows]), 0.0, 1.0 if weights is None else weights[rows, None])
-        d[w == 0] = 0.0
-        sums += w.sum(0), np.einsum("ij,ij->j", w, d), np.einsum("ij,ij,ij->j", w, d, d)
-    return sums

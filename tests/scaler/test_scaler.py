@@ -71,7 +71,10 @@ def test_counts_are_whole_without_weights():
     x, weights = data()
     assert isinstance(StandardScaler().fit(x).partial_fit(x).n_samples_seen_, np.int64)
     assert StandardScaler().fit(with_nan(x)).n_samples_seen_.dtype == np.int64
-    assert StandardScaler().fit(x, sample_weight=weights).n_samples_seen_ == pytest.approx(weights.sum(), rel=1e-14)
+    for dtype in (np.float16, np.float32, np.float64):
+        counted = weights.astype(np.promote_types(dtype, np.float32)).astype(np.float64)
+        seen = StandardScaler().fit(x.astype(dtype), sample_weight=weights).n_samples_seen_
+        assert seen == pytest.approx(counted.sum(), rel=1e-14)
 
 
 @pytest.mark.parametrize("mean", [1e3, 1e5, 1e7])
@@ -159,9 +162,13 @@ def test_infinity_is_refused_and_nothing_changes():
         for refuse in (scaler.partial_fit, scaler.transform, scaler.inverse_transform):
             with pytest.raises(ValueError, match=words):
                 refuse(worse)
+        with pytest.raises(ValueError, match=words):
+            scaler.partial_fit(worse, sample_weight=np.arange(len(x)) != 5)
     for refuse, shape in ((scaler.partial_fit, (4, 6)), (scaler.transform, (4, 6)), (scaler.inverse_transform, (4, 6))):
         with pytest.raises(ValueError, match="6"):
             refuse(np.ones(shape, np.float32))
+    with pytest.raises(ValueError, match="weights must be finite and at least 0"):
+        scaler.partial_fit(x, sample_weight=np.linspace(-1, 1, len(x)))
     for name, value in state(scaler).items():
         np.testing.assert_array_equal(value, kept[name])
 
