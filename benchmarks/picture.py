@@ -7,6 +7,7 @@ Those tables are written by report.py and accuracy.py; write them first.
 """
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib as mpl
@@ -24,21 +25,28 @@ OURS = COLOURS["cpubn-cython"]
 SIZE = (9.0, 3.2)  # inches
 
 
-def draw(text, shade, path):
+@contextmanager
+def panels(path, shade, count, **how):
+    """So many panels side by side, and the colour of their words; the picture is written when they are drawn."""
     ink = INKS[shade]
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cpubn", "font.size": 9, "font.family": "sans-serif"}):
         figure = Figure(figsize=SIZE, layout="constrained")
         figure.get_layout_engine().set(h_pad=0.08)
-        speed, error = figure.subplots(1, 2, width_ratios=(3, 2))
-        draw_speed(speed, standing(text), ink)
-        draw_error(error, *table(text, "accuracy", "accuracy.py"), ink)
-        for panel in (speed, error):
+        drawn = figure.subplots(1, count, **how)
+        yield drawn, ink
+        for panel in drawn:
             panel.set_facecolor("none")
             panel.spines[["top", "right"]].set_visible(False)
             panel.spines[["left", "bottom"]].set_color(ink)
             panel.tick_params(colors=ink, which="both")
             panel.legend(frameon=False, labelcolor=ink, fontsize=8)
         figure.savefig(path, transparent=True, metadata={"Date": None})
+
+
+def draw(text, shade, path):
+    with panels(path, shade, 2, width_ratios=(3, 2)) as ((speed, error), ink):
+        draw_speed(speed, standing(text), ink)
+        draw_error(error, *table(text, "accuracy", "accuracy.py"), ink)
 
 
 def draw_speed(panel, grid, ink):
