@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -12,11 +12,47 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cpubn.recalibration.watch import Seen, Watch
+
+
+def digest_of(batch: Any) -> str:
+    """By which a batch is known again: of what arrays are in it."""
+    seen = hashlib.blake2b(digest_size=16)
+    left = [batch]
+    while left:
+        found = left.pop()
+        if isinstance(found, Mapping):
+            left += [*found.values()]
+        elif isinstance(found, list | tuple):
+            left += found
+        else:
+            try:
+                array = np.asarray(found)
+                content = b"" if array.dtype.hasobject else array.tobytes()
+            except Exception:  # what makes no array is known by its type alone
+                array, content = np.empty(0), type(found).__name__.encode()
+            seen.update(f"{array.shape} {array.dtype}".encode() + content)
+    return seen.hexdigest()
+
+
+def noted(watch: Watch, batch: Any, digests: bool) -> tuple[str, Seen]:
+    """What layers see of a batch, behind its digest where that is wanted."""
+    digest = digest_of(batch) if digests else ""  # before the network, which may write to it
+    return digest, watch.of(batch)
+
+
+def in_turn(watch: Watch, batches: Iterator[Any], digests: bool) -> Generator[tuple[str, Seen]]:
+    for batch in batches:
+        yield noted(watch, batch, digests)
+
 
 class Batches(NamedTuple):
     start: Callable[[int], Iterator[Any]]  # those from that number on
     total: int | None  # how many, where that is known
     again: bool  # whether they can be gone through more than once
+    digest: Callable[[Any], str] = digest_of
+    # What layers see of each, in their order: `noted`, here or elsewhere.
+    through: Callable[[Watch, Iterator[Any], bool], Generator[tuple[str, Seen]]] = in_turn
 
 
 def batches_of(given: Any, size: int) -> Batches:
@@ -87,23 +123,3 @@ def _open(path: Path) -> Any:
             "write it again with np.save"
         ) from error
     return array
-
-
-def digest_of(batch: Any) -> str:
-    """By which a batch is known again: of what arrays are in it."""
-    seen = hashlib.blake2b(digest_size=16)
-    left = [batch]
-    while left:
-        found = left.pop()
-        if isinstance(found, Mapping):
-            left += [*found.values()]
-        elif isinstance(found, list | tuple):
-            left += found
-        else:
-            try:
-                array = np.asarray(found)
-                content = b"" if array.dtype.hasobject else array.tobytes()
-            except Exception:  # what makes no array is known by its type alone
-                array, content = np.empty(0), type(found).__name__.encode()
-            seen.update(f"{array.shape} {array.dtype}".encode() + content)
-    return seen.hexdigest()

@@ -5,24 +5,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from cpubn.ask import check
-from cpubn.ask.weights import Asked
 from cpubn.backends.place import to_host
-from cpubn.functional import moments
 from cpubn.layers import BatchNorm1d, BatchNorm2d, BatchNorm3d
-from cpubn.layers.kept import no_grad
-from cpubn.layers.vectors import put
 from cpubn.recalibration import checkpoint as files
-from cpubn.recalibration.batches import Batches, batches_of, digest_of
+from cpubn.recalibration.batches import Batches, batches_of
 from cpubn.recalibration.checkpoint import Found
 from cpubn.recalibration.progress import bar
+from cpubn.recalibration.watch import Seen, Watch
 from cpubn.statistics import Moments
-from cpubn.typing import Array
 
 LAYERS = BatchNorm1d, BatchNorm2d, BatchNorm3d
 OneLayer: TypeAlias = BatchNorm1d | BatchNorm2d | BatchNorm3d
@@ -85,22 +81,33 @@ def recalibrate(
     >>> np.allclose(bn.running_var, x.var(axis=0, ddof=1), rtol=1e-12)
     True
     """
+    size = check.count(batch_size, "batch_size", "the samples of a batch")
+    if not size:
+        raise ValueError("batch_size must be at least 1, got 0; pass the samples of a batch")
+    return over(batches_of(batches, size), layers, forward, layer_by_layer, checkpoint, progress)
+
+
+def over(
+    source: Batches,
+    layers: Any,
+    forward: Any,
+    layer_by_layer: bool,
+    checkpoint: str | os.PathLike[str] | None,
+    progress: bool,
+) -> dict[str, Moments]:
+    """`recalibrate` of batches, wherever they go through the network."""
     named = _by_name(layers)
     if not callable(forward):
         raise TypeError(
             f"forward must be a function of a batch, got {type(forward).__name__}; pass what runs the network"
         )
-    size = check.count(batch_size, "batch_size", "the samples of a batch")
-    if not size:
-        raise ValueError("batch_size must be at least 1, got 0; pass the samples of a batch")
     by_layer, shown = check.flag(layer_by_layer, "layer_by_layer"), check.flag(progress, "progress")
-    source = batches_of(batches, size)
     if by_layer and not source.again:
         raise ValueError(
             "batches must be such that they can be gone through once for each layer, got an iterator; pass a list, an "
             "array, or a function that returns an iterator"
         )
-    return _Run(named, forward, source, by_layer, checkpoint).run(shown)
+    return _Run(Watch(named, forward, by_layer), source, checkpoint).run(shown)
 
 
 def _by_name(given: Any) -> dict[str, Any]:
@@ -129,98 +136,55 @@ def _by_name(given: Any) -> dict[str, Any]:
     return named
 
 
-class _Reached(BaseException):
-    """Ends a forward at the layer whose input was wanted; no `except Exception` of the network's takes it."""
-
-
 class _Run:
-    """Who stands in for each layer while the batches go through."""
+    """Of all batches, as often as it takes."""
 
-    def __init__(
-        self, layers: dict[str, Any], forward: Callable[[Any], Any], source: Batches, by_layer: bool, path: Any
-    ) -> None:
-        self.layers, self.forward, self.source, self.by_layer, self.path = layers, forward, source, by_layer, path
-        self.names = {id(layer): name for name, layer in layers.items()}
-        self.fingerprint = "" if path is None else files.fingerprint(layers, by_layer)
+    def __init__(self, watch: Watch, source: Batches, path: Any) -> None:
+        self.watch, self.source, self.path = watch, source, path
+        self.layers = watch.layers
+        self.fingerprint = "" if path is None else files.fingerprint(self.layers, watch.by_layer)
         self.found = Found()
         if path is not None and os.path.exists(path):
-            self.found = files.load(path, self.fingerprint, layers)
-        self.seen: list[tuple[str, Moments]] = []
-        self.calls: list[str] = []
-        self.probing = False
+            self.found = files.load(path, self.fingerprint, self.layers)
 
     def run(self, shown: bool) -> dict[str, Moments]:
-        before = {name: _state(layer) for name, layer in self.layers.items()}
+        before = {name: _running(layer) for name, layer in self.layers.items()}
         total = self.source.total
-        if total is not None and self.by_layer:
+        if total is not None and self.watch.by_layer:
             total *= len(self.layers)
         try:
-            for layer in self.layers.values():
-                put(layer, "training", True)
-                put(layer, "_stand_in", self.call)
-            with no_grad(), bar(total, shown) as say:
-                found = self._layers(say) if self.by_layer else self._once(say)
+            with self.watch.standing_in(), bar(total, shown) as say:
+                found = self._layers(say) if self.watch.by_layer else self._once(say)
         except BaseException:
             for name, layer in self.layers.items():
-                layer._overwrite(before[name][1], "recalibrate")
+                layer._overwrite(before[name], "recalibrate")
             if self.path is not None and (self.found.done or self.found.finished):
                 files.save(self.path, self.found, self.fingerprint, [*self.layers])
             raise
-        finally:
-            for name, layer in self.layers.items():
-                put(layer, "_stand_in", None)
-                put(layer, "training", before[name][0])
         if self.path is not None and os.path.exists(self.path):
             os.unlink(self.path)
         return {name: found[name] for name in self.layers}
 
-    def call(self, layer: Any, x: Array, residual: Any, given: tuple[Array | None, Asked | None]) -> Array:
-        """In place of the layer's own in training; given: out, and what counts."""
-        name = self.names[id(layer)]
-        self.calls.append(name)
-        if not self.by_layer:
-            y, batch = layer._by_batch_statistics(x, residual, given, moves=False)
-            self.seen.append((name, batch))
-            return y  # type: ignore[no-any-return]
-        out, masked = given
-        which = {} if masked is None else masked._asdict()
-        if name in self.found.finished or self.probing:
-            put(layer, "training", False)
-            try:
-                return layer(x, residual, out, **which)  # type: ignore[no-any-return]
-            finally:
-                put(layer, "training", True)
-        which.pop("masked_output", None)
-        self.seen.append((name, moments(x, layout=layer.layout, backend=layer.backend, **which)))
-        raise _Reached
-
-    def _batch(self, batch: Any) -> list[tuple[str, Moments]]:
-        self.seen, self.calls = [], []
-        with suppress(_Reached):
-            self.forward(batch)
-        return self.seen
-
-    def _pass(self, say: Callable[[str], None], expected: Callable[[list[tuple[str, Moments]]], None]) -> None:
+    def _pass(self, say: Callable[[str], None], expected: Callable[[Seen], None]) -> None:
         """The batches that are left of it."""
         saved = time.monotonic()
         first = self.found.done
         left = self.source.start(max(0, first - 1))
         if first:
             again = list(zip(range(1), left, strict=False))
-            if not again or digest_of(again[0][1]) != self.found.last:
+            if not again or self.source.digest(again[0][1]) != self.found.last:
                 raise ValueError(
                     f"batches must be those that the checkpoint {self.path} was made of, got "
                     f"{'others' if again else 'fewer'} at batch {first - 1}; delete it to begin anew"
                 )
-        for batch in left:
-            last = "" if self.path is None else digest_of(batch)  # before the network, which may write to it
-            seen = self._batch(batch)
-            expected(seen)
-            self.found = self.found.plus(last, seen)
-            say("")
-            if self.path is not None and time.monotonic() - saved > EVERY:
-                files.save(self.path, self.found, self.fingerprint, [*self.layers])
-                saved = time.monotonic()
+        with closing(self.source.through(self.watch, left, self.path is not None)) as batches:
+            for last, seen in batches:
+                expected(seen)
+                self.found = self.found.plus(last, seen)
+                say("")
+                if self.path is not None and time.monotonic() - saved > EVERY:
+                    files.save(self.path, self.found, self.fingerprint, [*self.layers])
+                    saved = time.monotonic()
         if not self.found.done:
             raise ValueError("batches must hold at least one batch, got none")
 
@@ -239,6 +203,7 @@ class _Run:
         count = len(self.layers)
         while len(self.found.finished) < count:
             ready = len(self.found.finished)
+            self.watch.finished = {*self.found.finished}
             whole = (self.source.total or 0) * ready
             self._pass(lambda what: say(whole + self.found.done, f"layer {ready + 1} of {count}"), self._same)  # noqa: B023
             ((name, tree),) = self.found.trees.items()
@@ -249,18 +214,17 @@ class _Run:
 
     def _probe(self) -> None:
         """One batch through the whole network, for how often it calls its layers."""
-        for batch in self.source.start(0):
-            self.probing = True
-            self._batch(batch)
-            self.probing = False
-            self._called(self.calls)
-            twice = [name for name in self.layers if self.calls.count(name) > 1]
-            if twice:
-                raise ValueError(
-                    f"forward must call each layer once for every batch where layer_by_layer is True, got "
-                    f"{self.calls.count(twice[0])} calls of {twice[0]!r}; use one pass, layer_by_layer=False"
-                )
-            return
+        with self.watch.probing(), closing(self.source.through(self.watch, self.source.start(0), False)) as batches:
+            for _, seen in batches:
+                calls = [name for name, _ in seen]
+                self._called(calls)
+                twice = [name for name in self.layers if calls.count(name) > 1]
+                if twice:
+                    raise ValueError(
+                        f"forward must call each layer once for every batch where layer_by_layer is True, got "
+                        f"{calls.count(twice[0])} calls of {twice[0]!r}; use one pass, layer_by_layer=False"
+                    )
+                return
 
     def _called(self, names: Iterable[str]) -> None:
         absent = [name for name in self.layers if name not in names]
@@ -270,7 +234,7 @@ class _Run:
                 f"{', ...' * (len(absent) > 4)}; leave out layers that are not in use"
             )
 
-    def _same(self, seen: list[tuple[str, Moments]]) -> None:
+    def _same(self, seen: Seen) -> None:
         first = next(iter(self.found.trees), None)
         if not seen or first not in (None, seen[0][0]):
             got = repr(seen[0][0]) if seen else "none"
@@ -291,7 +255,7 @@ def _total(tree: Any) -> Moments:
     return total
 
 
-def _state(layer: Any) -> tuple[bool, dict[str, Any]]:
-    """Its mode and its running statistics."""
+def _running(layer: Any) -> dict[str, Any]:
+    """Its running statistics, copied."""
     running = {name: np.array(to_host(getattr(layer, name))) for name in ("running_mean", "running_var")}
-    return layer.training, {**running, "num_batches_tracked": np.array(layer.num_batches_tracked)}
+    return {**running, "num_batches_tracked": np.array(layer.num_batches_tracked)}
