@@ -1,16 +1,18 @@
-"""Mean and variance of an array that is larger than memory, on a cluster that loses a worker: dask.
+"""Statistics of an array that is larger than memory, and of a network's norms over it, by a cluster that loses workers.
 
     python examples/dask_moments.py
 
-Two worker processes read an array block by block, slowly, as a disk would. In the middle of it one of them is killed.
-The scheduler has its blocks read again by the other, and by the one that takes its place; the result has the same bits
-as without that, because the order in which blocks are merged is that of the array.
+Two worker processes read an array block by block, slowly, as a disk would. In the middle of it one of them is killed,
+and another one while blocks go through a network. The scheduler has their blocks read again by the other, and by the
+one that takes its place; results have the same bits as without that, because the order in which blocks are merged is
+that of the array.
 """
 
 import os
 import signal
 import sys
 import time
+from threading import Timer
 
 import numpy as np
 
@@ -40,32 +42,53 @@ def array_of_blocks():
     return dask.array.concatenate(blocks)
 
 
-def recalibrate(norms, array):
-    """Running statistics of norms in a row from all data: each in turn, for it sees what those before it make."""
-    for norm in norms:
-        norm.update_from(cpubn.dask.moments(array).compute())
-        array = array.map_blocks(norm.freeze(activation="relu"), dtype=np.float32)
+class Network:
+    """Two norms in a row."""
+
+    def __init__(self):
+        self.norms = [cpubn.BatchNorm2d(CHANNELS, activation="relu") for _ in range(2)]
+
+    def __call__(self, x):
+        for norm in self.norms:
+            x = norm(x)
+        return x
+
+
+def kill_one(pids):
+    os.kill(next(iter(pids.values())), getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
+def still_there(client, pids):
+    return len(set(client.run(os.getpid).values()) & set(pids.values()))
 
 
 def main() -> None:
     array = array_of_blocks()
     moments = cpubn.dask.moments(array)
     alone = moments.compute(scheduler="synchronous")
-    norms = [cpubn.BatchNorm2d(CHANNELS).eval() for _ in range(2)]
+    here, there = Network(), Network()
+    cpubn.recalibrate(here.norms, here, array, batch_size=ROWS)
     cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
     with cluster, Client(cluster) as client:
         pids = client.run(os.getpid)
         future = client.compute(moments)
         time.sleep(0.6)
         print("done when a worker is killed:", future.done())
-        os.kill(next(iter(pids.values())), getattr(signal, "SIGKILL", signal.SIGTERM))
+        kill_one(pids)
         total = future.result(timeout=120)
-        print("workers that were there before:", len(set(client.run(os.getpid).values()) & set(pids.values())))
-        recalibrate(norms, array)
+        print("workers that were there before:", still_there(client, pids))
+
+        client.wait_for_workers(2)
+        pids = client.run(os.getpid)
+        Timer(0.6, kill_one, (pids,)).start()
+        cpubn.dask.recalibrate(there.norms, there, array)
+        print("of those that began to recalibrate:", still_there(client, pids))
     print(f"{total.count} values per channel, variances up to {total.var().max():.4f}")
     print("as one process has it, bit for bit:", total == alone)
-    means = [norm.running_mean.mean() for norm in norms]  # of normal values through relu it is 1 / sqrt(2 * pi)
+    means = [norm.running_mean.mean() for norm in there.norms]  # of normal values through relu it is 1 / sqrt(2 * pi)
     print(f"recalibrated on the cluster: running means {means[0]:.4f} and {means[1]:.4f}")
+    same = [np.array_equal(a.running_var, b.running_var) for a, b in zip(here.norms, there.norms, strict=True)]
+    print("as one process recalibrates, bit for bit:", all(same))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ LIBRARIES |= {"inspection.command": {"rich"}, "inspection.table": {"rich"}, "ins
 LIBRARIES["mpi"] = {"mpi4py"}
 LIBRARIES["recalibration.progress"] = {"rich"}
 LIBRARIES["njit"] = {"numba", "llvmlite"}
-LIBRARIES |= {"sklearn": {"sklearn", "scipy"}, "dask": {"dask"}}
+LIBRARIES |= {"sklearn": {"sklearn", "scipy"}, "dask": {"cloudpickle", "dask"}}
 LIBRARIES["jax"] = {"jax", "jaxlib"}
 LIBRARIES["frozen"] = {"typing_extensions"}  # for type checkers alone
 

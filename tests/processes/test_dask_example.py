@@ -20,8 +20,10 @@ def test_a_killed_worker_changes_no_bit():
     assert done.returncode == 0, done.stderr
     assert "done when a worker is killed: False" in done.stdout
     assert "workers that were there before: 1" in done.stdout
+    assert "of those that began to recalibrate: 1" in done.stdout
     assert "61440 values per channel" in done.stdout
     assert "as one process has it, bit for bit: True" in done.stdout
+    assert "as one process recalibrates, bit for bit: True" in done.stdout
     means = re.search(r"recalibrated on the cluster: running means (\S+) and (\S+)", done.stdout).groups()
     assert float(means[0]) == pytest.approx(1e4, abs=0.01)
     assert float(means[1]) == pytest.approx(1 / math.sqrt(2 * math.pi), abs=0.002)
