@@ -184,6 +184,18 @@ def test_any_strides_of_data_and_masks(view, backend):
             np.testing.assert_allclose(got, expected, rtol=2e-6, atol=2e-6)
 
 
+@pytest.mark.parametrize("shape", [(7, 1), (2, 3, 5), (3, 4, 50)], ids=str)
+def test_weights_of_float64_that_lanes_are_not_loaded_from(shape, backend):
+    """They are too few, or too far apart."""
+    x = cases.make("offset 1", shape)
+    statistics = np.zeros(shape[1]), np.ones(shape[1])
+    for weights in (np.ones(shape), np.ones((*shape, 2))[..., 0]):
+        y = cpubn.batch_norm(x, *statistics, eps=0, weights=weights, backend=backend)
+        np.testing.assert_array_equal(y, x)
+        dx, *_ = cpubn.batch_norm_backward(x, x, *statistics, eps=0, training=False, weights=weights, backend=backend)
+        np.testing.assert_array_equal(dx, x)
+
+
 def test_in_place_and_into_another_layout(backend):
     x, _, how, _ = masked.case("positions", (4, 5, 40), "NCHW", np.float32)
     expected = cpubn.batch_norm(x, None, None, training=True, backend=backend, **how)

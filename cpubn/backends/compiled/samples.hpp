@@ -190,7 +190,7 @@ WORD Lanes<float> load_floats(const double *p) { return narrow(load(p), load(p +
 template <typename T> static CALLED void gather(const Place &p, ptrdiff_t first, ptrdiff_t n, T *to) {
     uint64_t moved[BUFFER];
     ptrdiff_t end = (n + 31) / 32 * 32;
-    char *bytes = p.type == FLOAT64 || (sizeof(T) == 4 && p.type == FLOAT32) ? (char *)to : (char *)moved;
+    char *bytes = p.type == (sizeof(T) == 8 ? FLOAT64 : FLOAT32) ? (char *)to : (char *)moved;
     memset(bytes + n * size_of(p.type), 0, (end - n) * size_of(p.type));
     move(p, first, n, bytes, false);
     if (bytes == (char *)moved)
