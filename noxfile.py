@@ -19,15 +19,16 @@ def tests(session: nox.Session) -> None:
 def fast(session: nox.Session) -> None:
     """In the environment that nox runs in: what is checked, computed and refused, without what Numba compiles."""
     folders = [f"tests/{name}" for name in ("ask", "folding", "frozen", "inspection", "layers", "maths")]
-    files = [f"tests/{name}.py" for name in ("functional/test_random", "functional/test_extremes", "test_architecture")]
+    files = [f"tests/{name}.py" for name in ("functional/test_extremes", "test_architecture")]
     chosen = ["-m", "not slow", "-k", "not numba", "--numprocesses=2"]
     session.run("python", "-m", "pytest", *chosen, *folders, *files, *session.posargs)
 
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Which lines of the Python part the tests run; fails below the share that pyproject.toml names."""
-    session.install("--editable", ".[test]", "pytest-cov")
+    """Which lines of the Python part the tests run, frameworks included; fails below the share in pyproject.toml."""
+    session.install("torch", "--extra-index-url", "https://download.pytorch.org/whl/cpu")
+    session.install("--editable", ".[frameworks]", "pytest-cov")
     session.run("pytest", "--cov", "--cov-report=term-missing:skip-covered", *session.posargs)
 
 
