@@ -41,7 +41,8 @@ def moments_of_block(part: Array, weights: Array | None) -> tuple[Any, Array, Ar
         part = np.where(w > 0.0, part, 0.0).astype(np.float64)
         count = w.sum(axis=(0, 2))
         n = np.where(count > 0.0, count, 1.0)
-        pivot = (w * part).sum(axis=(0, 2)) / n
+        first = np.swapaxes(w > 0.0, 0, 1).reshape(w.shape[1], -1).argmax(axis=1)
+        pivot = part[first // w.shape[2], np.arange(w.shape[1]), first % w.shape[2]]
         d = np.where(w > 0.0, part - pivot[:, None], 0.0)
         w_d = w * d
     offset = w_d.sum(axis=(0, 2)) / n

@@ -196,6 +196,15 @@ def test_weights_of_float64_that_lanes_are_not_loaded_from(shape, backend):
         np.testing.assert_array_equal(dx, x)
 
 
+@pytest.mark.parametrize("dtype", cases.DTYPES)
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_a_constant_channel_of_any_weights_has_variance_zero(layout, dtype, backend):
+    x = cases.make("constant", (8, 7, 9), layout, dtype)
+    got = cpubn.moments(x, weights=cases.rng_of("any").random(x.shape), layout=layout, backend=backend)
+    np.testing.assert_array_equal(got.var(), np.zeros(7))
+    np.testing.assert_array_equal(got.mean, x.reshape(8, 7, 9)[0, :, 0] if layout == "NCHW" else x[0, 0])
+
+
 def test_in_place_and_into_another_layout(backend):
     x, _, how, _ = masked.case("positions", (4, 5, 40), "NCHW", np.float32)
     expected = cpubn.batch_norm(x, None, None, training=True, backend=backend, **how)

@@ -186,8 +186,8 @@ cdef inline void column_pivots(const Job* job, bint wide, Py_ssize_t c0, Py_ssiz
 
 
 cdef inline void find_pivots(Job* job, Py_ssize_t c0, Py_ssize_t n) noexcept nogil:
-    """Of the n channels from c0 on, which are to be summed about them next."""
-    cdef bint wide = job.x.type == FLOAT64 or job.x.type >= UINT8
+    """Of the n channels from c0 on, which are to be summed about them next, in float64 where all of their sums are."""
+    cdef bint wide = job.x.type == FLOAT64 or job.x.type >= UINT8 or job.weights.type == FLOAT64
     cdef Py_ssize_t c
     if job.columns:
         column_pivots(job, wide, c0, n)
