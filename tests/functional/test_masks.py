@@ -1,5 +1,7 @@
 """Masks, lengths, weights and omitted NaN: results are those of the elements that count, and no other reaches any."""
 
+from functools import lru_cache, partial
+
 import cases
 import masked
 import numpy as np
@@ -16,19 +18,36 @@ WALKS = [
     ("NHWC", (50, 3)), ("NHWC", (40, 33)), ("NHWC", (12, 40, 10)), ("NHWC", (1100, 65)),
 ]  # fmt: skip
 EPS = 1e-5
+# The scope has pytest run the backends of one case in turn, so that they share the oracle's answer.
+each = partial(pytest.mark.parametrize, scope="module")
 each_walk = pytest.mark.parametrize(("layout", "shape"), WALKS, ids=str)
 each_kind = pytest.mark.parametrize("kind", masked.KINDS)
 # Lengths are of three dimensions.
 CASES = [(*walk, kind) for walk in WALKS for kind in masked.KINDS if kind != "lengths" or len(walk[1]) == 3]
-each_case = pytest.mark.parametrize(("layout", "shape", "kind"), CASES, ids=str)
-each_dtype = pytest.mark.parametrize("dtype", cases.DTYPES)
+each_case = each(("layout", "shape", "kind"), CASES, ids=str)
+each_dtype = each("dtype", cases.DTYPES)
+
+
+@lru_cache(maxsize=4)
+def case(layout, shape, kind, dtype):
+    """What masked.case gives, and the moments by the oracle."""
+    x, dy, how, weights = masked.case(kind, shape, layout, dtype)
+    return x, dy, how, weights, masked.moments(x, weights, layout)
+
+
+@lru_cache(maxsize=4)
+def trained(layout, shape, kind, dtype):
+    """Of the same batch: weight, bias, y and gradients by the oracle."""
+    x, dy, _, weights, (mean, var, _) = case(layout, shape, kind, dtype)
+    weight, bias = cases.vectors(shape[1])
+    y = oracle.batch_norm(masked.clean(x, weights, mean, layout), mean, var, weight, bias, EPS, layout, dtype)
+    return weight, bias, y, masked.backward(dy, x, weights, mean, var, weight, EPS, layout)
 
 
 @each_dtype
 @each_case
 def test_moments(layout, shape, kind, dtype, backend):
-    x, _, how, weights = masked.case(kind, shape, layout, dtype)
-    mean, var, count = masked.moments(x, weights, layout)
+    x, _, how, _, (mean, var, count) = case(layout, shape, kind, dtype)
     got = cpubn.moments(x, layout=layout, backend=backend, **how)
     mean_bound, var_bound = oracle.moments_bounds(mean, var, dtype)
     np.testing.assert_allclose(got.count, np.float64(count), rtol=1e-13)
@@ -39,15 +58,13 @@ def test_moments(layout, shape, kind, dtype, backend):
 @each_dtype
 @each_case
 def test_training_and_backward(layout, shape, kind, dtype, backend):
-    x, dy, how, weights = masked.case(kind, shape, layout, dtype)
-    mean, var, count = masked.moments(x, weights, layout)
-    weight, bias = cases.vectors(shape[1])
+    x, dy, how, weights, (mean, var, count) = case(layout, shape, kind, dtype)
+    weight, bias, expected, exact = trained(layout, shape, kind, dtype)
     running = np.zeros(shape[1]), np.ones(shape[1])
     named = {"layout": layout, "backend": backend, **how}
     y, batch = cpubn.batch_norm(
         x, *running, weight, bias, True, eps=EPS, return_moments=True, masked_output=-3.0, **named
     )
-    expected = oracle.batch_norm(masked.clean(x, weights, mean, layout), mean, var, weight, bias, EPS, layout, dtype)
     assert oracle.worst(np.where(weights > 0, y, -3.0), y, np.zeros(y.shape)) == 0
     assert oracle.worst(y[weights > 0], expected.y[weights > 0], expected.bound[weights > 0]) <= 1
     some = count > 0
@@ -55,7 +72,6 @@ def test_training_and_backward(layout, shape, kind, dtype, backend):
     unbiased = var * count / np.where(some, count - 1, 1)
     assert oracle.worst(running[0], 0.1 * mean, 1e-6 * abs(mean)) <= 1
     assert oracle.worst(running[1], np.where(some, 0.9 + 0.1 * unbiased, 1), 1e-6 * (1 + unbiased)) <= 1
-    exact = masked.backward(dy, x, weights, mean, var, weight, EPS, layout)
     dx, dweight, dbias = cpubn.batch_norm_backward(dy, x, batch, batch.var(), weight, eps=EPS, **named)
     assert oracle.worst(dx, exact.dx, exact.dx_bound) <= 1
     assert oracle.worst(dweight, exact.dweight, exact.dweight_bound) <= 1
