@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 
 import hypothesis
@@ -19,6 +21,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=200)
 hypothesis.settings.load_profile("ci" if IN_CI else "default")
 
 
@@ -65,6 +68,20 @@ def need_instruction_set(name):
     reason = variants.absence(name)
     if reason is not None:
         absent(f"instruction set {name}", reason)
+
+
+@contextmanager
+def running_on(isa):
+    """With the kernels of one instruction set in place of those of the best one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(choice._loaded, "cython", variants.load(isa))
+        patch.setattr(choice, "_compiled_calls", lambda: _calls_of(isa))
+        yield
+
+
+@cache
+def _calls_of(isa):
+    return variants.calls(variants.load(isa), threads.threads)
 
 
 @pytest.fixture(params=choice.HOST_BACKENDS)

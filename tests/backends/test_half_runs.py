@@ -4,11 +4,10 @@ import cases
 import numpy as np
 import pytest
 import views
-from conftest import need_backend, need_instruction_set
+from conftest import need_backend, need_instruction_set, running_on
 from test_half import half
 
 import cpubn
-from cpubn.backends import choice
 from cpubn.backends.compiled import variants
 
 assert half  # a fixture
@@ -17,14 +16,15 @@ LENGTHS = range(1, 131)
 
 
 @pytest.fixture(params=[*variants.BY_NAME, "numba"])
-def compiled(request, monkeypatch):
+def compiled(request):
     """The name of a backend, which is Cython's with each instruction set in turn."""
     if request.param == "numba":
         need_backend("numba")
-        return "numba"
+        yield "numba"
+        return
     need_instruction_set(request.param)
-    monkeypatch.setitem(choice._loaded, "cython", variants.load(request.param))
-    return "cython"
+    with running_on(request.param):
+        yield "cython"
 
 
 def spaced(values, step, by):
