@@ -19,10 +19,12 @@ def batch(layout, shape, dtype):
     return x, cases.make_gradient("independent", x, layout)
 
 
-@pytest.mark.parametrize("activation", [None, "relu", "gelu"])
+@pytest.mark.parametrize("activation", [None, ("leaky_relu", 0.125), "gelu"], ids=str)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("layout", "shape"), SHAPES)
 def test_the_halves_are_the_whole(backend, layout, shape, dtype, activation):
+    if backend == "numba" and activation == "gelu":
+        pytest.skip("Numba compiles three loops for each of them and each type: one is enough")
     x, dy = batch(layout, shape, dtype)
     weight, bias = cases.vectors(shape[1])
     residual = x[::-1] / 100 if activation else None
