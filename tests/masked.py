@@ -16,6 +16,7 @@ KINDS = (
     "NaN",
     "all of them",
 )
+WITH_NAN = "NaN", "all of them"
 
 
 def case(kind, shape, layout, dtype):
@@ -23,6 +24,12 @@ def case(kind, shape, layout, dtype):
     rng = cases.rng_of(kind, shape)
     x = cases.make("offset 100", shape, layout, dtype)
     dy = cases.make_gradient("independent", x, layout)
+    how, weights = which(kind, x, layout, rng)
+    return *spoilt(x, dy, how, weights, rng), how, weights
+
+
+def which(kind, x, layout, rng):
+    """Arguments that say which elements of x count, and the weights in full."""
     axis = oracle.channel_axis(x, layout)
     positions = tuple(1 if a == axis else n for a, n in enumerate(x.shape))
     mask = rng.random(positions) < 0.6
@@ -52,11 +59,15 @@ def case(kind, shape, layout, dtype):
     elif kind == "all of them":
         own, omitted = 1 + rng.random(x.shape).astype(np.float32), rng.random(x.shape) < 0.9
         weights, how = mask * own * omitted, {"mask": mask, "weights": own, "nan": "omit"}
-    weights = np.broadcast_to(weights, x.shape)
+    return how, np.broadcast_to(weights, x.shape)
+
+
+def spoilt(x, dy, how, weights, rng):
+    """x and dy with NaN and infinity where they do not count."""
     garbage = np.full(x.shape, np.nan, x.dtype)
     if "nan" not in how:
         garbage[rng.random(x.shape) < 0.5] = np.inf
-    return np.where(weights > 0, x, garbage), np.where(weights > 0, dy, np.nan).astype(x.dtype), how, weights
+    return np.where(weights > 0, x, garbage), np.where(weights > 0, dy, np.nan).astype(x.dtype)
 
 
 def channels(a, layout):
@@ -68,8 +79,8 @@ def moments(x, weights, layout):
     rows = []
     for values, own in zip(channels(x, layout), channels(weights, layout), strict=True):
         values, own = long(values[own > 0]), long(own[own > 0])
-        count = own.sum()
-        mean = (own * values).sum() / (count or 1)
+        count, first = own.sum(), values[:1].sum()
+        mean = first + (own * (values - first)).sum() / (count or 1)  # of a constant, that
         rows.append((mean, (own * (values - mean) ** 2).sum() / (count or 1), count))
     return np.array(rows).T
 

@@ -60,22 +60,6 @@ def test_every_order_of_axes(order, layout, backend):
     check(views.in_order(cases.make("offset 1", (3, 4, 5, 6)), order), layout, backend)
 
 
-@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-@pytest.mark.parametrize("kind", ["contiguous", "reversed axes", "steps"])
-@pytest.mark.parametrize(
-    "shape",
-    [(9, 3), (1, 3, 4), (9, 3, 1), (9, 1), (2, 1, 9), (9, 3, 4), (3, 3, 1, 5), (2, 3, 2, 3, 4), (1, 2, 1, 1, 7)],
-    ids=str,
-)
-def test_every_rank_and_axes_of_length_one(shape, kind, layout, backend):
-    x = cases.make("offset 1", shape, layout)
-    if kind == "reversed axes":
-        x = views.in_order(x, tuple(reversed(range(x.ndim))))
-    elif kind == "steps":
-        x = views.stepped(x, *[(2, -3, 1, -1, 2)[axis] for axis in range(x.ndim)])
-    check(x, layout, backend)
-
-
 @pytest.mark.parametrize("name", [*views.STRIDES, *views.BROADCAST])
 @pytest.mark.parametrize("x_name", ["contiguous", "channels last"])
 def test_a_gradient_may_lie_otherwise_than_x(x_name, name, backend):

@@ -3,12 +3,12 @@
 from functools import lru_cache, partial
 
 import cases
+import drawn
 import numpy as np
 import oracle
 import pytest
 import views
 from hypothesis import given, strategies as st
-from test_random import few
 
 import cpubn
 from cpubn.ask import options
@@ -213,7 +213,7 @@ def test_any_strides_of_the_residual(name, training, backend):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
-@few
+@drawn.examples(60)
 @given(data=st.data())
 def test_random(backend, data):
     shape = tuple(data.draw(st.lists(st.integers(1, 9), min_size=2, max_size=5)))
