@@ -1,13 +1,17 @@
 """python -m cpubn fold: what it prints and writes, and what it refuses."""
 
+import io
 import os
 import stat
+import sys
+import time
 
 import numpy as np
 import pytest
 from conftest import need_library
 
 from cpubn import cli
+from cpubn.convert import _fold_command
 
 for name in ("ml_dtypes", "onnx"):
     need_library(name, "convert")
@@ -66,6 +70,43 @@ def test_what_is_refused(given, tmp_path, capsys):
         assert printed.err.startswith("cpubn fold: ")
         assert wrong in printed.err
         assert not output.exists()
+
+
+def test_what_cannot_be_written_leaves_what_is_there(given, capsys, monkeypatch):
+    output = given.with_name("folded.onnx")
+    output.write_text("before")
+
+    class Folded:
+        def ByteSize(self):  # noqa: N802
+            return 10
+
+        def SerializeToString(self):  # noqa: N802
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_fold_command, "fold_and_say", lambda *_: (Folded(), None))
+    monkeypatch.setattr(_fold_command, "failure", lambda report: "")
+    assert fold(given, "-o", output) == 2
+    assert "--output must name a file that can be written" in capsys.readouterr().err
+    monkeypatch.setattr(_fold_command, "LARGEST", 9)
+    assert fold(given, "-o", output) == 2
+    assert "the folded model must be below 2 GB to be one file" in capsys.readouterr().err
+    assert output.read_text() == "before"
+    assert sorted(path.name for path in given.parent.iterdir()) == ["folded.onnx", "model.onnx"]
+
+
+def test_a_terminal_is_told_what_is_being_done(monkeypatch):
+    need_library("rich", "progress")
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(_fold_command, "PATIENCE", 0)
+    with _fold_command.progress() as say:
+        while "folding" not in sys.stderr.getvalue():
+            say("folding")
+            time.sleep(0.01)
 
 
 def test_help(capsys):
