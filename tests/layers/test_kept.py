@@ -169,3 +169,12 @@ def test_a_change_of_any_of_few_numbers_shows(dtype, n, backend):
         if n <= 3 or at == 0:
             with pytest.raises(RuntimeError, match="changed since"):
                 bn.backward(dy)
+
+
+@pytest.mark.parametrize("activation", ["relu", "relu6", ("leaky_relu", 0.1)])
+@pytest.mark.parametrize("shape", [(2, 3), (6, 3), (3, 3, 2), (1, 3, 9)], ids=str)
+def test_signs_of_less_elements_than_lanes(shape, activation, backend):
+    x, _, dy = batches(shape)
+    bn, other = (cpubn.BatchNorm1d(3, activation=activation, backend=name) for name in (backend, "numpy"))
+    np.testing.assert_allclose(bn(x), other(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(bn.backward(dy), other.backward(dy), rtol=1e-4, atol=1e-5)

@@ -14,7 +14,7 @@ from numba import types
 
 from cpubn.backends.jit.lanes import lanes
 from cpubn.backends.jit.prologue import Source, gradient_of, is_there, part_of, part_of_source, placed
-from cpubn.backends.jit.samples import address, after, lane_count, load, pointer, room, store, stream, zeros
+from cpubn.backends.jit.samples import address, after, bytes_at, lane_count, load, pointer, room, store, stream, zeros
 from cpubn.backends.jit.typed import Body, Place, Type, Value, compiled, inlined, overload
 from cpubn.maths.activations import Formula
 
@@ -219,7 +219,10 @@ def part_of_any_task(task: Type, first: Type, n: Type, filling: Type, to: Type) 
         return lambda task, first, n, filling, to: Ends(
             part_of(task.residual, first, n, filling, to), task.low, task.high
         )
-    return lambda task, first, n, filling, to: part_of_source(task, first, n, filling, to, room(task.signs))
+    # Room for signs would be gone with this function's own.
+    return lambda task, first, n, filling, to: part_of_source(
+        task, first, n, filling, to, bytes_at(after(to, 4 * lane_count(to)))
+    )
 
 
 def put_part(to: Place, first: int, n: int, made: Place) -> None:

@@ -194,6 +194,13 @@ def room(typing: Typing, place: Type) -> Made:
 
 
 @intrinsic
+def bytes_at(typing: Typing, place: Type) -> Made:
+    """The same memory, byte by byte."""
+    kind = types.CPointer(types.uint8)
+    return kind(place), lambda context, builder, signature, args: builder.bitcast(args[0], context.get_value_type(kind))
+
+
+@intrinsic
 def lane_count(typing: Typing, place: Type) -> Made:
     """How many samples are loaded at once."""
     count = BLOCK // (place.dtype.bitwidth // 8)
