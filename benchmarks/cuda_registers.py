@@ -120,7 +120,7 @@ def kernels() -> list[Kernel]:
             function(*arguments)
     label = "channels"
     for dtype in (np.float32, np.float64):
-        vectors.affine(np.dtype(dtype), v, v, v, v, 1e-5)
+        vectors.affine(np.dtype(dtype), (v, v, v), v, v, 1e-5)
     vectors.reordered(bits, (3, 4, 5), (1, 15, 3))
     vectors.weight_gradient(sums, v, 1e-5)
     vectors.update_running(v, v, None, stats, 20, 0.1)

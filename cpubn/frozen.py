@@ -248,7 +248,7 @@ class FrozenBatchNorm(Generic[DType]):
         return f"{first}{given}backend={self.backend!r})"
 
     def _set_affine(self, mean: Vector, var: Vector, eps: float) -> None:
-        vectors = mean, var, self.weight, self.bias, eps
+        vectors = (mean, None, var), self.weight, self.bias, eps
         affine: Affine = {t: host.affine(t, *vectors) for t in map(np.dtype, (np.float32, np.float64))}
         vars(self).update(_affine=affine, _direct=self._direct_path(affine))
 

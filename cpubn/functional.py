@@ -18,13 +18,15 @@ from cpubn.ask.backward import Request, backward_of_part, backward_through, chec
 from cpubn.ask.check import NCHW, NHWC, layout_name
 from cpubn.ask.forward import forward_through
 from cpubn.ask.moments import counted as moments_of
+from cpubn.ask.policies import KEEP, RAISE, RUNNING, Batch, chosen, trained
 from cpubn.ask.weights import PROPAGATE, ZERO, asked, weights_of
 from cpubn.backends import choice
 from cpubn.backends.foreign import maker
 from cpubn.statistics import Moments
 
 from cpubn.typing import (  # isort: skip
-    Activation, Array, Backend, BackwardOptions, Floating, ForwardOptions, Layout, Missing, Values, Vector,
+    Activation, Array, Backend, BackwardOptions, Floating, ForwardOptions, Layout, Missing, OnEmpty, OnNonfinite,
+    OnSingle, Values, Vector,
 )  # fmt: skip
 
 
@@ -64,7 +66,8 @@ def batch_norm(
     activation: Activation | None = None, residual: Values = None, dtype: DTypeLike | None = None,
     out_layout: Layout | None = None, out: Any = None, like: Any = None, return_moments: bool = False,
     backend: Backend | None = None, mask: Values = None, lengths: Values = None, weights: Values = None,
-    nan: Missing = PROPAGATE, masked_output: float = ZERO,
+    nan: Missing = PROPAGATE, masked_output: float = ZERO, on_single: OnSingle = RAISE, on_empty: OnEmpty = KEEP,
+    on_nonfinite: OnNonfinite = PROPAGATE,
 ) -> Array | tuple[Array, Moments]:  # fmt: skip
     """Normalize every channel of ``x``; in training with the batch's own statistics, which also move the running ones.
 
@@ -102,6 +105,11 @@ def batch_norm(
         A bool mask of x's shape, or of that without the channel axis; (N,) lengths; weights of at least 0; "omit" for
         NaN. Their product w makes mean = sum(w * x) / W, W = sum(w), m2 = sum(w * (x - mean)**2), var = m2 / W, and
         running_var moves by m2 / (W - 1); W must be above 1, or 0, by which running statistics stay.
+    on_single : in training, where a channel has one value, "raise" or take the "running" statistics for it
+        W up to 1 is one value. Backward is that of inference then, with ``training=False`` and the running statistics.
+    on_empty : in training, "keep" the running statistics of a channel without values, or "raise".
+    on_nonfinite : in training, where the batch's mean or variance is NaN or infinite, let it "propagate", "raise", or
+        "skip" the update of all running statistics, with a warning. What is refused has written nothing.
     masked_output : y where w is 0. Elements there may hold anything, and reach nothing.
 
     Returns
@@ -111,10 +119,8 @@ def batch_norm(
 
     Notes
     -----
-    float32 results are within ``1e-6 * (|weight| * max(1, |x_hat|) + |bias|)`` of the exact ones up to mean/std = 1e7.
-    An empty batch gives an empty result and leaves the running statistics alone.
-
-    Ioffe and Szegedy (2015), algorithms 1 and 2.
+    Ioffe and Szegedy (2015), algorithms 1 and 2. float32 results are within
+    ``1e-6 * (|weight| * max(1, |x_hat|) + |bias|)`` of the exact ones up to mean/std = 1e7.
 
     Raises
     ------
@@ -138,20 +144,24 @@ def batch_norm(
         act = options.activation(activation)
         backend = choice.backend_for(act, backend)
     kind = None if dtype is None else options.floating(dtype)
-    if like is not None:
-        make = maker(like)
+    make = None if like is None else maker(like)
     vectors = running_mean, running_var, weight, bias, None
+    policies = chosen(on_single, on_empty, on_nonfinite)
     which, own = asked(mask, lengths, weights, nan, masked_output), None
     if which is not None:
-        own = weights_of(x, layout, which, summed=training or return_moments, training=training, out=out)
+        enough = training and on_single != RUNNING
+        own = weights_of(x, layout, which, summed=training or return_moments, training=enough, out=out)
     how = momentum, eps, layout, act, own, residual, kind, out_layout, out
     if not training and not return_moments:
         calls = choice.compiled_calls(backend)
         y = calls and calls.infer(x, vectors, how)
         if y is not None:
-            return y if like is None else make(y)  # type: ignore[no-any-return]
-    y, samples, stats = forward_through(x, vectors, how, training, return_moments, backend)
-    if like is not None:
+            return y if make is None else make(y)  # type: ignore[no-any-return]
+    if policies is None or not training:
+        y, samples, stats = forward_through(x, vectors, how, training, return_moments, backend)
+    else:
+        y, samples, stats, *_ = trained(policies, Batch(x, vectors, how, backend))
+    if make is not None:
         y = make(y)
     return (y, Moments.of(samples, stats)) if return_moments else y
 

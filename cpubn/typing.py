@@ -60,6 +60,10 @@ Backend: TypeAlias = Literal["cython", "numba", "numpy", "cuda"]
 
 # What becomes of NaN in the data.
 Missing: TypeAlias = Literal["propagate", "omit"]
+# What becomes of batches in training with one value in a channel, with none, or with NaN or infinity in it.
+OnSingle: TypeAlias = Literal["raise", "running"]
+OnEmpty: TypeAlias = Literal["keep", "raise"]
+OnNonfinite: TypeAlias = Literal["propagate", "raise", "skip"]
 
 
 class Constants(TypedDict, total=False):
@@ -114,6 +118,9 @@ class ForwardOptions(Options, total=False):
     residual: ArrayLike | None
     out_layout: Layout | None
     masked_output: float
+    on_single: OnSingle
+    on_empty: OnEmpty
+    on_nonfinite: OnNonfinite
 
 
 class BackwardOptions(Options, total=False):

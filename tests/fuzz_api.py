@@ -22,6 +22,7 @@ from hostile import ACTIVATIONS, DTYPES, NUMBERS, SHAPE, WORDS, Memory, hostile_
 
 import cpubn
 from cpubn import convert
+from cpubn.ask.policies import CHOICES
 
 BACKENDS = [name for name in ("cython", "numpy") if name in cpubn.available_backends()]
 HANG = 60  # seconds
@@ -65,6 +66,11 @@ def counted(memory):
     return given
 
 
+def policies(rng):
+    """What is done with batches that give no statistics, or wrong ones."""
+    return {name: pick(rng, (choices[0], *choices)) for name, choices in CHOICES.items()}
+
+
 def forward(memory):
     rng = memory.rng
     x = samples(memory, kind=pick(rng, ("e", "f", "f", "d")))
@@ -72,7 +78,7 @@ def forward(memory):
     given |= {"bias": vector(memory), "training": pick(rng, (True, False)), "momentum": 0.1, "eps": 1e-5}
     given |= {"activation": pick(rng, ACTIVATIONS[:10]), "residual": None, "dtype": None, "out_layout": None}
     given |= {"out": pick(rng, (None, x, memory.lay(np.zeros_like(x)))), "return_moments": False}
-    given |= counted(memory) | {"masked_output": 0.0}
+    given |= counted(memory) | {"masked_output": 0.0} | policies(rng)
     return Call(cpubn.batch_norm, ("out", "running_mean", "running_var"), **given, **how(rng))
 
 
@@ -129,7 +135,7 @@ def layer(memory):
     given = {name: samples(memory, shape) for name in ("x", "dy", "out")} | {"residual": None, "state": None}
     given |= {"num_features": 3, "eps": 1e-5, "momentum": pick(rng, (0.1, None)), "affine": True}
     given |= {"track_running_stats": True, "activation": pick(rng, ACTIVATIONS[:10]), "dtype": "float32"}
-    return Call(run, ("out",), **given, **how(rng))
+    return Call(run, ("out",), **given, **policies(rng), **how(rng))
 
 
 def frozen(memory):

@@ -32,6 +32,9 @@ bn.eps = 1e-3
 bn.momentum = None
 bn.training = True
 bn.track_running_stats = True
+bn.on_nonfinite = "skip"
+assert_type(bn.on_single, Literal["raise", "running"])
+assert_type(cpubn.batch_norm(x, mean, var, training=True, on_single="running", on_empty="raise"), Float32)
 bn.num_batches_tracked += 1
 assert_type(bn.weight, Anything)
 assert_type(bn.running_mean, Float64)

@@ -62,19 +62,23 @@ def exchanged(
 def merged(counts: Vector, stats: Array) -> tuple[int, Array]:
     """Count and stats (3, C), mean, its low word and m2, of all ranks' counts (ranks,) and stats (ranks, 3, C).
 
-    In the order of ranks, so that all have the same bits, run after run. Raises ValueError of a single value.
+    In the order of ranks, so that all have the same bits, run after run.
     """
     total, whole = 0, np.zeros(stats.shape[1:])
     for count, own in zip(map(int, counts), stats, strict=True):
         if count:
             whole = np.array(host.merge(total, tuple(whole), count, tuple(own)) if total else own)
             total += count
+    return total, whole
+
+
+def enough(total: int) -> None:
+    """Values of all ranks for statistics of their own; of none, there is nothing to normalize."""
     if total == 1:
         raise ValueError(
             "the batch's own statistics need more than 1 value per channel, got 1 on all ranks together; "
             "pass a larger batch, or call eval() on the layer first"
         )
-    return total, whole
 
 
 @register.calm()

@@ -67,7 +67,8 @@ def forward_through(
             if kept:
                 array, walk = sample(output.x, plan.layout, kernels.ANY_TYPE)
                 kernels.moments(array, stats, threads, along(weights, walk))
-            affine = place.affine(output.computed_in, *plan.running, plan.weight, plan.bias, plan.eps)
+            mean, var = plan.running
+            affine = place.affine(output.computed_in, (mean, None, var), plan.weight, plan.bias, plan.eps)
             output.apply(affine, kernels)
         y = place.result(output.array)
         return y if out is None or place is not host else out, samples, stats

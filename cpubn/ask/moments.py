@@ -15,6 +15,7 @@ from cpubn.ask.weights import Asked, weights_of
 from cpubn.backends import choice, host, register
 from cpubn.backends.compiled import variants
 from cpubn.backends.place import located, place_of
+from cpubn.backends.weights import Weights
 from cpubn.maths import algebra
 from cpubn.typing import Array, Backend, Count, Layout, Vector
 
@@ -28,8 +29,12 @@ def counted(x: ArrayLike, layout: Layout, backend: Backend | None, which: Asked 
     """The values per channel of x, and their mean, low and m2; `which` of them count."""
     if layout is not check.NCHW and layout is not check.NHWC:
         layout = check.layout_name(layout)
+    return counted_by(x, layout, backend, which and weights_of(x, layout, which, summed=True))
+
+
+def counted_by(x: ArrayLike, layout: str, backend: Backend | None, own: Weights | None) -> tuple[Any, Any]:
+    """The same by weights."""
     calls = choice.compiled_calls(backend)
-    own = which and weights_of(x, layout, which, summed=True)
     found = calls and (calls.moments(x, layout, own) or calls.moments(variants.borrowed()(x), layout, own))
     if found:
         return found if own is None else (own.counts, found[1])

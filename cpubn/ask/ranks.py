@@ -13,47 +13,54 @@ import numpy as np
 
 from cpubn.ask import backward, forward
 from cpubn.ask.backward import Request
-from cpubn.ask.exchange import exchanged, merged, summed
+from cpubn.ask.exchange import enough, exchanged, merged, summed
+from cpubn.ask.policies import RUNNING, Batch, Policies, Trained
 from cpubn.backends import choice, host, register
 from cpubn.backends.gpu.arrays import DeviceArray
 from cpubn.backends.place import located
-from cpubn.maths import algebra
-from cpubn.typing import Array, Backend, Communicator, Vector
+from cpubn.typing import Array, Communicator, Vector
 
 
 def forward_over(
     comm: Communicator,
     channels: int,
-    given: Callable[[], tuple[Any, tuple[Any, ...], tuple[Any, ...]]],
-    backend: Backend | None,
-) -> tuple[Array, int, Array]:
-    """y of this rank's part, and of the whole the values per channel and stats.
-
-    given: checks the input and gives x, vectors and how, as forward_through has them.
-    """
-    begun: list[tuple[Any, forward.Forward, Any]] = []
+    given: Callable[[], Batch],
+    policies: Policies,
+) -> Trained:
+    """y of this rank's part, and of the whole the values per channel and stats; given: checks the input."""
+    begun: list[tuple[Any, forward.Forward, Any, Any]] = []
 
     def own() -> tuple[int, Array]:
-        x, vectors, how = given()
-        x = _on_host(x, "x")
-        kernels = choice.kernels_for(x, backend)
+        batch = given()
+        x = _on_host(batch.x, "x")
+        kernels = choice.kernels_for(x, batch.backend)
+        running = batch.running(channels) if policies.on_single == RUNNING else None
         with register.calm():
-            plan = forward.forward(x, vectors, how, True, whole=False)
+            plan = forward.forward(x, batch.to_move, batch.how, True, whole=False)
             part, walk = forward.sample(plan.output.x, plan.layout, kernels.ANY_TYPE)
             stats = np.zeros((3, channels))
             if part.size:
                 kernels.moments(part, stats, choice.threads(part.nbytes))
-        begun.append((kernels, plan, how[-1]))
+        begun.append((kernels, plan, running, batch.how[-1]))
         return walk.samples, stats
 
     count, stats = merged(*exchanged(comm, "forward", channels, own))
-    kernels, plan, out = begun[0]
+    policies.with_values(count)
+    apart = bool(policies.apart(count))
+    if not apart:
+        enough(count)
+    taken = policies.takes(stats)
+    kernels, plan, running, out = begun[0]
     with register.calm():
-        vectors = plan.weight, plan.bias
-        y = plan.output.apply(affine(plan.output.computed_in, stats, count, vectors, plan.eps), kernels)
-        if count and plan.running:
+        kind, vectors = plan.output.computed_in, (plan.weight, plan.bias)
+        if apart:
+            made = host.affine(kind, (running[0], None, running[1]), *vectors, plan.eps)
+        else:
+            made = affine(kind, stats, count, vectors, plan.eps)
+        y = plan.output.apply(made, kernels)
+        if count and plan.running and taken and not apart:
             host.update_running(*plan.updated, stats, count, plan.momentum)
-    return y if out is None else out, count, stats
+    return Trained(y if out is None else out, count, stats, None if apart else (count, stats), None, taken)
 
 
 def backward_over(comm: Communicator, channels: int, given: Callable[[], Request]) -> tuple[Array, Vector, Vector, Any]:
@@ -91,5 +98,5 @@ def affine(kind: np.dtype[Any], stats: Array, count: int, vectors: tuple[Vector,
     """(3, C): centre, scale and shift of y, computed in that type; vectors: weight and bias."""
     mean, low, m2 = stats
     with np.errstate(all="ignore"):
-        centre = algebra.centre(mean, kind.type)
-        return np.stack((centre, *algebra.affine(mean, low, m2 / max(count, 1), *vectors, eps, centre)))
+        var = m2 / max(count, 1)
+    return host.affine(kind, (mean, low, var), *vectors, eps)

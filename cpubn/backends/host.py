@@ -76,11 +76,16 @@ def vector(v: Array) -> Vector:
     return require(v, np.dtype(np.float64))
 
 
-def affine(dtype: np.dtype[Any], mean: Vector, var: Vector, weight: Vector, bias: Vector, eps: float) -> Array:
-    """(3, C) float64: centre, scale and shift that apply statistics to data computed in `dtype`."""
+def affine(dtype: np.dtype[Any], statistics: Sequence[Any], weight: Vector, bias: Vector, eps: float) -> Array:
+    """(3, C) float64: centre, scale and shift by which data computed in `dtype` is normalized.
+
+    statistics: mean, its low word or None, and var.
+    """
+    mean, low, var = statistics
     with np.errstate(all="ignore"):
         centre = algebra.centre(mean, dtype.type)
-        return np.stack((centre, *algebra.affine(mean, 0.0, var, weight, bias, eps, centre)))
+        low = 0.0 if low is None else low
+        return np.stack((centre, *algebra.affine(mean, low, var, weight, bias, eps, centre)))
 
 
 def weight_gradient(sums: Array, var: Vector, eps: float) -> Vector:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cpubn.ask import check, state
+from cpubn.backends import register
 from cpubn.backends.place import to_host
 from cpubn.layers.vectors import LayerVectors, put
 from cpubn.maths import algebra
@@ -28,7 +29,8 @@ class Accumulation:
 
     def __call__(self, layer: Any, x: ArrayLike, residual: Any, given: tuple[Any, Any]) -> Array:
         y, batch = layer._by_batch_statistics(x, residual, given, moves=False)
-        self.take(batch)
+        if batch is not None:
+            self.take(batch)
         return y  # type: ignore[no-any-return]
 
     def take(self, batch: Moments) -> None:
@@ -61,18 +63,23 @@ class Accumulates(LayerVectors):
         >>> np.array_equal(bn.running_mean, x.mean(axis=0))
         True
         """
-        running = self._updatable("update_from")
         state.of_kind(moments, Moments, "moments")
         state.enough_moments(moments, self.num_features)
-        momentum = check.momentum(momentum)
-        batch = {"running_mean": to_host(moments.mean), "running_var": to_host(moments.var(ddof=1))}
+        self._move_by(moments, check.momentum(momentum))
+
+    @register.calm()
+    def _move_by(self, moments: Moments, momentum: float) -> None:
+        """Channels of less than two values stay as they are."""
+        running = self._updatable("update_from")
+        few = np.less_equal(moments.count, 1)
         values: dict[str, Any] = {}
         with np.errstate(all="ignore"):
-            for name, vector in running.items():
-                before, new = to_host(vector), batch[name]
+            var = algebra.unbiased(to_host(moments.m2), np.where(few, 2.0, moments.count))
+            for (name, vector), new in zip(running.items(), (to_host(moments.mean), var), strict=True):
+                before = to_host(vector)
                 if momentum < 1.0:  # 0 times infinity is NaN
                     new = algebra.running_update(before.astype(np.float64), new, momentum)
-                values[name] = new.astype(before.dtype)
+                values[name] = np.where(few, before, new.astype(before.dtype))
         if self._tracked is not None:
             values["num_batches_tracked"] = self._tracked + 1
         self._overwrite(values, "update_from")
@@ -119,8 +126,8 @@ class Accumulates(LayerVectors):
         finally:
             put(self, "_stand_in", None)
         total = made.tree.total()
-        if total is not None and np.any(total.count):
-            self.update_from(total, momentum=self._momentum())
+        if total is not None and np.any(np.greater(total.count, 1)):
+            self._move_by(total, self._momentum())
 
     def _momentum(self) -> float:
         return 1.0 / ((self.num_batches_tracked or 0) + 1) if self.momentum is None else self.momentum

@@ -10,22 +10,26 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from cpubn.ask import check, options
 from cpubn.ask.backward import Request, backward_through
 from cpubn.ask.forward import forward_through
-from cpubn.ask.ranks import backward_over, forward_over
+from cpubn.ask.policies import KEEP, RAISE
+from cpubn.ask.ranks import backward_over
 from cpubn.ask.weights import PROPAGATE, ZERO, Asked, asked, weights_of
 from cpubn.backends import choice, epilogue
 from cpubn.backends.place import located, plain
 from cpubn.backends.signs import kept_of
 from cpubn.backends.weights import Weights
 from cpubn.frozen import FrozenBatchNorm
-from cpubn.layers.accumulation import Accumulates
 from cpubn.layers.described import described
 from cpubn.layers.kept import IN_NO_GRAD, NOT_CALLED, USED, Kept, comm_of, keeps, whole, witness_of
+from cpubn.layers.policies import Decides, by_policies
 from cpubn.layers.vectors import put
 from cpubn.statistics import Moments
-from cpubn.typing import Activation, Array, Backend, Communicator, Floating, Layout, Masked, Missing, Values
+
+from cpubn.typing import (  # isort: skip
+    Activation, Array, Backend, Communicator, Floating, Layout, Masked, Missing, OnEmpty, OnNonfinite, OnSingle, Values,
+)  # fmt: skip
 
 
-class _BatchNorm(Accumulates):
+class _BatchNorm(Decides):
     ranks: ClassVar[tuple[int, ...]]
     eps: float
     training: bool
@@ -44,6 +48,9 @@ class _BatchNorm(Accumulates):
         dtype: DTypeLike = "float32",
         backend: Backend | None = None,
         comm: Communicator | None = None,
+        on_single: OnSingle = RAISE,
+        on_empty: OnEmpty = KEEP,
+        on_nonfinite: OnNonfinite = PROPAGATE,
     ) -> None:
         self.eps = check.epsilon(eps, training=True)
         self.momentum = None if momentum is None else check.momentum(momentum)
@@ -63,6 +70,7 @@ class _BatchNorm(Accumulates):
         super().__init__(self.num_features, self._dtype, affine, tracks)
         self.training, self.comm = True, comm
         self.residual_grad = None
+        self._set_policies(on_single=on_single, on_empty=on_empty, on_nonfinite=on_nonfinite)
 
     @overload
     def __call__(
@@ -208,7 +216,8 @@ class _BatchNorm(Accumulates):
         return (
             f"{type(self).__name__}({self.num_features}, eps={self.eps}, momentum={self.momentum}, "
             f"affine={self.affine}, track_running_stats={self.track_running_stats}, layout={self.layout!r}, "
-            f"activation={self.activation!r}, dtype={self._dtype.name!r}, backend={self.backend!r})"
+            f"activation={self.activation!r}, dtype={self._dtype.name!r}, backend={self.backend!r}"
+            f"{''.join(f', {name}={value!r}' for name, value in self._unusual().items())})"
             f"{'' if self.training else '.eval()'}"
         )
 
@@ -217,7 +226,8 @@ class _BatchNorm(Accumulates):
 
     def _weights(self, x: Array, masked: Asked, out: Any) -> Weights | None:
         batch = self.training or self.running_mean is None
-        weights = weights_of(x, self.layout, masked, summed=batch, training=batch, out=out)
+        enough = batch and self.on_single == RAISE
+        weights = weights_of(x, self.layout, masked, summed=batch, training=enough, out=out)
         if weights is not None and self.training and self.comm is not None:
             raise ValueError(
                 "comm must be None with mask, lengths, weights or nan, which ranks do not add up, got both; "
@@ -234,26 +244,20 @@ class _BatchNorm(Accumulates):
 
     def _by_batch_statistics(
         self, x: ArrayLike, residual: Values, given: tuple[Any, Asked | None], moves: bool
-    ) -> tuple[Array, Moments]:
+    ) -> tuple[Array, Moments | None]:
         """y and the batch's moments, of all ranks where there are some; whether the running statistics move.
 
-        given: out, and what counts.
+        given: out, and what counts. No moments: they may not go into running statistics.
         """
+        if self._policies is not None or self.comm is not None:
+            return by_policies(self, x, residual, given, moves)
         out, masked = given
         mean, var, tracked = (self.running_mean, self.running_var, self._tracked) if moves else (None, None, None)
-        vectors = mean, var, self.weight, self.bias, tracked
-        comm = self.comm if self.training else None
-        if comm is None:
-            array, own = self._trained_on(x, masked, out)
-            how = self._momentum(), self.eps, self.layout, self._activation, own, residual, None, None, out
-            y, *found = forward_through(array, vectors, how, True, True, self.backend)
-        else:  # whose ranks hear of an input that is wrong
-            how = self._momentum(), self.eps, self.layout, self._activation, None, residual, None, None, out
-            checked = lambda: (self._trained_on(x, masked, out)[0], vectors, how)  # noqa: E731
-            y, *found = forward_over(comm, self.num_features, checked, self.backend)
-            array, own = self._input(x), None
+        array, own = self._trained_on(x, masked, out)
+        how = self._momentum(), self.eps, self.layout, self._activation, own, residual, None, None, out
+        y, *found = forward_through(array, (mean, var, self.weight, self.bias, tracked), how, True, True, self.backend)
         batch = Moments.of(*found)
-        self._keep(array, residual, y, (out, own), batch, comm)
+        self._keep(array, residual, y, (out, own), batch)
         return y, batch
 
     def _keep(

@@ -23,6 +23,12 @@ comm : what joins the processes that a batch is spread over, such as ``cpubn.mpi
     Any object whose ``allgather(array)`` gives the arrays of all ranks, in their order. In training mode statistics and
     dx are the whole batch's then; weight_grad and bias_grad stay this rank's, to be added up as those of other layers
     are. All ranks call together, with an empty x if need be, and an error on one is an error on all.
+on_single : what becomes in training of a channel with one value
+    "raise", or "running": it is normalized by the running statistics, which stay, and backward is that of inference.
+on_empty : "keep" the running statistics of a channel without values, or "raise".
+on_nonfinite : where a batch's mean or variance is NaN or infinite, as for x that is
+    They "propagate" into the running statistics; "raise", with nothing written; or "skip" the update of all of them and
+    of the count, y and gradients being as ever, with a warning at the first time. All three can be set later, too.
 
 Attributes
 ----------

@@ -28,6 +28,9 @@ SETTABLE = (
     "track_running_stats",
     "residual_grad",
     "comm",
+    "on_single",
+    "on_empty",
+    "on_nonfinite",
 )
 FIXED = "num_features", "affine", "layout", "activation", "backend"
 

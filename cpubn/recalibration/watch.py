@@ -68,7 +68,8 @@ class Watch:
         name = next(name for name, own in self.layers.items() if own is layer)
         if not self.by_layer:
             y, batch = layer._by_batch_statistics(x, residual, given, moves=False)
-            self.seen.append((name, batch))
+            if batch is not None:  # else its policies let it pass
+                self.seen.append((name, batch))
             return y  # type: ignore[no-any-return]
         out, masked = given
         which = {} if masked is None else masked._asdict()

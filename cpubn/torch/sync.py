@@ -9,7 +9,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from cpubn.ask import check
-from cpubn.ask.exchange import exchanged, merged, summed
+from cpubn.ask.exchange import enough, exchanged, merged, summed
 from cpubn.ask.forward import computed_in, target_of
 from cpubn.ask.ranks import affine
 from cpubn.ask.walk import Walk, walk_of
@@ -42,6 +42,7 @@ def forward(
         return CALLS.moments(memory(x), "NCHW")  # type: ignore[no-any-return]
 
     count, stats = merged(*exchanged(ranks, "forward", channels, own))
+    enough(count)
     y, array = torch.empty_like(x), memory(x)
     with register.calm():
         map_of = affine(computed_in(array.dtype), stats, count, _float64(vectors, channels), norm.eps)

@@ -81,11 +81,12 @@ def vector(v: DeviceArray) -> DeviceArray:
 
 
 def affine(
-    dtype: np.dtype[Any], mean: DeviceArray, var: DeviceArray, weight: DeviceArray, bias: DeviceArray, eps: float
+    dtype: np.dtype[Any], statistics: Sequence[Any], weight: DeviceArray, bias: DeviceArray, eps: float
 ) -> DeviceArray:
     real: Any = dtype.type
+    mean, low, var = statistics
     made = workspace(mean, (3, mean.size), "affine")
-    low = constant(mean, mean.size, 0.0)
+    low = constant(mean, mean.size, 0.0) if low is None else low
     _each_channel(channels.affine(real), mean, mean, low, var, weight, bias, eps, made)
     return made
 
