@@ -79,8 +79,7 @@
     return (size_t)(bytes > 0 && bytes < most ? bytes : most);
 }
 [[maybe_unused]] static size_t cpubn_cache_bytes(void) {
-    static size_t known = 0;
-    if (known == 0) known = cpubn_read_cache_bytes();
+    static const size_t known = cpubn_read_cache_bytes(); // once, whoever of several threads is first
     return known;
 }
 
