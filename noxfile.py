@@ -48,6 +48,25 @@ def cuda(session: nox.Session) -> None:
     session.run("pytest", "tests/backends/cuda", *session.posargs)
 
 
+# What the tests of the kernels need: neither Numba nor torch, whose code has no sanitizer in it.
+SANITIZED = ["hypothesis", "ml_dtypes", "numpy", "pytest>=8", "pytest-timeout", "pytest-xdist>=3.7"]
+SANITIZED += nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "build")
+
+
+@nox.session
+def sanitize(session: nox.Session) -> None:
+    """The tests of the kernels, and hostile arguments, under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    session.install(*SANITIZED)
+    session.run("python", "tools/sanitize.py", "address", *session.posargs)
+
+
+@nox.session
+def races(session: nox.Session) -> None:
+    """The tests of the kernels under ThreadSanitizer."""
+    session.install(*SANITIZED)
+    session.run("python", "tools/sanitize.py", "thread", *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "lint"))
