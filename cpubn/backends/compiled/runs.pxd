@@ -166,10 +166,10 @@ cdef inline Spot spot_of(const Job* job, Py_ssize_t o, Py_ssize_t c, Py_ssize_t 
 cdef inline void move_spot(
     Spot* spot, Py_ssize_t x, Py_ssize_t dy, Py_ssize_t residual, Py_ssize_t kept, Py_ssize_t bits, Py_ssize_t weights
 ) noexcept nogil:
-    """Go on by so many bytes, and bits."""
+    """Go on by so many bytes, and bits; what is null stays unused, and moves as a number, since no pointer may."""
     spot.x += x
-    spot.dy += dy
-    spot.kept += kept
+    spot.dy = <const char*>(<size_t>spot.dy + <size_t>dy)
+    spot.kept = <const char*>(<size_t>spot.kept + <size_t>kept)
     spot.bit += bits
     if spot.weights is not NULL:
         spot.weights += weights
