@@ -128,18 +128,18 @@ cdef void read_backward(Task* t, const cpubn_call* call) noexcept nogil:
 cdef bint do(Task* t, const cpubn_call* call, double* result, Py_ssize_t rows) noexcept nogil:
     """Zeros for what is found out, (rows, channels), then the job; whether there was one and it was done."""
     cdef Py_ssize_t n = t.job.channels, elements = t.samples * n
-    cdef int team = 1
+    cdef int team
     fail(t, rows > 0 and result is NULL and n > 0, CPUBN_MISSING)
     if t.status == CPUBN_OK and elements > 0:
         lay(t, call)
     if t.status != CPUBN_OK:
         return False
-    memset(result, 0, rows * n * sizeof(double))
+    if rows > 0:  # else it may be null
+        memset(result, 0, rows * n * sizeof(double))
     t.job.result = result
     if elements == 0:
         return False
-    if not is_serial and elements * size_of(t.job.x.type) > serial_bytes and call.threads > 1:
-        team = call.threads
+    team = call.threads if not is_serial and elements * size_of(t.job.x.type) > serial_bytes and call.threads > 1 else 1
     fail(t, not work(&t.job, team), CPUBN_NO_MEMORY)
     return t.status == CPUBN_OK
 

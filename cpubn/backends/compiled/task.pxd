@@ -37,7 +37,8 @@ cdef inline void read_shape(Task* t, const cpubn_call* call) noexcept nogil:
     cdef int k
     if axes is NULL:
         t.job.outer, t.job.channels, t.job.inner = call.outer, call.channels, call.inner
-        t.samples, bytes = call.outer * call.inner, 8.0 * call.outer * call.channels * call.inner
+        t.samples = <Py_ssize_t>(<size_t>call.outer * <size_t>call.inner)  # of no meaning where that is too many
+        bytes = 8.0 * call.outer * call.channels * call.inner
         fail(t, min(call.outer, call.channels, call.inner) < 0, CPUBN_BAD_SIZE)
     else:
         fail(t, not 2 <= axes.rank <= RANK or not 0 <= axes.channel < axes.rank, CPUBN_BAD_SIZE)
@@ -49,11 +50,13 @@ cdef inline void read_shape(Task* t, const cpubn_call* call) noexcept nogil:
             fail(t, axes.shape[k] < 0, CPUBN_BAD_SIZE)
             bytes *= axes.shape[k]
             if k != axes.channel:
-                t.samples *= axes.shape[k]
+                t.samples = <Py_ssize_t>(<size_t>t.samples * <size_t>axes.shape[k])
         t.job.outer, t.job.channels, t.job.inner = t.samples, axes.shape[axes.channel], 1
         for k in range(ARRAYS):
             t.call.arrays[k].data = NULL
     fail(t, bytes > 9e18 or t.job.channels > <Py_ssize_t>1 << 40, CPUBN_BAD_SIZE)
+    if t.status != CPUBN_OK:
+        t.samples = t.job.channels = 0
 
 
 cdef inline Strided* strided(Job* job, int role) noexcept nogil:
