@@ -39,6 +39,7 @@ num_batches_tracked : how many batches went into them, or None.
 residual_grad : the gradient of the last backward's residual, or None.
 training : whether the batch's statistics count; ``train()`` and ``eval()`` set it.
 num_features, eps, momentum, affine, track_running_stats, layout, activation, backend, comm : as they were given.
+on_single, on_empty, on_nonfinite : as they were given.
 
 Raises
 ------
