@@ -1,9 +1,9 @@
 """How the exchange between ranks grows with ranks and channels: tables and picture of docs/how-to/many-ranks.md.
 
-    python benchmarks/ranks.py                         measure 1 to 4 ranks of MPI here, and print
-    python benchmarks/ranks.py --write                 put it into the page, between its markers, and draw the pictures
-    python benchmarks/ranks.py --draw                  draw them again, from the page's tables
-    python benchmarks/ranks.py --alpha 5e-6 --beta 8e-11
+    python benchmarks/scaling.py                       measure 1 to 4 ranks of MPI here, and print
+    python benchmarks/scaling.py --write               put it into the page, between its markers, and draw the pictures
+    python benchmarks/scaling.py --draw                draw them again, from the page's tables
+    python benchmarks/scaling.py --alpha 5e-6 --beta 8e-11
                                                        on paper with a network of yours: s a message, s a byte
 
 On paper allgather is recursive doubling (Thakur, Rabenseifner and Gropp, 2005), of p ranks that send n bytes each:
@@ -194,7 +194,7 @@ def measure(rounds):
 
 def draw(text, shade, path):
     with panels(path, shade, 2) as ((seen, paper), ink):
-        heads, rows = table(text, MEASURED, "ranks.py")
+        heads, rows = table(text, MEASURED, "scaling.py")
         channels = [int(head.split()[0]) for head in heads[2:]]
         colours = OURS, COLOURS["torch"], COLOURS["onnxruntime"], COLOURS["onednn"]
         for row, colour in zip([row for row in rows if row[1] == "forward"], colours, strict=True):
@@ -210,7 +210,7 @@ def draw(text, shade, path):
             ended(seen, channels[-1], least[-1], ink)
         seen.set_xlabel("channels", color=ink)
         seen.set_title("measured: allgather of a forward, us", loc="left", fontsize=9, color=ink)
-        heads, rows = table(text, PAPER, "ranks.py")
+        heads, rows = table(text, PAPER, "scaling.py")
         for start, colour in zip(range(1, len(heads), 4), colours, strict=False):
             name = heads[start].partition(":")[0]
             total = [(int(row[0]), float(row[start + 1]) + float(row[start + 2])) for row in rows]
@@ -254,7 +254,7 @@ def main(words=None):
             measured, alpha, beta = measure(given.rounds)
             for section, made in ((MEASURED, measured), (PAPER, paper_table(alpha, beta))):
                 print(made, end="\n\n")
-                texts = written_into(texts, section, made, "ranks.py")
+                texts = written_into(texts, section, made, "scaling.py")
         if given.write:
             PAGE.write_text(texts[PAGE], encoding="utf-8")
         if given.write or given.draw:
