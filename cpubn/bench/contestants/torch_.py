@@ -26,7 +26,6 @@ NOTE = (
 
 def contestants(threads: int) -> list[Contestant]:
     torch.set_num_threads(threads)
-    torch.set_grad_enabled(False)
     passes: dict[str, Prepare] = {"eval": evaluate, "train": train, "backward": backward, "moments": moments}
     passes |= dict.fromkeys(FUSED, fused) | dict.fromkeys(INPUT, image_input) | dict.fromkeys(QUANTIZED, quantized)
     passes |= {op: passes[op.partition("_")[0]] for op in HALF}
@@ -99,7 +98,7 @@ def moments(case: Case, layout: str) -> Prepared:
 
 
 def module(case: Case, layout: str) -> Prepared:
-    bn = torch.nn.BatchNorm2d(case.layer.shape[1], eps=EPS).eval()
+    bn = torch.nn.BatchNorm2d(case.layer.shape[1], eps=EPS).eval().requires_grad_(False)
     bn.weight.data, bn.bias.data, bn.running_mean, bn.running_var = vectors(case)
     x = tensor(case.x(), layout)
     return Prepared(lambda: bn(x), lambda: bn(x).numpy())
