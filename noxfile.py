@@ -67,6 +67,12 @@ def races(session: nox.Session) -> None:
     session.run("python", "tools/sanitize.py", "thread", *session.posargs)
 
 
+@nox.session(venv_backend="none")
+def wheel(session: nox.Session) -> None:
+    """A wheel for old systems, tried in environments of its own; interpreters and tests may follow."""
+    session.run("python", "tools/wheel.py", *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "lint"))

@@ -38,7 +38,7 @@ copybutton_exclude = ".linenos, .gp, .go"
 autodoc_typehints = "none"  # docstrings tell types; and so one signature is shown, not an overload for each result
 autodoc_member_order = "bysource"
 # Whose modules are described whether they are installed or not, and what of ours asks for compiled kernels.
-autodoc_mock_imports = ["dask", "jax", "jaxlib", "mpi4py", "scipy", "sklearn", "torch"]
+autodoc_mock_imports = ["cloudpickle", "dask", "jax", "jaxlib", "mpi4py", "scipy", "sklearn", "torch"]
 autodoc_mock_imports += [f"cpubn.torch.{name}" for name in ("calls", "gradients", "operators", "sync")]
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
