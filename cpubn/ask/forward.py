@@ -39,7 +39,7 @@ def forward_through(
         _compiled(calls, x, vectors, how, training, kept) or _of_tensors(calls, x, vectors, how, training, kept)
     )
     if done:
-        return done if weights is None else (done[0], weights.counts, done[2])
+        return done  # type: ignore[no-any-return]
     x = located(x, "x")
     kernels = choice.kernels_for(x, backend)
     with register.calm():
@@ -48,7 +48,7 @@ def forward_through(
             *first, residual, dtype, out_layout, _ = how
             how = (*first, check.as_array(residual), dtype, out_layout, check.as_array(out))
             y, *rest = _compiled(calls, plan.output.x, tuple(map(check.as_array, vectors)), how, training, kept)
-            return y if out is None else out, rest[0] if weights is None else weights.counts, rest[1]
+            return y if out is None else out, *rest
         output = plan.output
         samples = output.walk.samples if weights is None else weights.counts
         threads = choice.threads(output.x.nbytes)

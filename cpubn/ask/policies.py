@@ -19,7 +19,6 @@ import numpy as np
 
 from cpubn.ask import check, forward, state
 from cpubn.ask.moments import counted_by
-from cpubn.ask.walk import along
 from cpubn.ask.weights import PROPAGATE
 from cpubn.backends import choice, register
 from cpubn.backends.gpu.arrays import DeviceArray
@@ -218,9 +217,7 @@ def _by_both(policies: Policies, batch: Batch, apart: Any, running: Any) -> Trai
     with register.calm():
         plan = forward.forward(x, batch.to_move, batch.how, True)
         place = place_of(plan.output.x)
-        array, walk = forward.sample(plan.output.x, plan.layout, kernels.ANY_TYPE)
-        stats = place.room(array, (3, walk.shape[1]), kept=True)
-        kernels.moments(array, stats, choice.threads(array.nbytes), along(weights, walk))
+        _, stats = batch.own()
         taken = policies.takes(stats)
         count, (mean, var) = to_host(weights.counts), map(to_host, running)
         used = np.where(apart, 1.0, np.maximum(count, 1.0))

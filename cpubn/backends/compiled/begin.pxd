@@ -72,6 +72,11 @@ cdef inline bint read_weights(Job* job, Call* call, weights):
     return (to.type == UINT8 or to.type == FLOAT32 or to.type == FLOAT64) and same_shape(to, &call.arrays[OF_X])
 
 
+cdef inline count_told(Py_ssize_t samples, weights):
+    """The values per channel that a caller is told: (C,) sums of weights where there are some."""
+    return samples if weights is None else weights[1]
+
+
 cdef inline Py_ssize_t samples_of(const Call* call) noexcept nogil:
     """Values per channel."""
     cdef Py_ssize_t count = 1

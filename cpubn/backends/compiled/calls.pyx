@@ -121,7 +121,7 @@ cdef class Calls:
         set_epilogue(&job, activation, None)
         if cnp.PyArray_SIZE(x) == 0:
             memset(s, 0, 3 * n * sizeof(double))
-            return y, count, stats
+            return y, count_told(count, weights), stats
         finish(&job, &call, x, self.threads)
         if running_mean is not None:
             must_have_stayed((running_mean, running_var), n)
@@ -135,7 +135,7 @@ cdef class Calls:
             cpubn_restore(before)
             if tracked is not None:
                 (<int64_t*>cnp.PyArray_DATA(<cnp.ndarray>tracked))[0] += 1
-        return y, count, stats
+        return y, count_told(count, weights), stats
 
     def moments(self, x, layout, weights=None):
         """Values per channel, and stats (3, C)."""
@@ -150,7 +150,7 @@ cdef class Calls:
         job.kernels, job.sums, job.apply = self.kernels, True, False
         job.result = <double*>cnp.PyArray_DATA(stats)
         finish(&job, &call, x, self.threads)
-        return samples_of(&call), stats
+        return count_told(samples_of(&call), weights), stats
 
     def witness(self, tuple arrays not None):
         return witness_of(arrays)
