@@ -13,7 +13,7 @@ from numba import cuda
 from cpubn.backends.gpu import tiles
 from cpubn.backends.gpu.target import Flat, Kernel, device, launched
 from cpubn.backends.gpu.types import activation_of, algebra, reader, rounder, writer
-from cpubn.backends.gpu.walk import channel_of, offset_of, share_of, steps_of
+from cpubn.backends.gpu.walk import channel_of, offset_of, offsets_of, share_of, steps_of
 
 MOST_COEFFICIENTS = 5
 
@@ -171,13 +171,8 @@ def copy(name: str, to: str) -> Kernel:
     def kernel(x, x_start, x_steps, y, y_start, y_steps, shape):
         size = shape[0] * shape[1] * shape[2] * shape[3] * shape[4]
         for j in range(cuda.grid(1), size, cuda.gridsize(1)):
-            rest, x_at, y_at = j, x_start, y_start
-            for axis in range(5):
-                along = rest % shape[4 - axis]
-                rest //= shape[4 - axis]
-                x_at += along * x_steps[4 - axis]
-                y_at += along * y_steps[4 - axis]
-            write(y, y_at, read(x, x_at))
+            x_at, y_at = offsets_of(j, shape, x_steps, y_steps)
+            write(y, y_start + y_at, read(x, x_start + x_at))
 
     return kernel
 
@@ -213,14 +208,9 @@ def without_nan(name: str, of_weights: str) -> Kernel:
     def kernel(x, x_start, x_steps, w, w_start, w_steps, made, shape):
         size = shape[0] * shape[1] * shape[2] * shape[3] * shape[4]
         for j in range(cuda.grid(1), size, cuda.gridsize(1)):
-            rest, x_at, w_at = j, x_start, w_start
-            for axis in range(5):
-                along = rest % shape[4 - axis]
-                rest //= shape[4 - axis]
-                x_at += along * x_steps[4 - axis]
-                w_at += along * w_steps[4 - axis]
-            value = read(x, x_at)
-            write(made, j, read_weights(w, w_at) if value == value else real(0.0))
+            x_at, w_at = offsets_of(j, shape, x_steps, w_steps)
+            value = read(x, x_start + x_at)
+            write(made, j, read_weights(w, w_start + w_at) if value == value else real(0.0))
 
     return kernel
 

@@ -52,3 +52,15 @@ def steps_of(place: Place, tile: Numbers) -> tuple[int, int]:
     _, outer_step, _, inner_step = place
     inner, lanes = tile[1], tile[5]
     return lanes // inner * outer_step + lanes % inner * inner_step, outer_step - inner * inner_step
+
+
+@device
+def offsets_of(j: int, shape: Numbers, first: Numbers, second: Numbers) -> tuple[int, int]:
+    """Where element j, in C order, of an array of 5 axes lies in two of that shape, by their steps."""
+    rest, in_first, in_second = j, 0, 0
+    for axis in range(5):
+        along = rest % shape[4 - axis]
+        rest //= shape[4 - axis]
+        in_first += along * first[4 - axis]
+        in_second += along * second[4 - axis]
+    return in_first, in_second
