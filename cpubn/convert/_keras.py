@@ -80,8 +80,9 @@ def from_keras(
     -----
     Keras's momentum is the weight of the old average, ours 1 - momentum. Its moving variance averages biased variances
     (keras/src/layers/normalization/batch_normalization.py: `ops.moments`): `.freeze()` uses it as it stands, `.layer()`
-    asks for values_per_channel. With renorm=True only inference is the same; training on from it is another method.
-    Of a file's arrays, only what it holds itself is read.
+    asks for values_per_channel. Those of images are unbiased in Keras 2 and tf.keras, which leave them to TensorFlow's
+    fused kernel: `values_per_channel=None` keeps them. With renorm=True only inference is the same; training on from it
+    is another method. Of a file's arrays, only what it holds itself is read.
 
     Examples
     --------
