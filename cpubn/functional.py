@@ -108,8 +108,9 @@ def batch_norm(
     on_single : in training, where a channel has one value, "raise" or take the "running" statistics for it
         W up to 1 is one value. Backward is that of inference then, with ``training=False`` and the running statistics.
     on_empty : in training, "keep" the running statistics of a channel without values, or "raise".
-    on_nonfinite : in training, where the batch's mean or variance is NaN or infinite, let it "propagate", "raise", or
-        "skip" the update of all running statistics, with a warning. What is refused has written nothing.
+    on_nonfinite : in training, where the batch's mean or variance is NaN or infinite
+        Let it "propagate", "raise", or "skip" the update of all running statistics, with a warning. What is refused has
+        written nothing.
     masked_output : y where w is 0. Elements there may hold anything, and reach nothing.
 
     Returns

@@ -26,6 +26,7 @@ ONNX           weight of the old         biased ones in          in each node
 
 Inference divides by the running variance as it stands in all of them, so that `.freeze()` agrees with the source. To
 train on in the other convention takes the number of values per channel, `values_per_channel`: see Norm.with_variance.
+Keras 2 and tf.keras average unbiased variances of images, which None keeps.
 
 No file is trusted: what is wrong in one is a ValueError, nothing in it is executed, no link leads out of it, and at
 most 256 MiB beyond its own size are unpacked.
