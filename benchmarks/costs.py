@@ -134,9 +134,9 @@ def scaler_calls():
     def fit(new, *arguments):
         return new.fit(*arguments)
 
-    def more(rows):
-        begun = {name: made().partial_fit(rows) for name, made in kinds.items()}
-        return {name: lambda one=one: one.partial_fit(rows) for name, one in begun.items()}
+    def more(*arguments):
+        begun = {name: made().partial_fit(*arguments) for name, made in kinds.items()}
+        return {name: lambda one=one: one.partial_fit(*arguments) for name, one in begun.items()}
 
     fitted = {name: made().fit(x) for name, made in kinds.items()}
     size = f"{ROWS:,} x {FEATURES}"
@@ -150,6 +150,7 @@ def scaler_calls():
         f"`fit` with weights, {size}": each(fit, x, None, weights),
         f"`fit` with NaN, one in a hundred, {size}": each(fit, missing),
         "`fit` with both": each(fit, missing, None, weights),
+        f"`partial_fit` with weights, 100 x {FEATURES}": more(x[:100], None, weights[:100]),
         f"`partial_fit` with NaN, 1000 x {FEATURES}": more(missing[:1000]),
     }
 
