@@ -24,6 +24,8 @@ TESTS = [f"tests/{name}" for name in ("backends", "functional", "capi", "layers"
 CHOSEN = ["-k", "not numba and not numpy and not cuda"]
 # Digests and formulas of many millions of elements; the room on the stack that calls without checks in them take.
 CHOSEN += [f"--ignore=tests/backends/test_{name}.py" for name in ("bits", "lane_formulas", "stack")]
+# Of libgomp, whose place OpenMP on pthreads takes.
+OPENMP = ["--deselect=tests/backends/test_threads.py::test_openmp_limits_the_threads"]
 
 # (file, what stands there once, what stands there in the copy).
 SMALL = [
@@ -46,6 +48,7 @@ SMALL = [
 ]
 OTHERS = [
     ("cpubn/machine/isa.py", '"-O3", "-g0", ', '"-O1", "-g1", '),  # of the stacks in reports
+    ("setup.py", ' ["-Wl,--strip-all"] if ', " [] if "),  # and the names in them
     # All in one function each, the loops take a compiler hours that writes checks into them.
     (f"{COMPILED}/vectors.hpp", " CPUBN_INLINE inline __attribute__((always_inline))\n", " CPUBN_INLINE inline\n"),
 ]
@@ -207,7 +210,7 @@ def run(kind, to, preloaded, arguments):
     clear(to)
     # Its own handler of faults would take the place of the sanitizer's.
     command = [sys.executable, "-m", "pytest", "-p", "no:faulthandler", "-p", "no:cacheprovider", "-o", "timeout=3000"]
-    command += ["--numprocesses=0", "-q", *CHOSEN, *(arguments.tests or TESTS)]
+    command += ["--numprocesses=0", "-q", *CHOSEN, *(OPENMP if kind == "thread" else []), *(arguments.tests or TESTS)]
     if arguments.isa is not None:  # which asks for all of them
         command.append("--ignore=tests/backends/test_dispatch.py")
     process = subprocess.Popen([*without_chance(), *command], cwd=to, env=variables, stdout=subprocess.PIPE, text=True)
