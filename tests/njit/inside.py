@@ -1,5 +1,7 @@
 """Calls of cpubn as a line of a function that numba.njit compiles."""
 
+from functools import cache
+
 import numpy as np
 from conftest import need_library
 
@@ -11,8 +13,9 @@ import numba  # noqa: E402
 import cpubn.njit  # noqa: E402
 
 
+@cache
 def compiled(call, names, **options):
-    """The function of these names that returns the call."""
+    """The function of these names that returns the call, the same one for each test that asks for it."""
     cpubn.njit.init()  # which Numba does itself where cpubn is installed
     space = {"cpubn": cpubn, "np": np}
     exec(f"def function({names}): return {call}", space)
