@@ -280,7 +280,7 @@ setup(
                 ),
             ],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-            optional=not REQUIRED,
+            optional=True,
         )
         for name, source in SOURCES.items()
     ],

@@ -174,6 +174,31 @@ def test_install_without_a_compiler_fails_where_the_extension_is_required(tmp_pa
     assert "CPUBN_REQUIRE_EXT is set, and the baseline kernels were not built" in done.stdout + done.stderr
 
 
+# Of a compiler it has the arguments alone: what is built is empty.
+COMPILER = """#!/bin/sh
+while [ $# -gt 0 ]; do
+  if [ "$1" = -o ]; then : > "$2"; fi
+  shift
+done
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="CC chooses no compiler on Windows")
+def test_install_needs_no_kernels_of_other_machines_where_the_extension_is_required(tmp_path):
+    checkout, compiler = copy_checkout(tmp_path), tmp_path / "compiler"
+    compiler.write_text(COMPILER)
+    compiler.chmod(0o755)
+    with open(checkout / "cpubn" / "machine" / "isa.py", "a", encoding="utf-8") as file:
+        file.write('\nINSTRUCTION_SETS += (InstructionSet("far", "far", {"far"}, INSTRUCTION_SETS[0].flags),)\n')
+    chosen = {"CC": str(compiler), "CXX": str(compiler), "CPUBN_REQUIRE_EXT": "1"}
+    done = pip_install(checkout, tmp_path / "target", **chosen)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "target" / "cpubn" / "backends" / "compiled" / "_build.json").read_text())
+    assert report["variants"]["baseline"]["built"]
+    assert report["variants"]["far"]["reason"].startswith("not for ")
+
+
 def test_metadata_names_numpy_alone():
     if not (CHECKOUT / "pyproject.toml").exists():
         pytest.skip("no checkout around these tests")
