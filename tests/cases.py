@@ -50,8 +50,9 @@ def zero_corner(rng, channels, samples):
 
 
 def ramp(rng, channels, samples):
-    """Every chunk has a mean of its own."""
-    return np.linspace(-1, 1, samples) * 10 ** rng.uniform(-3, 4, (channels, 1)) + rng.uniform(-5, 5, (channels, 1))
+    """Every chunk has a mean of its own. Scales are rounded: in their last bits systems differ."""
+    scales = (10 ** rng.uniform(-3, 4, (channels, 1))).astype(np.float32)
+    return np.linspace(-1, 1, samples) * scales + rng.uniform(-5, 5, (channels, 1))
 
 
 def step(rng, channels, samples):
