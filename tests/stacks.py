@@ -49,12 +49,15 @@ def every_call(backend):
 
 
 def stacks():
-    """The workers' stacks, from the lowest address on, as words; a guard page may be a part of STACK."""
+    """The workers' stacks, from the lowest address on, as words; a guard page may be a part of STACK.
+
+    LLVM's OpenMP asks for some bytes more, of each thread others, which make a page more.
+    """
     with open("/proc/self/maps", encoding="ascii") as maps:
         for line in maps:
             if found := re.match(r"(\w+)-(\w+) rw-p 0+ 00:00 0\s*$", line):
                 start, stop = (int(address, 16) for address in found.groups())
-                if stop - start in (STACK, STACK - PAGESIZE):
+                if abs(stop - start - STACK) <= PAGESIZE:
                     yield np.ctypeslib.as_array((ctypes.c_uint64 * ((stop - start) // 8)).from_address(start))
 
 
