@@ -48,23 +48,39 @@ def cuda(session: nox.Session) -> None:
     session.run("pytest", "tests/backends/cuda", *session.posargs)
 
 
-# What the tests of the kernels need: neither Numba nor torch, whose code has no sanitizer in it.
-SANITIZED = ["hypothesis", "ml_dtypes", "numpy", "pytest>=8", "pytest-timeout", "pytest-xdist>=3.7"]
-SANITIZED += nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "build")
+# What the tests of the kernels need: neither Numba nor torch, whose code no compiler chosen here has made.
+KERNELS = ["hypothesis", "ml_dtypes", "numpy", "pytest>=8", "pytest-timeout", "pytest-xdist>=3.7"]
+KERNELS += nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "build")
 
 
 @nox.session
 def sanitize(session: nox.Session) -> None:
     """The tests of the kernels, and hostile arguments, under AddressSanitizer and UndefinedBehaviorSanitizer."""
-    session.install(*SANITIZED)
+    session.install(*KERNELS)
     session.run("python", "tools/sanitize.py", "address", *session.posargs)
 
 
 @nox.session
 def races(session: nox.Session) -> None:
     """The tests of the kernels under ThreadSanitizer."""
-    session.install(*SANITIZED)
+    session.install(*KERNELS)
     session.run("python", "tools/sanitize.py", "thread", *session.posargs)
+
+
+@nox.session
+def clang(session: nox.Session) -> None:
+    """The kernels by clang: their tests, and whether their bits are those of the checkout's built extensions."""
+    session.install(*KERNELS)
+    chosen = {"CC": "clang", "CXX": "clang++"}
+    chosen |= dict.fromkeys(["CFLAGS", "CXXFLAGS"], "-Wno-unused-function")  # of Cython's, which GCC takes silently
+    session.run("python", "tools/elsewhere.py", "build/clang", *session.posargs, env=chosen)
+
+
+@nox.session
+def aarch64(session: nox.Session) -> None:
+    """The same on aarch64, by a cross compiler and under an emulator."""
+    session.install(*KERNELS)
+    session.run("python", "tools/aarch64.py", *session.posargs)
 
 
 @nox.session(venv_backend="none")

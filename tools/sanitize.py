@@ -17,15 +17,15 @@ import sys
 import time
 from pathlib import Path
 
-CHECKOUT = Path(__file__).parents[1]
+import copies
+from copies import CHECKOUT
+
 COMPILED = "cpubn/backends/compiled"
-TESTS = [f"tests/{name}" for name in ("backends", "functional", "capi", "layers", "frozen")]
-# Of other backends' code nothing has checks in it.
-CHOSEN = ["-k", "not numba and not numpy and not cuda"]
 # Digests and formulas of many millions of elements; the room on the stack that calls without checks in them take.
-CHOSEN += [f"--ignore=tests/backends/test_{name}.py" for name in ("bits", "lane_formulas", "stack")]
-# Of libgomp, whose place OpenMP on pthreads takes.
-OPENMP = ["--deselect=tests/backends/test_threads.py::test_openmp_limits_the_threads"]
+IGNORED = [f"--ignore=tests/backends/test_{name}.py" for name in ("bits", "lane_formulas", "stack")]
+# And what is of libgomp, whose place OpenMP on pthreads takes.
+OPENMP = "--deselect=tests/backends/test_threads.py::test_openmp_limits_the_threads"
+LEFT_OUT = {"address": IGNORED, "thread": [*IGNORED, OPENMP]}
 
 # (file, what stands there once, what stands there in the copy).
 SMALL = [
@@ -98,40 +98,18 @@ for thread in team:
 WORDS = {"address": ["signed integer overflow", "SUMMARY: AddressSanitizer"], "thread": ["data race"]}
 
 
-def files():
-    """What git knows, and what it will."""
-    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listed, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout.split("\0")
-    return [name for name in names if name and (CHECKOUT / name).exists()]
-
-
-def changed(name, text, isa):
+def changed(name, content, isa):
     """A file as it stands in the copy."""
     for path, old, new in SMALL + OTHERS:
         if path == name:
-            if text.count(old) != 1:
-                sys.exit(f"{name} must have {old!r} once, for it to be {new!r}, and has it {text.count(old)} times")
-            text = text.replace(old, new)
+            if content.count(old.encode()) != 1:
+                times = content.count(old.encode())
+                sys.exit(f"{name} must have {old!r} once, for it to be {new!r}, and has it {times} times")
+            content = content.replace(old.encode(), new.encode())
     if name == "cpubn/machine/isa.py" and isa is not None:
-        text += f"\nINSTRUCTION_SETS = tuple(i for i in INSTRUCTION_SETS if i.name in {['baseline', *isa]})\n"
-    return text
-
-
-def copy(to, isa):
-    """The checkout, of which only what differs is written: what is built from the rest is up to date."""
-    names = files()
-    for name in names:
-        source, target = CHECKOUT / name, to / name
-        content = source.read_bytes()
-        if any(name == path for path, *_ in SMALL + OTHERS):
-            content = changed(name, content.decode(), isa).encode()
-        if not target.exists() or target.read_bytes() != content:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
-    for top in ("cpubn", "tests"):  # what was removed since
-        for path in (to / top).rglob("*.p[yx]*"):
-            if path.suffix in (".py", ".pyx", ".pxd") and path.relative_to(to).as_posix() not in names:
-                path.unlink()
+        names = ["baseline", *isa]
+        content += f"\nINSTRUCTION_SETS = tuple(i for i in INSTRUCTION_SETS if i.name in {names})\n".encode()
+    return content
 
 
 def library(name):
@@ -144,11 +122,10 @@ def library(name):
 
 def build(kind, to, isa):
     """The copy's extensions, and for ThreadSanitizer, which knows nothing of libgomp, OpenMP on pthreads."""
-    copy(to, isa)
+    copies.copy(to, lambda name, content: changed(name, content, isa))
     compiled = f"{FLAGS[kind]} -include {to / 'tools' / 'checked_intrinsics.hpp'}"
     given = {"CC": "gcc", "CXX": "g++", "CFLAGS": compiled, "CXXFLAGS": compiled, "LDFLAGS": FLAGS[kind] + LINKED[kind]}
-    command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
-    subprocess.run(command, cwd=to, env=os.environ | given | {"CPUBN_REQUIRE_EXT": "1"}, check=True)
+    copies.build(sys.executable, to, given)
     preloaded = [library(name) for name in LIBRARIES[kind]]
     if kind == "thread":
         shim = str(to / "openmp.so")
@@ -210,7 +187,7 @@ def run(kind, to, preloaded, arguments):
     clear(to)
     # Its own handler of faults would take the place of the sanitizer's.
     command = [sys.executable, "-m", "pytest", "-p", "no:faulthandler", "-p", "no:cacheprovider", "-o", "timeout=3000"]
-    command += ["--numprocesses=0", "-q", *CHOSEN, *(OPENMP if kind == "thread" else []), *(arguments.tests or TESTS)]
+    command += ["--numprocesses=0", "-q", *copies.CHOSEN, *LEFT_OUT[kind], *(arguments.tests or copies.TESTS)]
     if arguments.isa is not None:  # which asks for all of them
         command.append("--ignore=tests/backends/test_dispatch.py")
     process = subprocess.Popen([*without_chance(), *command], cwd=to, env=variables, stdout=subprocess.PIPE, text=True)
