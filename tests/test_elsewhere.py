@@ -1,23 +1,12 @@
 """tools/elsewhere.py: digests that differ, or that one side alone has, are found and named."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
-
-PROGRAM = Path(__file__).parents[1] / "tools" / "elsewhere.py"
-if not PROGRAM.exists():
-    pytest.skip("no tools beside these tests", allow_module_level=True)
+from programs import program
 
 
 @pytest.fixture(scope="module")
 def elsewhere():
-    spec = importlib.util.spec_from_file_location("elsewhere", PROGRAM)
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(PROGRAM.parent)
-        spec.loader.exec_module(module)
-    return module
+    return program("elsewhere")
 
 
 HERE = {("1 thread", "a"): 1, ("1 thread", "b"): 2, ("2 threads", "a"): 1}

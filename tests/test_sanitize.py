@@ -1,23 +1,12 @@
 """tools/sanitize.py: what it replaces in its copy stands in the sources, and reports of sanitizers are found."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
-
-PROGRAM = Path(__file__).parents[1] / "tools" / "sanitize.py"
-if not PROGRAM.exists():
-    pytest.skip("no tools beside these tests", allow_module_level=True)
+from programs import program
 
 
 @pytest.fixture(scope="module")
 def sanitize():
-    spec = importlib.util.spec_from_file_location("sanitize", PROGRAM)
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(PROGRAM.parent)
-        spec.loader.exec_module(module)
-    return module
+    return program("sanitize")
 
 
 def test_every_replaced_constant_stands_where_it_is_replaced(sanitize):

@@ -6,8 +6,10 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TESTS = [f"tests/{name}" for name in ("backends", "functional", "capi", "layers", "frozen")]
-# Other backends' code was not built in another way.
-CHOSEN = ["-k", "not numba and not numpy and not cuda"]
+PYTEST = ["-m", "pytest", "-p", "no:cacheprovider", "-o", "timeout=3000", "--numprocesses=0", "-q"]
+PYTEST += ["-k", "not numba and not numpy and not cuda"]  # other backends' code was not built in another way
+# Threads that wait leave their CPU to others; of NumPy's library of linear algebra nothing is needed.
+THREADS = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def files():
@@ -30,6 +32,12 @@ def copy(to, changed=lambda name, content: content):
         for path in (to / top).rglob("*.p[yx]*"):
             if path.suffix in (".py", ".pyx", ".pxd") and path.relative_to(to).as_posix() not in names:
                 path.unlink()
+
+
+def environment(to, variables):
+    """Of the copy's programs, without what chooses other kernels or other tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CPUBN_", "OMP_", "PYTEST_"))}
+    return kept | THREADS | {"PYTHONPATH": str(to)} | variables
 
 
 def build(python, to, variables):

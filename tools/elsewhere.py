@@ -8,21 +8,11 @@ they are. It ends with status 1 where a test fails or a bit differs.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import copies
-
-# Threads that wait leave their CPU to others; of NumPy's library of linear algebra nothing is needed.
-THREADS = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1"}
-
-
-def environment(**variables):
-    """Without what chooses other kernels or other tests."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CPUBN_", "OMP_", "PYTEST_"))}
-    return kept | THREADS | variables
 
 
 def digests(python, checkout):
@@ -30,7 +20,7 @@ def digests(python, checkout):
     done = subprocess.run(
         [python, "-W", "error", "tests/digests.py", "cython", "1"],
         cwd=checkout,
-        env=environment(CPUBN_ISA="baseline", PYTHONPATH=str(checkout)),
+        env=copies.environment(checkout, {"CPUBN_ISA": "baseline"}),
         stdout=subprocess.PIPE,
         text=True,
         check=False,
@@ -53,12 +43,11 @@ def compared(here, there):
 
 def check(to, python=sys.executable, tests=copies.TESTS, chosen=()):
     """Of a copy whose extensions are built: what was built, its bits, its tests; whether all is well."""
-    variables = environment(PYTHONPATH=str(to))
+    variables = copies.environment(to, {})
     subprocess.run([python, "-m", "cpubn", "info"], cwd=to, env=variables, check=True)
     same = compared(digests(sys.executable, copies.CHECKOUT), digests(python, to))
-    command = [python, "-m", "pytest", "-p", "no:cacheprovider", "-o", "timeout=3000", "--numprocesses=0", "-q"]
-    command += [*copies.CHOSEN, *chosen, *tests]
-    return subprocess.run(command, cwd=to, env=variables, check=False).returncode == 0 and same
+    tested = subprocess.run([python, *copies.PYTEST, *chosen, *tests], cwd=to, env=variables, check=False)
+    return same and tested.returncode == 0
 
 
 def main():

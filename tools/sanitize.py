@@ -9,7 +9,6 @@ last line of all is a row for docs/sanitizers.md.
 """
 
 import argparse
-import os
 import re
 import shutil
 import subprocess
@@ -102,8 +101,8 @@ def changed(name, content, isa):
     """A file as it stands in the copy."""
     for path, old, new in SMALL + OTHERS:
         if path == name:
-            if content.count(old.encode()) != 1:
-                times = content.count(old.encode())
+            times = content.count(old.encode())
+            if times != 1:
                 sys.exit(f"{name} must have {old!r} once, for it to be {new!r}, and has it {times} times")
             content = content.replace(old.encode(), new.encode())
     if name == "cpubn/machine/isa.py" and isa is not None:
@@ -136,13 +135,11 @@ def build(kind, to, isa):
 
 
 def environment(to, preloaded):
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CPUBN_", "OMP_", "PYTEST_"))}
     options = {name: f"{value}:log_path={to / 'reports' / name[:4].lower()}" for name, value in OPTIONS.items()}
     options["TSAN_OPTIONS"] += f":suppressions={to / 'tools' / 'races_suppressed.txt'}"
     # One allocation each: a byte beyond an object, or of one that was freed, is not another's.
-    python = {"PYTHONMALLOC": "malloc", "PYTHONPATH": str(to), "PYTHONDONTWRITEBYTECODE": "1"}
-    threads = {"CPUBN_NUM_THREADS": "3", "OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1"}
-    return kept | options | python | threads | {"LD_PRELOAD": preloaded}
+    python = {"PYTHONMALLOC": "malloc", "PYTHONDONTWRITEBYTECODE": "1"}
+    return copies.environment(to, options | python | {"CPUBN_NUM_THREADS": "3", "LD_PRELOAD": preloaded})
 
 
 def without_chance():
@@ -186,8 +183,8 @@ def run(kind, to, preloaded, arguments):
     control(kind, to, variables)
     clear(to)
     # Its own handler of faults would take the place of the sanitizer's.
-    command = [sys.executable, "-m", "pytest", "-p", "no:faulthandler", "-p", "no:cacheprovider", "-o", "timeout=3000"]
-    command += ["--numprocesses=0", "-q", *copies.CHOSEN, *LEFT_OUT[kind], *(arguments.tests or copies.TESTS)]
+    command = [sys.executable, *copies.PYTEST, "-p", "no:faulthandler"]
+    command += [*LEFT_OUT[kind], *(arguments.tests or copies.TESTS)]
     if arguments.isa is not None:  # which asks for all of them
         command.append("--ignore=tests/backends/test_dispatch.py")
     process = subprocess.Popen([*without_chance(), *command], cwd=to, env=variables, stdout=subprocess.PIPE, text=True)
